@@ -1,0 +1,98 @@
+/** What a dataset became: counted, so that nothing disappears in silence. */
+export interface DatasetSummary {
+  readonly path: string
+  /** Examples kept. */
+  readonly examples: number
+  /** Tokens of the kept examples, and how many of them carry a label. */
+  readonly tokens: number
+  readonly labelTokens: number
+  /** Examples cut to `maxLength`. */
+  readonly truncated: number
+  /** Examples left without a label after cutting. */
+  readonly dropped: number
+  /** Malformed lines passed over (`skipBadLines`). */
+  readonly skippedLines: number
+}
+
+/** Loss in nats per label token, over a whole dataset. */
+export interface EvalResult {
+  readonly loss: number
+  /** exp(loss). */
+  readonly perplexity: number
+  /** Share of label tokens that greedy decoding gets right, 0 to 1. */
+  readonly tokenAccuracy: number
+  readonly labelTokens: number
+  readonly examples: number
+}
+
+/** Everything a training run says, in order. `done` is last; a cancelled run ends in an error of code `cancelled`. */
+export type TrainEvent =
+  | { readonly type: 'status'; readonly message: string }
+  | { readonly type: 'warning'; readonly message: string }
+  | { readonly type: 'data'; readonly train: DatasetSummary; readonly valid: DatasetSummary | undefined }
+  | {
+      readonly type: 'plan'
+      readonly modelType: string
+      readonly parameters: number
+      readonly trainableParameters: number
+      readonly steps: number
+      readonly threads: number
+      readonly activations: 'keep' | 'recompute'
+    }
+  | {
+      /** One optimizer step. */
+      readonly type: 'step'
+      readonly step: number
+      readonly steps: number
+      readonly epoch: number
+      /** Mean over the label tokens of this step. */
+      readonly loss: number
+      readonly learningRate: number
+      /** Before clipping. */
+      readonly gradNorm: number
+      /** Positions computed, padding included. */
+      readonly tokens: number
+      readonly labelTokens: number
+      readonly seconds: number
+      readonly tokensPerSecond: number
+      /** Resident set of the process, bytes. */
+      readonly memory: number
+      readonly secondsLeft: number
+    }
+  | {
+      /** Every `loggingSteps` steps. */
+      readonly type: 'log'
+      readonly step: number
+      readonly epoch: number
+      /** Mean of the step losses since the last log. */
+      readonly loss: number
+      readonly learningRate: number
+      readonly gradNorm: number
+    }
+  | ({
+      readonly type: 'eval'
+      readonly step: number
+      readonly epoch: number
+      readonly seconds: number
+      /** Whether this is the lowest loss so far. */
+      readonly best: boolean
+    } & EvalResult)
+  | { readonly type: 'save'; readonly step: number; readonly path: string }
+  | {
+      readonly type: 'sample'
+      readonly when: 'before' | 'after'
+      readonly prompt: string
+      readonly completion: string
+      readonly expected: string
+    }
+  | {
+      readonly type: 'done'
+      readonly steps: number
+      /** Mean of all step losses. */
+      readonly trainLoss: number
+      readonly outputDir: string
+      readonly seconds: number
+      /** Highest resident set of the process, bytes. */
+      readonly peakMemory: number
+      readonly best: { readonly step: number; readonly loss: number } | undefined
+    }
