@@ -1,0 +1,107 @@
+/** Float formats a checkpoint may hold, by their safetensors names. */
+export type FloatDtype = 'F32' | 'F16' | 'BF16'
+
+/*
+ * All conversions work on bit patterns through integer views of the same memory, so NaN payloads and signs survive. Typed
+ * arrays have the byte order of the machine and the file formats are little-endian; every platform Node runs on
+ * with onnxruntime is little-endian.
+ */
+
+/** bfloat16 bits to f32; exact. `out` has the length of `source`. */
+export function bf16ToF32(source: Uint16Array, out: Float32Array = new Float32Array(source.length)): Float32Array {
+  const bits = new Uint32Array(out.buffer, out.byteOffset, out.length)
+  for (let i = 0; i < source.length; i++) bits[i] = source[i]! << 16
+  return out
+}
+
+/** f32 to bfloat16 bits, rounded to nearest even. `out` has the length of `source`. */
+export function f32ToBf16(source: Float32Array, out: Uint16Array = new Uint16Array(source.length)): Uint16Array {
+  const bits = new Uint32Array(source.buffer, source.byteOffset, source.length)
+  for (let i = 0; i < bits.length; i++) {
+    const x = bits[i]!
+    // A NaN whose payload lies in the lower half alone would turn into an infinity: keep it quiet instead.
+    const isNaN = (x & 0x7fffffff) > 0x7f800000
+    out[i] = isNaN ? (x >>> 16) | 0x40 : (x + 0x7fff + ((x >>> 16) & 1)) >>> 16
+  }
+  return out
+}
+
+/** IEEE half precision bits to f32; exact. `out` has the length of `source`. */
+export function f16ToF32(source: Uint16Array, out: Float32Array = new Float32Array(source.length)): Float32Array {
+  const table = (halfTable ??= buildHalfTable())
+  const bits = new Uint32Array(out.buffer, out.byteOffset, out.length)
+  for (let i = 0; i < source.length; i++) bits[i] = table[source[i]!]!
+  return out
+}
+
+/** f32 to IEEE half precision bits, rounded to nearest even; what is too large becomes infinite. */
+export function f32ToF16(source: Float32Array, out: Uint16Array = new Uint16Array(source.length)): Uint16Array {
+  const bits = new Uint32Array(source.buffer, source.byteOffset, source.length)
+  for (let i = 0; i < bits.length; i++) {
+    const x = bits[i]!
+    const sign = (x >>> 16) & 0x8000
+    const magnitude = x & 0x7fffffff
+    let half: number
+    if (magnitude >= 0x38800000 && magnitude < 0x47800000) {
+      // Normal in both formats: move the exponent's bias from 127 to 15; a carry out of the mantissa is the right result.
+      half = (magnitude - 0x38000000 + 0xfff + ((magnitude >>> 13) & 1)) >>> 13
+    } else if (magnitude > 0x7f800000) {
+      half = 0x7e00 | ((magnitude >>> 13) & 0x3ff)
+    } else if (magnitude >= 0x47800000) {
+      half = 0x7c00
+    } else {
+      half = subnormalHalf(magnitude)
+    }
+    out[i] = sign | half
+  }
+  return out
+}
+
+/** Values of a tensor's bytes as f32: a view where the bytes are f32 already (and aligned), a copy otherwise. */
+export function bytesToF32(bytes: Uint8Array, dtype: FloatDtype): Float32Array {
+  const size = dtype === 'F32' ? 4 : 2
+  const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice()
+  if (dtype === 'F32') return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4)
+  const halves = new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 2)
+  return dtype === 'BF16' ? bf16ToF32(halves) : f16ToF32(halves)
+}
+
+/** The bytes of f32 values stored as `dtype`: a view where that is f32, a copy otherwise. */
+export function f32ToBytes(values: Float32Array, dtype: FloatDtype): Uint8Array {
+  const stored = dtype === 'F32' ? values : dtype === 'BF16' ? f32ToBf16(values) : f32ToF16(values)
+  return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength)
+}
+
+/** A magnitude below 2^-14 (f32 bits) in steps of 2^-24, ties to even. */
+function subnormalHalf(magnitude: number): number {
+  const shift = 126 - (magnitude >>> 23)
+  if (shift > 24) return 0
+  const mantissa = (magnitude & 0x7fffff) | 0x800000
+  const floor = mantissa >>> shift
+  const rest = mantissa & ((1 << shift) - 1)
+  const tie = 1 << (shift - 1)
+  return rest > tie || (rest === tie && (floor & 1) === 1) ? floor + 1 : floor
+}
+
+let halfTable: Uint32Array | undefined
+
+/** f32 bits of each of the 65,536 half precision numbers. */
+function buildHalfTable(): Uint32Array {
+  const table = new Uint32Array(65536)
+  const value = new Float32Array(1)
+  const valueBits = new Uint32Array(value.buffer)
+  for (let half = 0; half < 65536; half++) {
+    const sign = (half & 0x8000) << 16
+    const exponent = (half >>> 10) & 31
+    const mantissa = half & 0x3ff
+    if (exponent === 31) {
+      table[half] = sign | 0x7f800000 | (mantissa << 13)
+    } else if (exponent > 0) {
+      table[half] = sign | ((exponent + 112) << 23) | (mantissa << 13)
+    } else {
+      value[0] = mantissa * 2 ** -24
+      table[half] = sign | valueBits[0]!
+    }
+  }
+  return table
+}
