@@ -1,0 +1,216 @@
+import { afterAll, expect, test } from 'vitest'
+import { b } from '../graph/build.ts'
+import { dimValue, type Shape } from '../graph/dims.ts'
+import { gradients } from '../graph/grad.ts'
+import { ops } from '../graph/ops.ts'
+import { program } from '../graph/program.ts'
+import type { DType, OpName, Value } from '../graph/value.ts'
+import { floats, Runtime, type Feeds, type HostTensor } from './runtime.ts'
+
+const runtime = new Runtime({ threads: 1 })
+afterAll(() => runtime.close())
+
+const sizes = { batch: 2, seq: 5 }
+
+interface Case {
+  readonly op: OpName
+  readonly name: string
+  /** Float inputs: the gradient of each is checked. */
+  readonly inputs: Readonly<Record<string, Shape>>
+  readonly fixed?: Readonly<
+    Record<string, { readonly dtype: DType; readonly shape: Shape; readonly values: readonly number[] }>
+  >
+  readonly build: (v: Readonly<Record<string, Value>>) => Value
+}
+
+const at = (v: Readonly<Record<string, Value>>, name: string): Value => {
+  const value = v[name]
+  if (value === undefined) throw new Error(`no ${name}`)
+  return value
+}
+const elementwise = (op: 'add' | 'sub' | 'mul'): Case[] => [
+  {
+    op,
+    name: 'same shape',
+    inputs: { x: ['batch', 'seq', 3], y: ['batch', 'seq', 3] },
+    build: (v) => b[op](at(v, 'x'), at(v, 'y')),
+  },
+  { op, name: 'row', inputs: { x: ['batch', 'seq', 3], y: [3] }, build: (v) => b[op](at(v, 'x'), at(v, 'y')) },
+  {
+    op,
+    name: 'column',
+    inputs: { x: ['batch', 'seq', 1], y: ['batch', 'seq', 3] },
+    build: (v) => b[op](at(v, 'x'), at(v, 'y')),
+  },
+]
+const unary = (op: 'exp' | 'sigmoid' | 'silu' | 'softmax'): Case => ({
+  op,
+  name: '',
+  inputs: { x: ['batch', 'seq', 4] },
+  build: (v) => b[op](at(v, 'x')),
+})
+const matmuls = [false, true].flatMap((transA) =>
+  [false, true].map((transB): Case => ({
+    op: 'matmul',
+    name: `transA ${transA} transB ${transB}`,
+    inputs: { x: transA ? ['batch', 3, 'seq'] : ['batch', 'seq', 3], y: transB ? ['batch', 4, 3] : ['batch', 3, 4] },
+    build: (v) => b.matmul(at(v, 'x'), at(v, 'y'), { transA, transB, alpha: 0.7 }),
+  })),
+)
+const targets = { dtype: 'i64', shape: ['seq'], values: [1, 0, 3, 2, 1] } as const
+
+const cases: Case[] = [
+  ...elementwise('add'),
+  ...elementwise('sub'),
+  ...elementwise('mul'),
+  ...(['exp', 'sigmoid', 'silu', 'softmax'] as const).map(unary),
+  ...matmuls,
+  {
+    op: 'matmul',
+    name: 'one matrix for the batch',
+    inputs: { x: ['batch', 'seq', 3], y: [3, 4] },
+    build: (v) => b.matmul(at(v, 'x'), at(v, 'y')),
+  },
+  {
+    op: 'rmsNorm',
+    name: '',
+    inputs: { x: ['batch', 'seq', 6], w: [6] },
+    build: (v) => b.rmsNorm(at(v, 'x'), at(v, 'w'), 1e-5),
+  },
+  {
+    op: 'rope',
+    name: '',
+    inputs: { x: ['batch', 'seq', 8] },
+    fixed: {
+      cos: { dtype: 'f32', shape: ['batch', 'seq', 2], values: Array.from({ length: 20 }, (_, i) => Math.cos(i)) },
+      sin: { dtype: 'f32', shape: ['batch', 'seq', 2], values: Array.from({ length: 20 }, (_, i) => Math.sin(i)) },
+    },
+    build: (v) => b.rope(at(v, 'x'), at(v, 'cos'), at(v, 'sin'), 2),
+  },
+  {
+    op: 'linear',
+    name: 'weight [n, k]',
+    inputs: { x: ['batch', 'seq', 3], w: [4, 3] },
+    build: (v) => b.linear(at(v, 'x'), at(v, 'w')),
+  },
+  {
+    op: 'linear',
+    name: 'weight [k, n]',
+    inputs: { x: ['batch', 'seq', 3], w: [3, 4] },
+    build: (v) => b.linear(at(v, 'x'), at(v, 'w'), { transposed: false }),
+  },
+  {
+    op: 'reshape',
+    name: '',
+    inputs: { x: ['batch', 'seq', 6] },
+    build: (v) => b.reshape(at(v, 'x'), ['batch', 'seq', 2, 3]),
+  },
+  {
+    op: 'transpose',
+    name: '',
+    inputs: { x: ['batch', 'seq', 2, 3] },
+    build: (v) => b.transpose(at(v, 'x'), [0, 3, 1, 2]),
+  },
+  { op: 'reduceSum', name: '', inputs: { x: ['batch', 'seq', 3] }, build: (v) => b.reduceSum(at(v, 'x'), [1]) },
+  {
+    op: 'expandLike',
+    name: '',
+    inputs: { x: ['seq', 1] },
+    fixed: { like: { dtype: 'f32', shape: ['batch', 'seq', 3], values: new Array<number>(30).fill(0) } },
+    build: (v) => b.expandLike(at(v, 'x'), at(v, 'like')),
+  },
+  {
+    op: 'crossEntropy',
+    name: '',
+    inputs: { x: ['seq', 4] },
+    fixed: { targets },
+    build: (v) => b.crossEntropy(at(v, 'x'), at(v, 'targets'))[0],
+  },
+  {
+    op: 'addAt',
+    name: '',
+    inputs: { x: ['seq', 4] },
+    fixed: { targets },
+    build: (v) => b.addAt(at(v, 'x'), at(v, 'targets'), 0.5),
+  },
+]
+
+/** Without inputs, or without a gradient. */
+const notChecked: readonly OpName[] = ['input', 'constant', 'argmax', 'decode', 'toFloat']
+
+test('every differentiable op is among the cases', () => {
+  const covered = new Set([...cases.map((item) => item.op), ...notChecked])
+  expect([...covered].sort()).toEqual(Object.keys(ops).sort())
+})
+
+const numbers = (shape: Shape): number[] => shape.map((dim) => dimValue(dim, sizes))
+let seed = 1
+const random = (): number => {
+  seed = (seed * 48271) % 2147483647
+  return (seed / 2147483647) * 2 - 1
+}
+const randomTensor = (shape: Shape): HostTensor => {
+  const dims = numbers(shape)
+  const data = Float32Array.from({ length: dims.reduce((a, c) => a * c, 1) }, random)
+  return { dtype: 'f32', shape: dims, data }
+}
+const dot = (x: Float32Array, y: Float32Array): number => x.reduce((sum, value, i) => sum + value * (y[i] ?? 0), 0)
+const moved = (x: HostTensor, direction: Float32Array, step: number): HostTensor => ({
+  ...x,
+  data: floats(x).map((value, i) => value + step * (direction[i] ?? 0)),
+})
+
+/** Checks the gradient along three random directions per input against central differences in f32. */
+test.each(cases)('gradient of $op $name', async ({ inputs, fixed = {}, build }) => {
+  const values: Record<string, Value> = {}
+  const feeds: Record<string, HostTensor> = {}
+  for (const [name, shape] of Object.entries(inputs)) {
+    values[name] = b.input(name, { dtype: 'f32', shape })
+    feeds[name] = randomTensor(shape)
+  }
+  for (const [name, { dtype, shape, values: data }] of Object.entries(fixed)) {
+    values[name] = b.input(name, { dtype, shape })
+    feeds[name] = {
+      dtype,
+      shape: numbers(shape),
+      data: dtype === 'i64' ? BigInt64Array.from(data, BigInt) : Float32Array.from(data),
+    }
+  }
+  const y = build(values)
+  const dy = b.input('dy', y.type)
+  const names = Object.keys(inputs)
+  const grads = gradients(
+    [{ value: y, cotangent: dy }],
+    names.map((name) => at(values, name)),
+  )
+  const ports = [...Object.entries(values).map(([name, value]) => ({ name, value })), { name: 'dy', value: dy }]
+  const forward = program({ name: 'forward', inputs: ports, outputs: [{ name: 'out', value: y }] })
+  const backward = program({
+    name: 'backward',
+    inputs: ports,
+    outputs: names.map((name, i) => {
+      const value = grads[i]
+      if (value === undefined) throw new Error(`no gradient of ${name}`)
+      return { name: `d ${name}`, value }
+    }),
+  })
+  const cotangent = randomTensor(y.type.shape)
+  const objective = async (changed: Feeds): Promise<number> => {
+    const results = await runtime.run(forward, { ...feeds, ...changed })
+    return dot(floats(results['out']), floats(cotangent))
+  }
+  const results = await runtime.run(backward, { ...feeds, dy: cotangent })
+  for (const name of names) {
+    const x = feeds[name]
+    if (x === undefined) throw new Error('no feed')
+    for (let trial = 0; trial < 3; trial++) {
+      const direction = floats(randomTensor(x.shape))
+      const step = 1e-2
+      const up = await objective({ [name]: moved(x, direction, step) })
+      const down = await objective({ [name]: moved(x, direction, -step) })
+      const expected = (up - down) / (2 * step)
+      const found = dot(floats(results[`d ${name}`]), direction)
+      expect(Math.abs(found - expected)).toBeLessThan(1e-3 * Math.max(1, Math.abs(expected)))
+    }
+  }
+})

@@ -1,0 +1,128 @@
+import * as ort from 'onnxruntime-node'
+import { dimValue, showShape, type DimValues } from '../graph/dims.ts'
+import { toOnnx } from '../graph/onnx/emit.ts'
+import type { Program } from '../graph/program.ts'
+import type { DType } from '../graph/value.ts'
+import { LowrankError, internalError } from '../util/errors.ts'
+
+export type TensorData = Float32Array | BigInt64Array | Uint8Array | Uint16Array
+
+/** A tensor in memory, row-major. `bf16` and `f16` are `u16` here. */
+export interface HostTensor {
+  readonly dtype: DType
+  readonly shape: readonly number[]
+  readonly data: TensorData
+}
+
+export type Feeds = Readonly<Record<string, HostTensor>>
+export type Results = Readonly<Record<string, HostTensor>>
+
+export function f32Tensor(data: Float32Array, shape: readonly number[]): HostTensor {
+  return { dtype: 'f32', shape, data }
+}
+
+/** The f32 elements of a result. */
+export function floats(tensor: HostTensor | undefined): Float32Array {
+  if (!(tensor?.data instanceof Float32Array)) throw internalError('a result that is not f32')
+  return tensor.data
+}
+
+const ortTypes = { f32: 'float32', i64: 'int64', u8: 'uint8', u16: 'uint16' } as const satisfies Record<DType, string>
+const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', int64: 'i64', uint8: 'u8', uint16: 'u16' }
+
+/**
+ * Runs programs on ONNX Runtime. A program is compiled when it is first run and lives until `close`. `run` blocks its
+ * thread while it computes.
+ */
+export class Runtime {
+  readonly threads: number
+  readonly #sessions = new Map<Program, Promise<ort.InferenceSession>>()
+
+  constructor(options: { readonly threads: number }) {
+    this.threads = options.threads
+  }
+
+  /** Feeds are checked against the program, whose symbols must mean the same in all of them. */
+  async run(program: Program, feeds: Feeds): Promise<Results> {
+    const session = await this.#session(program)
+    const tensors: Record<string, ort.Tensor> = {}
+    const sizes: Record<string, number> = {}
+    for (const { name, value } of program.inputs) {
+      const feed = feeds[name]
+      if (feed === undefined) throw internalError(`program ${program.name}: no feed for "${name}"`)
+      checkFeed(program, name, value.type, feed, sizes)
+      tensors[name] = new ort.Tensor(ortTypes[feed.dtype], feed.data as Float32Array, feed.shape)
+    }
+    let outputs: ort.InferenceSession.OnnxValueMapType
+    try {
+      outputs = await session.run(tensors)
+    } catch (cause) {
+      throw runError(program, sizes, cause)
+    }
+    const results: Record<string, HostTensor> = {}
+    for (const { name } of program.outputs) {
+      const output = outputs[name]
+      const dtype = dtypes[output?.type ?? '']
+      if (output === undefined || dtype === undefined)
+        throw internalError(`program ${program.name}: no result "${name}"`)
+      results[name] = { dtype, shape: output.dims, data: output.data as TensorData }
+    }
+    return results
+  }
+
+  async close(): Promise<void> {
+    for (const session of this.#sessions.values()) await (await session).release()
+    this.#sessions.clear()
+  }
+
+  #session(program: Program): Promise<ort.InferenceSession> {
+    let session = this.#sessions.get(program)
+    if (session === undefined) {
+      session = ort.InferenceSession.create(toOnnx(program), {
+        executionProviders: ['cpu'],
+        intraOpNumThreads: this.threads,
+        interOpNumThreads: 1,
+        executionMode: 'sequential',
+        // The optimizer would merge what is recomputed on purpose, and gains nothing on generated programs.
+        graphOptimizationLevel: 'disabled',
+        logSeverityLevel: 3,
+        // Without this the threads of one session spin after a run and steal the cores from the next session.
+        extra: { session: { force_spinning_stop: '1' } },
+      })
+      this.#sessions.set(program, session)
+    }
+    return session
+  }
+}
+
+function checkFeed(
+  program: Program,
+  name: string,
+  type: { readonly dtype: DType; readonly shape: readonly (number | string)[] },
+  feed: HostTensor,
+  sizes: Record<string, number>,
+): void {
+  const found = `program ${program.name}: "${name}" is ${feed.dtype}${showShape(feed.shape)}`
+  if (feed.dtype !== type.dtype || feed.shape.length !== type.shape.length) {
+    throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
+  }
+  type.shape.forEach((dim, i) => {
+    const size = feed.shape[i] ?? 0
+    if (typeof dim === 'string' && !dim.includes('*')) sizes[dim] ??= size
+    if (dimValue(dim, sizes) !== size) throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
+  })
+  const count = feed.shape.reduce((total, size) => total * size, 1)
+  if (count !== feed.data.length) throw internalError(`${found} but holds ${feed.data.length} elements`)
+}
+
+function runError(program: Program, sizes: DimValues, cause: unknown): LowrankError {
+  const message = cause instanceof Error ? cause.message : String(cause)
+  const shown = Object.entries(sizes).map(([name, size]) => `${name} ${size}`)
+  if (/alloc|memory/i.test(message)) {
+    return new LowrankError('memory', `out of memory in ${program.name} (${shown.join(', ')}): ${message}`, {
+      hint: 'Use a smaller batch, a shorter maxLength, or activations: recompute.',
+      cause,
+    })
+  }
+  return new LowrankError('internal', `internal: ${program.name} (${shown.join(', ')}): ${message}`, { cause })
+}

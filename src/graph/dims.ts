@@ -1,0 +1,63 @@
+import { internalError } from '../util/errors.ts'
+
+/**
+ * A dimension: a number, or a product of symbols with an optional factor in canonical form (`seq`, `3*seq`,
+ * `batch*seq`). Two dimensions are equal exactly when they are `===`.
+ */
+export type Dim = number | string
+
+export type Shape = readonly Dim[]
+
+/** What the symbols of a program stand for in one run. */
+export type DimValues = Readonly<Record<string, number>>
+
+/** The product of dimensions in canonical form: factor first, then the symbols in alphabetical order. */
+export function product(dims: Shape): Dim {
+  let factor = 1
+  const symbols: string[] = []
+  for (const dim of dims) {
+    for (const part of String(dim).split('*')) {
+      if (/^\d+$/.test(part)) factor *= Number(part)
+      else symbols.push(part)
+    }
+  }
+  if (symbols.length === 0 || factor === 0) return factor
+  symbols.sort()
+  return (factor === 1 ? symbols : [String(factor), ...symbols]).join('*')
+}
+
+/** The number that a dimension is when its symbols are `values`. */
+export function dimValue(dim: Dim, values: DimValues): number {
+  if (typeof dim === 'number') return dim
+  return dim.split('*').reduce((total, part) => {
+    const value = /^\d+$/.test(part) ? Number(part) : values[part]
+    if (value === undefined) throw internalError(`dimension "${part}" has no value`)
+    return total * value
+  }, 1)
+}
+
+/** How many elements a tensor of this shape has. */
+export function elementCount(shape: Shape, values: DimValues): number {
+  return shape.reduce<number>((total, dim) => total * dimValue(dim, values), 1)
+}
+
+/** The shape of an elementwise result (numpy's broadcasting rule), or undefined when the shapes do not fit. */
+export function broadcast(a: Shape, b: Shape): Shape | undefined {
+  const rank = Math.max(a.length, b.length)
+  const out: Dim[] = []
+  for (let i = 0; i < rank; i++) {
+    const x = a[a.length - rank + i] ?? 1
+    const y = b[b.length - rank + i] ?? 1
+    if (x !== y && x !== 1 && y !== 1) return undefined
+    out.push(x === 1 ? y : x)
+  }
+  return out
+}
+
+export function sameShape(a: Shape, b: Shape): boolean {
+  return a.length === b.length && a.every((dim, i) => dim === b[i])
+}
+
+export function showShape(shape: Shape): string {
+  return `[${shape.join(', ')}]`
+}

@@ -1,0 +1,101 @@
+import { elementCount, type DimValues } from './dims.ts'
+import { ops } from './ops.ts'
+import { topological, type Value } from './value.ts'
+
+/**
+ * Which values of a forward program its backward program should be given, so that no dear operation runs twice and the
+ * fewest bytes are kept: the minimum cut between the results of dear operations and the values that gradients read, where
+ * keeping a value costs its size and recomputing a cheap one is free. The idea is that of PyTorch's min-cut partitioner
+ * (functorch, "min-cut rematerialization").
+ *
+ * `given` are inputs of both programs; `sizes` are the dimensions to weigh with.
+ */
+export function chooseSaved(options: {
+  readonly forward: readonly Value[]
+  readonly gradients: readonly Value[]
+  readonly given: readonly Value[]
+  readonly sizes: DimValues
+}): Value[] {
+  const given = new Set(options.given)
+  const forward = topological(options.forward, given)
+  const values = forward.flatMap((node) => node.outputs)
+  const indexOf = new Map(values.map((value, i) => [value, i]))
+  // Each value is two vertices with an edge of its size between them; cutting that edge is keeping the value.
+  const source = 2 * values.length
+  const sink = source + 1
+  const flow = new FlowNetwork(sink + 1)
+  values.forEach((value, i) => {
+    flow.connect(2 * i, 2 * i + 1, elementCount(value.type.shape, options.sizes))
+    if (ops[value.node.op].dear) flow.connect(source, 2 * i, Infinity)
+    else {
+      for (const input of value.node.inputs) {
+        const from = indexOf.get(input)
+        if (from !== undefined) flow.connect(2 * from + 1, 2 * i, Infinity)
+      }
+    }
+  })
+  const forwardNodes = new Set(forward)
+  const read = topological(options.gradients, given)
+    .filter((node) => !forwardNodes.has(node))
+    .flatMap((node) => node.inputs)
+  for (const value of new Set([...read, ...options.gradients])) {
+    const i = indexOf.get(value)
+    if (i !== undefined) flow.connect(2 * i + 1, sink, Infinity)
+  }
+  const reached = flow.minimumCut(source, sink)
+  return values.filter((_, i) => reached.has(2 * i) && !reached.has(2 * i + 1))
+}
+
+/** Maximum flow by shortest augmenting paths (Edmonds and Karp 1972); programs have some hundred vertices. */
+class FlowNetwork {
+  readonly #edges: { readonly to: number; capacity: number; readonly reverse: number }[] = []
+  readonly #outgoing: number[][]
+
+  constructor(vertices: number) {
+    this.#outgoing = Array.from({ length: vertices }, () => [])
+  }
+
+  connect(from: number, to: number, capacity: number): void {
+    const edge = this.#edges.length
+    this.#edges.push({ to, capacity, reverse: edge + 1 }, { to: from, capacity: 0, reverse: edge })
+    this.#outgoing[from]?.push(edge)
+    this.#outgoing[to]?.push(edge + 1)
+  }
+
+  /** The vertices on the source's side of a minimum cut. */
+  minimumCut(source: number, sink: number): ReadonlySet<number> {
+    for (;;) {
+      const via = this.#search(source)
+      if (!via.has(sink)) return new Set([source, ...via.keys()])
+      const path: number[] = []
+      for (let vertex = sink; vertex !== source;) {
+        const edge = via.get(vertex) ?? 0
+        path.push(edge)
+        vertex = this.#edges[this.#edges[edge]?.reverse ?? 0]?.to ?? source
+      }
+      const amount = Math.min(...path.map((edge) => this.#edges[edge]?.capacity ?? 0))
+      for (const index of path) {
+        const edge = this.#edges[index]
+        const back = this.#edges[edge?.reverse ?? 0]
+        if (edge === undefined || back === undefined) continue
+        edge.capacity -= amount
+        back.capacity += amount
+      }
+    }
+  }
+
+  /** For each vertex that can still be reached, the edge by which it is. */
+  #search(source: number): Map<number, number> {
+    const via = new Map<number, number>()
+    const queue = [source]
+    for (const vertex of queue) {
+      for (const index of this.#outgoing[vertex] ?? []) {
+        const edge = this.#edges[index]
+        if (edge === undefined || edge.capacity <= 0 || edge.to === source || via.has(edge.to)) continue
+        via.set(edge.to, index)
+        queue.push(edge.to)
+      }
+    }
+    return via
+  }
+}

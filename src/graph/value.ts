@@ -1,0 +1,96 @@
+import { internalError } from '../util/errors.ts'
+import { showShape, type Dim, type Shape } from './dims.ts'
+
+/** Element types. `bf16` and `f16` tensors enter a program as `u16` (their bits) and are decoded inside. */
+export type DType = 'f32' | 'i64' | 'u8' | 'u16'
+
+export interface TensorType {
+  readonly dtype: DType
+  readonly shape: Shape
+}
+
+/** The attributes of every op; the one list of op names. What each op means is in `ops.ts`. */
+export interface OpAttributes {
+  input: { readonly name: string }
+  constant: { readonly value: number }
+  add: NoAttributes
+  sub: NoAttributes
+  mul: NoAttributes
+  exp: NoAttributes
+  sigmoid: NoAttributes
+  silu: NoAttributes
+  softmax: NoAttributes
+  rmsNorm: { readonly epsilon: number }
+  rope: { readonly heads: number }
+  linear: { readonly transposed: boolean }
+  matmul: { readonly transA: boolean; readonly transB: boolean; readonly alpha: number }
+  reshape: { readonly shape: Shape }
+  transpose: { readonly permutation: readonly number[] }
+  reduceSum: { readonly axes: readonly number[] }
+  expandLike: NoAttributes
+  crossEntropy: NoAttributes
+  addAt: { readonly value: number }
+  argmax: NoAttributes
+  decode: { readonly format: 'bf16' | 'f16' }
+  toFloat: NoAttributes
+}
+
+export type NoAttributes = Readonly<Record<never, never>>
+export type OpName = keyof OpAttributes
+
+/** One operation of a program. Nodes are immutable and know their inputs only, so a program is a set of end points. */
+export interface Node<K extends OpName = OpName> {
+  readonly op: K
+  readonly attributes: OpAttributes[K]
+  readonly inputs: readonly Value[]
+  readonly outputs: readonly Value[]
+}
+
+/** A symbolic tensor: one output of a node. Holds a shape, never data. */
+export interface Value {
+  readonly node: Node
+  readonly index: number
+  readonly type: TensorType
+}
+
+/** The first output of a node made by `makeNode`, for the ops that have one. */
+export function only(outputs: readonly Value[]): Value {
+  const [value] = outputs
+  if (value === undefined) throw internalError('a node without outputs')
+  return value
+}
+
+export function showType(type: TensorType): string {
+  return `${type.dtype}${showShape(type.shape)}`
+}
+
+export function isConstant(value: Value, number?: number): boolean {
+  if (value.node.op !== 'constant') return false
+  return number === undefined || (value.node as Node<'constant'>).attributes.value === number
+}
+
+/** The last dimension of a type, which must be a number for the ops that ask. */
+export function lastDim(type: TensorType): Dim {
+  const dim = type.shape.at(-1)
+  if (dim === undefined) throw internalError('a scalar has no last dimension')
+  return dim
+}
+
+/** Values in an order in which each comes after what it is made of. Stops at `boundary`: those count as given. */
+export function topological(ends: readonly Value[], boundary: ReadonlySet<Value>): Node[] {
+  const order: Node[] = []
+  const state = new Map<Node, 'open' | 'done'>()
+  const visit = (value: Value): void => {
+    if (boundary.has(value)) return
+    const { node } = value
+    const seen = state.get(node)
+    if (seen === 'done') return
+    if (seen === 'open') throw internalError(`a cycle through ${node.op}`)
+    state.set(node, 'open')
+    for (const input of node.inputs) visit(input)
+    state.set(node, 'done')
+    order.push(node)
+  }
+  for (const end of ends) visit(end)
+  return order
+}
