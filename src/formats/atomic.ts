@@ -1,0 +1,62 @@
+import { randomUUID } from 'node:crypto'
+import { open, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { LowrankError } from '../util/errors.ts'
+
+/** Appends bytes to a file that is being written. */
+export type WriteBytes = (bytes: Uint8Array) => Promise<void>
+
+/** Writes `data` (text as UTF-8) to `path`: a reader finds the old file or the whole new one, also after a crash. */
+export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
+  const bytes = typeof data === 'string' ? Buffer.from(data) : data
+  await writeStreamAtomic(path, (write) => write(bytes))
+}
+
+/**
+ * Like `writeFileAtomic` for a file that is produced piece by piece: a temporary file beside it, fsync, rename. When
+ * `produce` or the disk fails, the temporary file is removed, `path` stays as it was, and the error is passed on.
+ */
+export async function writeStreamAtomic(path: string, produce: (write: WriteBytes) => Promise<void>): Promise<void> {
+  const folder = dirname(path)
+  const temporary = join(folder, `.${basename(path)}.${randomUUID().slice(0, 8)}.tmp`)
+  try {
+    const file = await open(temporary, 'wx')
+    try {
+      await produce(async (bytes) => {
+        // A single write is cut at about 2 GiB by the system, so ask again for the rest.
+        for (let done = 0; done < bytes.byteLength;) {
+          done += (await file.write(bytes, done, Math.min(bytes.byteLength - done, maxWrite))).bytesWritten
+        }
+      })
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path)
+    await syncFolder(folder)
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined)
+    throw error instanceof Error && 'syscall' in error ? writeError(path, error) : error
+  }
+}
+
+const maxWrite = 2 ** 30
+
+/** The rename itself is on disk only once the folder is. Some systems cannot open folders: then nothing more can be done. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r').catch(() => undefined)
+  if (handle === undefined) return
+  await handle.sync().catch(() => undefined)
+  await handle.close()
+}
+
+function writeError(path: string, cause: Error): LowrankError {
+  const code = 'code' in cause ? cause.code : undefined
+  const hint =
+    code === 'ENOSPC'
+      ? 'The disk is full: free some space, or write to another disk.'
+      : code === 'ENOENT'
+        ? `Does the folder ${dirname(path)} exist?`
+        : undefined
+  return new LowrankError('io', `cannot write ${path}: ${cause.message}`, { cause, hint })
+}

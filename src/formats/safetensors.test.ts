@@ -1,0 +1,192 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openCheckpoint, openSafetensors, type TensorSource, writeSafetensors } from './safetensors.ts'
+
+let folder: string
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'lowrank-'))
+})
+afterEach(() => rm(folder, { recursive: true }))
+
+const tensor = (name: string, values: number[], shape = [values.length]): TensorSource => ({
+  name,
+  dtype: 'F32',
+  shape,
+  data: new Uint8Array(Float32Array.from(values).buffer),
+})
+
+/** A file with this header and `dataBytes` zeros after it. */
+async function fileWith(header: unknown, dataBytes: number, announced?: number): Promise<string> {
+  const json = Buffer.from(typeof header === 'string' ? header : JSON.stringify(header))
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(BigInt(announced ?? json.length))
+  const path = join(folder, 'x.safetensors')
+  await writeFile(path, Buffer.concat([length, json, Buffer.alloc(dataBytes)]))
+  return path
+}
+
+describe('writeSafetensors', () => {
+  it('writes what openSafetensors reads', async () => {
+    const path = join(folder, 'a.safetensors')
+    const half: TensorSource = { name: 'a', dtype: 'F16', shape: [3], data: new Uint8Array([1, 2, 3, 4, 5, 6]) }
+    const order: string[] = []
+    const late = (source: TensorSource): TensorSource => ({
+      ...source,
+      data: async () => {
+        order.push(source.name)
+        return source.data as Uint8Array
+      },
+    })
+    const sources = [half, late(tensor('z', [1, 2, 3, 4], [2, 2])), late(tensor('b', [])), late(tensor('c', [5], []))]
+    await writeSafetensors(path, sources, { format: 'pt' })
+    expect(order).toEqual(['b', 'c', 'z'])
+    const reader = await openSafetensors(path)
+    expect(reader.metadata).toEqual({ format: 'pt' })
+    expect([...reader.tensors.keys()]).toEqual(['b', 'c', 'z', 'a'])
+    expect(reader.tensors.get('z')).toMatchObject({ dtype: 'F32', shape: [2, 2], file: path, byteLength: 16 })
+    expect(reader.tensors.get('z')!.offset % 4).toBe(0)
+    const z = await reader.read('z')
+    expect([...new Float32Array(z.buffer)]).toEqual([1, 2, 3, 4])
+    expect([...(await reader.read('a'))]).toEqual([1, 2, 3, 4, 5, 6])
+    expect((await reader.read('b')).byteLength).toBe(0)
+    await expect(reader.read('q')).rejects.toThrow(`tensor "q" is not in ${path}`)
+    await reader.close()
+  })
+
+  it('writes the bytes of the reference implementation', async () => {
+    const path = join(folder, 'a.safetensors')
+    await writeSafetensors(path, [tensor('b', [1]), tensor('a', [2, 3])], { format: 'pt' })
+    const header =
+      '{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},' +
+      '"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}'
+    const bytes = await readFile(path)
+    const padded = Math.ceil(header.length / 8) * 8
+    expect(bytes.readBigUInt64LE()).toBe(BigInt(padded))
+    expect(bytes.subarray(8, 8 + padded).toString()).toBe(header.padEnd(padded))
+    expect([...new Float32Array(bytes.buffer.slice(bytes.byteOffset + 8 + padded))].slice(0, 3)).toEqual([2, 3, 1])
+  })
+
+  it('leaves nothing behind when a tensor fails', async () => {
+    const path = join(folder, 'a.safetensors')
+    const bad = { ...tensor('b', [1]), shape: [2] }
+    await expect(writeSafetensors(path, [tensor('a', [1]), bad])).rejects.toThrow('8 bytes expected, 4 given')
+    await expect(writeSafetensors(path, [tensor('a', [1]), tensor('a', [1])])).rejects.toThrow('name is taken')
+    expect(await readdir(folder)).toEqual([])
+  })
+})
+
+describe('openSafetensors refuses', () => {
+  const a = { dtype: 'F32', shape: [2], data_offsets: [0, 8] }
+  it.each<[string, unknown, number, RegExp]>([
+    ['invalid JSON', '{"a":', 0, /header is not valid JSON/],
+    ['a list', [], 0, /header is not a JSON object/],
+    ['an entry that is no object', { a: 1 }, 0, /"a" is not an object/],
+    ['metadata that is no text', { __metadata__: { a: 1 } }, 0, /metadata "a" is not a string/],
+    ['an unknown dtype', { a: { ...a, dtype: 'Q4' } }, 8, /tensor "a": dtype "Q4" is not known/],
+    ['an inherited dtype', { a: { ...a, dtype: 'constructor' } }, 8, /dtype "constructor" is not known/],
+    ['no shape', { a: { ...a, shape: undefined } }, 8, /shape missing is not a list/],
+    ['a negative size', { a: { ...a, shape: [-2] } }, 8, /shape \[-2\] is not possible/],
+    ['a broken size', { a: { ...a, shape: [1.5] } }, 8, /shape \[1.5\] is not possible/],
+    ['a product past 2^53', { a: { ...a, shape: [2 ** 40, 2 ** 40] } }, 8, /is not possible/],
+    ['no range', { a: { ...a, data_offsets: [0] } }, 8, /data_offsets \[0\] is no pair/],
+    ['a range that runs backwards', { a: { ...a, data_offsets: [8, 0] } }, 8, /is not a byte range/],
+    ['a range of text', { a: { ...a, data_offsets: ['0', '8'] } }, 8, /is not a byte range/],
+    ['a range of another size', { a: { ...a, shape: [1] } }, 8, /\[1\] takes 4 bytes, data_offsets hold 8/],
+    ['a truncated file', { a }, 7, /tensor "a" ends at byte \d+, the file at byte \d+: it is cut short/],
+    ['bytes left over', { a }, 9, /1 bytes at the end belong to no tensor/],
+    ['a hole', { a, b: { ...a, data_offsets: [12, 20] } }, 20, /tensor "b" starts at byte \d+, after a hole/],
+    ['an overlap', { a, b: { ...a, data_offsets: [4, 12] } }, 12, /tensor "b" starts at byte \d+, inside another/],
+    ['a name twice', `{"a":${JSON.stringify(a)},"\\u0061" : ${JSON.stringify(a)}}`, 8, /tensor "a" is listed twice/],
+  ])('%s', async (_, header, dataBytes, message) => {
+    const path = await fileWith(header, dataBytes)
+    const opening = openSafetensors(path, { code: 'adapter' })
+    await expect(opening).rejects.toMatchObject({ code: 'adapter', message: expect.stringMatching(message) })
+    await expect(opening).rejects.toThrow(path)
+  })
+
+  it('a header longer than the file or than the format allows', async () => {
+    await expect(openSafetensors(await fileWith('{}', 0, 100))).rejects.toThrow('header of 100 bytes is announced')
+    await expect(openSafetensors(await fileWith('{}', 0, 2 ** 50))).rejects.toThrow('at most 100000000')
+    await writeFile(join(folder, 'tiny'), 'abc')
+    await expect(openSafetensors(join(folder, 'tiny'))).rejects.toThrow('3 bytes are too few')
+  })
+
+  it('a header that is not UTF-8', async () => {
+    const path = await fileWith('{"a":1}', 0)
+    const bytes = await readFile(path)
+    bytes[10] = 0xff
+    await writeFile(path, bytes)
+    await expect(openSafetensors(path)).rejects.toThrow('not valid UTF-8')
+  })
+})
+
+it('accepts names that look like braces, quotes and prototypes', async () => {
+  const path = join(folder, 'a.safetensors')
+  const names = ['__proto__', 'a"b', 'c\\', '{[', 'constructor', 'é\n']
+  await writeSafetensors(
+    path,
+    names.map((name, i) => tensor(name, [i])),
+  )
+  const reader = await openSafetensors(path)
+  expect([...reader.tensors.keys()].sort()).toEqual([...names].sort())
+  for (const [i, name] of names.entries()) expect(new Float32Array((await reader.read(name)).buffer)[0]).toBe(i)
+  await reader.close()
+})
+
+it('notices a file that is cut after it was opened', async () => {
+  const path = join(folder, 'a.safetensors')
+  await writeSafetensors(path, [tensor('a', [1, 2])])
+  const reader = await openSafetensors(path)
+  await truncate(path, reader.tensors.get('a')!.offset + 4)
+  await expect(reader.read('a')).rejects.toThrow('cut while open')
+  await reader.close()
+})
+
+describe('openCheckpoint', () => {
+  const index = (weightMap: unknown): Promise<void> =>
+    writeFile(join(folder, 'model.safetensors.index.json'), JSON.stringify({ weight_map: weightMap }))
+
+  it('opens a single file', async () => {
+    await writeSafetensors(join(folder, 'model.safetensors'), [tensor('a', [1])])
+    const reader = await openCheckpoint(folder)
+    expect([...reader.tensors.keys()]).toEqual(['a'])
+    await reader.close()
+  })
+
+  it('opens shards as one', async () => {
+    await mkdir(join(folder, 'sub'))
+    await writeSafetensors(join(folder, '1.safetensors'), [tensor('a', [1]), tensor('unlisted', [9])], { format: 'pt' })
+    await writeSafetensors(join(folder, 'sub', '2.safetensors'), [tensor('b', [2])])
+    await index({ a: '1.safetensors', b: 'sub/2.safetensors' })
+    const reader = await openCheckpoint(folder)
+    expect([...reader.tensors.keys()]).toEqual(['a', 'b'])
+    expect(reader.metadata).toEqual({ format: 'pt' })
+    expect(new Float32Array((await reader.read('b')).buffer)[0]).toBe(2)
+    await reader.close()
+  })
+
+  it.each<[string, unknown, RegExp]>([
+    ['a tensor its shard lacks', { q: '1.safetensors' }, /places tensor "q" in 1.safetensors, which does not have it/],
+    ['a missing shard', { a: '3.safetensors' }, /lists .*3.safetensors, which cannot be opened/],
+    ['a path out of the folder', { a: 'x/../../1.safetensors' }, /outside the folder/],
+    ['an absolute path', { a: '/etc/passwd' }, /outside the folder/],
+    ['a shard that is no text', { a: 7 }, /outside the folder/],
+    ['no map', undefined, /"weight_map" is not an object/],
+  ])('refuses %s', async (_, weightMap, message) => {
+    await writeSafetensors(join(folder, '1.safetensors'), [tensor('a', [1])])
+    await index(weightMap)
+    await expect(openCheckpoint(folder)).rejects.toThrow(message)
+  })
+
+  it('refuses pickle files and says what to do', async () => {
+    await writeFile(join(folder, 'pytorch_model.bin'), '')
+    await expect(openCheckpoint(folder)).rejects.toMatchObject({
+      code: 'model',
+      message: expect.stringContaining('only pytorch_model.bin'),
+      hint: expect.stringContaining('Convert the model to safetensors'),
+    })
+    await expect(openCheckpoint(join(folder, 'none'))).rejects.toThrow('cannot open the folder')
+  })
+})
