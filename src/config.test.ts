@@ -1,0 +1,283 @@
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import {
+  closest,
+  evalSchema,
+  jsonSchema,
+  loadConfigFile,
+  optionsOf,
+  parseEvalConfig,
+  parseTrainConfig,
+  readTrainConfig,
+  trainSchema,
+  type Source,
+} from './config.ts'
+import { LowrankError } from './util/errors.ts'
+
+const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
+
+function messageOf(action: () => unknown): string {
+  try {
+    action()
+  } catch (error) {
+    expect(error).toBeInstanceOf(LowrankError)
+    expect((error as LowrankError).code).toBe('config')
+    return (error as LowrankError).message
+  }
+  throw new Error('nothing was thrown')
+}
+
+const problems = (input: unknown): string => messageOf(() => parseTrainConfig(input))
+
+function yaml(text: string): Source {
+  const path = join(mkdtempSync(join(tmpdir(), 'lowrank-config-')), 'run.yaml')
+  writeFileSync(path, text)
+  return loadConfigFile(path)
+}
+
+function flags(entries: Record<string, unknown>): Source {
+  return {
+    entries: Object.entries(entries).map(([name, value]) => ({ name, value, where: `--${name}` })),
+    spelling: 'flag',
+    text: true,
+  }
+}
+
+describe('defaults', () => {
+  test('are those of PEFT and transformers', () => {
+    expect(parseTrainConfig(required)).toEqual({
+      ...required,
+      maxLength: 1024,
+      skipBadLines: false,
+      r: 8,
+      loraAlpha: 8,
+      targetModules: ['q_proj', 'v_proj'],
+      loraDropout: 0,
+      bias: 'none',
+      useRslora: false,
+      method: 'lora',
+      init: 'pretrained',
+      perDeviceTrainBatchSize: 8,
+      gradientAccumulationSteps: 1,
+      numTrainEpochs: 3,
+      maxSteps: -1,
+      learningRate: 5e-5,
+      lrSchedulerType: 'linear',
+      warmupSteps: 0,
+      warmupRatio: 0,
+      weightDecay: 0,
+      adamBeta1: 0.9,
+      adamBeta2: 0.999,
+      adamEpsilon: 1e-8,
+      maxGradNorm: 1,
+      seed: 42,
+      loggingSteps: 500,
+      evalStrategy: 'no',
+      perDeviceEvalBatchSize: 8,
+      saveStrategy: 'steps',
+      saveSteps: 500,
+      loadBestModelAtEnd: false,
+      samples: 0,
+      activations: 'auto',
+    })
+  })
+
+  test('the evaluation strategy follows from what is given', () => {
+    expect(parseTrainConfig({ ...required, valid: 'v' }).evalStrategy).toBe('epoch')
+    expect(parseTrainConfig({ ...required, valid: 'v', evalSteps: 7 })).toMatchObject({
+      evalStrategy: 'steps',
+      evalSteps: 7,
+    })
+    expect(parseTrainConfig({ ...required, valid: 'v', evalStrategy: 'steps', loggingSteps: 5 }).evalSteps).toBe(5)
+  })
+
+  test('a complete configuration parses to itself', () => {
+    for (const extra of [{}, { valid: 'v', evalSteps: 3, r: 4 }, { method: 'full', init: 'random' }]) {
+      const config = parseTrainConfig({ ...required, ...extra })
+      expect(parseTrainConfig(config)).toEqual(config)
+    }
+  })
+
+  test('an evaluation has its own', () => {
+    expect(parseEvalConfig({ model: 'm', data: 'd' })).toEqual({
+      model: 'm',
+      data: 'd',
+      maxLength: 1024,
+      skipBadLines: false,
+      perDeviceEvalBatchSize: 8,
+    })
+  })
+})
+
+describe('problems', () => {
+  test('are reported all at once, with the value found and what is accepted', () => {
+    const message = problems({ model: 'm', outputDir: '', r: 0, loraDropout: 1, lernRate: 1, bias: 'some', seed: 1.5 })
+    expect(message.split('\n')).toEqual([
+      'configuration: 7 problems:',
+      '  lernRate: unknown option. Did you mean "learningRate"?',
+      '  train: missing. Training data: JSONL, an object with prompt and completion a line',
+      '  outputDir: found "", expected a text that is not empty',
+      '  r: found 0, expected a whole number from 1 up to 65536',
+      '  loraDropout: found 1, expected a number from 0 below 1',
+      '  bias: found "some", expected one of none, all, lora_only',
+      '  seed: found 1.5, expected a whole number from 0 up to 4294967295',
+    ])
+  })
+
+  test.each([
+    [{ learningRate: NaN }, 'learningRate: found NaN, expected a number above 0, up to 100'],
+    [{ learningRate: Infinity }, 'learningRate: found Infinity'],
+    [{ learningRate: '2e-4' }, 'learningRate: found "2e-4"'],
+    [{ maxSteps: 0 }, 'maxSteps: found 0, expected -1 or a whole number from 1'],
+    [{ layersToTransform: [0, -1] }, 'layersToTransform[1]: found -1'],
+    [{ rankPattern: { q_proj: 0 } }, 'rankPattern.q_proj: found 0'],
+    [
+      { targetModules: '(q_proj' },
+      'targetModules: found "(q_proj", expected a list of module names, a regular expression, or \'all-linear\'',
+    ],
+    [{ targetModules: [] }, 'targetModules: found []'],
+    [{ lora_alfa: 3 }, 'lora_alfa: unknown option. Did you mean "lora_alpha"?'],
+    [{ bf16: true }, 'bf16: unknown option. Lowrank computes in f32'],
+    [{ constructor: 1 }, 'constructor: unknown option.'],
+    [{ lora_alpha: 3, loraAlpha: 4 }, 'loraAlpha: given twice; already at lora_alpha'],
+    [{ loadBestModelAtEnd: true }, 'loadBestModelAtEnd: needs valid, which is not set'],
+    [{ evalSteps: 5 }, 'evalSteps: needs valid'],
+    [{ evalStrategy: 'epoch' }, 'evalStrategy: needs valid'],
+    [{ samples: 2 }, 'samples: needs valid'],
+    [{ valid: 'v', loadBestModelAtEnd: true, evalStrategy: 'no' }, 'loadBestModelAtEnd: needs evaluations'],
+    [{ method: 'full', r: 16 }, 'r: has no meaning with method full'],
+    [{ method: 'full', adapter: 'a' }, 'adapter: has no meaning with method full'],
+    [{ init: 'random' }, 'init: random weights need method full'],
+  ])('%j', (extra, expected) => {
+    expect(problems({ ...required, ...extra })).toContain(expected)
+  })
+
+  test('something else than an object', () => {
+    expect(problems([1])).toBe('configuration: found [1], expected an object of options')
+    expect(problems('x')).toContain('found "x"')
+  })
+
+  test('long values are cut', () => {
+    expect(problems({ ...required, bias: 'x'.repeat(1000) }).length).toBeLessThan(200)
+  })
+})
+
+describe('files', () => {
+  test('camelCase, snake_case and the names of other tools', () => {
+    const source = yaml(
+      'model_name_or_path: m\ntrain: t\noutput_dir: out\nlora_alpha: 16\nlearningRate: 2e-4\neval_steps: null\n' +
+        'target_modules: [q_proj, k_proj]\nsave_strategy: no\nrank_pattern: { q_proj: 4 }\n',
+    )
+    expect(parseTrainConfig(readTrainConfig([source]))).toMatchObject({
+      model: 'm',
+      outputDir: 'out',
+      loraAlpha: 16,
+      learningRate: 2e-4,
+      targetModules: ['q_proj', 'k_proj'],
+      saveStrategy: 'no',
+      rankPattern: { q_proj: 4 },
+    })
+  })
+
+  test('problems name file and line', () => {
+    const source = yaml('model: m\ntrain: t\noutputDir: o\n\nr: eight\nlora_alpha: 1\nloraAlpha: 2\n')
+    const message = messageOf(() => readTrainConfig([source]))
+    expect(message).toMatch(/run\.yaml:5: r: found "eight", expected a whole number/)
+    expect(message).toMatch(/run\.yaml:7: loraAlpha: given twice; already at .*run\.yaml:6: lora_alpha/)
+  })
+
+  test.each([
+    ['r: 1\nr: 2\n', /run\.yaml:2: Map keys must be unique/],
+    ['model: [a\n', /run\.yaml:\d: /],
+    ['- a\n', /found a object, expected lines of "option: value"|found a list/],
+    ['a: 1\n---\nb: 2\n', /run\.yaml:\d: .*multiple documents/],
+    ['r: *nowhere\n', /run\.yaml:1: /],
+  ])('%j is refused', (text, expected) => {
+    expect(messageOf(() => readTrainConfig([yaml(text)]))).toMatch(expected)
+  })
+
+  test('a file that is missing or is not text', () => {
+    expect(messageOf(() => loadConfigFile('/nonexistent.yaml'))).toContain('/nonexistent.yaml: no such file')
+    const path = join(mkdtempSync(join(tmpdir(), 'lowrank-config-')), 'x.yaml')
+    writeFileSync(path, new Uint8Array([0x61, 0xff, 0xfe]))
+    expect(messageOf(() => loadConfigFile(path))).toContain('not UTF-8')
+  })
+})
+
+describe('flags', () => {
+  test('win over the file, and text becomes what the option holds', () => {
+    const file = yaml('model: m\ntrain: t\noutput_dir: out\nr: 4\nlora_alpha: 3\n')
+    const config = readTrainConfig([
+      file,
+      flags({
+        r: '32',
+        'learning-rate': '2e-4',
+        'target-modules': 'q_proj,self_attn.v_proj',
+        'rank-pattern': 'q_proj=8,^model.layers.1=2',
+        'layers-to-transform': '0,3',
+        'max-steps': '-1',
+      }),
+    ])
+    expect(config).toEqual({
+      model: 'm',
+      train: 't',
+      outputDir: 'out',
+      loraAlpha: 3,
+      r: 32,
+      learningRate: 2e-4,
+      targetModules: ['q_proj', 'self_attn.v_proj'],
+      rankPattern: { q_proj: 8, '^model.layers.1': 2 },
+      layersToTransform: [0, 3],
+      maxSteps: -1,
+    })
+  })
+
+  test.each([
+    ['q_proj', ['q_proj']],
+    ['all-linear', 'all-linear'],
+    ['.*\\.(q|v)_proj', '.*\\.(q|v)_proj'],
+    ['.*layers.{1,2}q_proj', '.*layers.{1,2}q_proj'],
+  ])('--target-modules %s', (text, expected) => {
+    const sources = [flags({ model: 'm', train: 't', 'output-dir': 'o', 'target-modules': text })]
+    expect(readTrainConfig(sources).targetModules).toEqual(expected)
+  })
+
+  test('problems name the flag', () => {
+    const message = messageOf(() => readTrainConfig([flags({ model: 'm', r: '0x10', 'alpha-pattern': 'q_proj' })]))
+    expect(message).toContain('--r: found "0x10"')
+    expect(message).toContain('--alpha-pattern: found "q_proj", expected names, each with a number above 0')
+    expect(message).toContain('--output-dir: missing')
+  })
+})
+
+test('every option has help, a group and a distinct flag', () => {
+  const counts = [trainSchema, evalSchema].map((schema) => {
+    const options = optionsOf(schema)
+    for (const option of options) {
+      expect(option.help, option.key).not.toBe('')
+      expect(option.group, option.key).not.toBe('Other')
+    }
+    expect(new Set(options.map((option) => option.flag)).size).toBe(options.length)
+    return options.length
+  })
+  expect(counts).toEqual([Object.keys(trainSchema.shape).length, Object.keys(evalSchema.shape).length])
+  expect(counts).toEqual([45, 7])
+})
+
+test('the JSON Schema closes the object and carries the defaults', () => {
+  const schema = jsonSchema(trainSchema)
+  expect(schema).toMatchObject({
+    additionalProperties: false,
+    required: ['model', 'train', 'outputDir'],
+    properties: { r: { type: 'integer', default: 8, minimum: 1 } },
+  })
+})
+
+test('suggestions are near or absent', () => {
+  const names = ['learningRate', 'loraAlpha', 'r']
+  expect(closest('lernRate', names)).toBe('learningRate')
+  expect(closest('loraAlhpa', names)).toBe('loraAlpha')
+  expect(closest('zebra', names)).toBeUndefined()
+})

@@ -1,0 +1,20 @@
+/** The configuration: one schema in `config/schema.ts`, from which everything else derives. */
+export { loadConfigFile } from './config/file.ts'
+export { closest } from './config/names.ts'
+export { jsonSchema, optionsOf, type Option } from './config/options.ts'
+export {
+  parseEvalConfig,
+  parseTrainConfig,
+  readEvalConfig,
+  readTrainConfig,
+  type Entry,
+  type Source,
+} from './config/parse.ts'
+export {
+  evalSchema,
+  trainSchema,
+  type EvalConfig,
+  type EvalConfigInput,
+  type TrainConfig,
+  type TrainConfigInput,
+} from './config/schema.ts'

@@ -1,0 +1,77 @@
+import leven from 'leven'
+import type { Option } from './options.ts'
+
+/** Names that other tools use for an option, beside its own in camelCase and snake_case. */
+const ALIASES: Readonly<Record<string, string>> = {
+  model_name_or_path: 'model',
+  base_model_name_or_path: 'model',
+  base_model: 'model',
+  train_file: 'train',
+  validation_file: 'valid',
+  lora_r: 'r',
+  lora_rank: 'r',
+  lora_bias: 'bias',
+  lora_target_modules: 'targetModules',
+  max_seq_length: 'maxLength',
+  evaluation_strategy: 'evalStrategy',
+}
+
+const NO_MIXED_PRECISION =
+  'Lowrank computes in f32 and reads the base model in the precision it is stored in; remove it.'
+
+/** Options of the Python tools that Lowrank does not have, and what to do in their place. */
+const HINTS: Readonly<Record<string, string>> = {
+  bf16: NO_MIXED_PRECISION,
+  fp16: NO_MIXED_PRECISION,
+  tf32: NO_MIXED_PRECISION,
+  torch_dtype: NO_MIXED_PRECISION,
+  gradient_checkpointing: 'Use "activations": keep, recompute or auto.',
+  no_cuda: 'Lowrank computes on the CPU; remove it.',
+  use_cpu: 'Lowrank computes on the CPU; remove it.',
+  optim: 'The optimizer is AdamW; remove it.',
+  task_type: 'The task is always CAUSAL_LM; remove it.',
+  peft_type: 'Use "method": lora or full.',
+  init_lora_weights: "The adapter starts as PEFT's default does; remove it.",
+}
+
+/** The nearest of the candidates, if any is near enough to be what was meant. */
+export function closest(name: string, candidates: Iterable<string>): string | undefined {
+  let best: string | undefined
+  let bestDistance = Infinity
+  const wanted = name.toLowerCase()
+  for (const candidate of candidates) {
+    const other = candidate.toLowerCase()
+    // A third of the letters may differ: "lernRate" is near "learningRate". So is a name cut short.
+    const cut = wanted.length >= 3 && other.startsWith(wanted)
+    const distance = cut ? 0 : leven(wanted, other)
+    if (distance < bestDistance && distance <= Math.max(1, Math.max(wanted.length, other.length) / 3)) {
+      best = candidate
+      bestDistance = distance
+    }
+  }
+  return best
+}
+
+export type Spelling = 'key' | 'snake' | 'flag'
+
+/** The option a name means (camelCase, snake_case, kebab-case or an alias), or what is wrong with the name. */
+export function resolveName(
+  options: readonly Option[],
+  name: string,
+  spelling: Spelling,
+): { readonly option: Option } | { readonly problem: string } {
+  const snake = name.replaceAll('-', '_')
+  const key = Object.hasOwn(ALIASES, snake) ? ALIASES[snake] : undefined
+  const option = options.find((one) => one.key === name || one.snake === snake || one.key === key)
+  if (option !== undefined) return { option }
+  const plain = snake.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+  if (Object.hasOwn(HINTS, plain)) return { problem: `unknown option. ${HINTS[plain]}` }
+  // Suggested as the user spells: somebody who writes snake_case is offered snake_case.
+  const form = spelling === 'key' && name.includes('_') ? 'snake' : spelling
+  const near = closest(
+    form === 'flag' ? name.replaceAll('_', '-') : name,
+    options.map((one) => one[form]),
+  )
+  const suggestion = near === undefined ? '' : ` Did you mean "${form === 'flag' ? '--' : ''}${near}"?`
+  return { problem: `unknown option.${suggestion}` }
+}

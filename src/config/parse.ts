@@ -1,0 +1,236 @@
+import { LowrankError } from '../util/errors.ts'
+import { resolveName, type Spelling } from './names.ts'
+import { optionsOf, type Option } from './options.ts'
+import {
+  evalSchema,
+  loraKeys,
+  trainSchema,
+  type EvalConfig,
+  type EvalConfigInput,
+  type TrainConfig,
+  type TrainConfigInput,
+} from './schema.ts'
+import type { z } from 'zod'
+
+/** One name with its value, and where it was written: `r`, `run.yaml:3: lora_alpha`, `--lora-alpha`. */
+export interface Entry {
+  readonly name: string
+  readonly value: unknown
+  readonly where: string
+}
+
+/** Entries written in one place: an object, a file or the command line. */
+export interface Source {
+  readonly entries: readonly Entry[]
+  readonly spelling: Spelling
+  /** Whether a text stands for a number, list or record too (`q_proj,v_proj`), as in files and flags. */
+  readonly text: boolean
+}
+
+interface Given {
+  readonly option: Option
+  readonly value: unknown
+  readonly where: string
+}
+
+/**
+ * Checks the options of a training run and fills in the defaults. Names may be camelCase or snake_case; `null` means
+ * unset.
+ *
+ * @throws LowrankError `config`, naming every problem at once: the option, the value found, what is accepted.
+ */
+export function parseTrainConfig(input: unknown): TrainConfig {
+  return resolveTrain([objectSource(input)])
+}
+
+/** Checks the options of an evaluation and fills in the defaults, as `parseTrainConfig` does. */
+export function parseEvalConfig(input: unknown): EvalConfig {
+  return resolveEval([objectSource(input)])
+}
+
+/**
+ * The options of a training run from several places, the later winning over the earlier; checked, but without defaults,
+ * so that they can be passed on as a user would pass them.
+ */
+export function readTrainConfig(sources: readonly Source[]): TrainConfigInput {
+  resolveTrain(sources)
+  return rawValues(trainSchema, sources) as TrainConfigInput
+}
+
+/** The same for an evaluation. */
+export function readEvalConfig(sources: readonly Source[]): EvalConfigInput {
+  resolveEval(sources)
+  return rawValues(evalSchema, sources) as EvalConfigInput
+}
+
+function resolveTrain(sources: readonly Source[]): TrainConfig {
+  const { values, given, problems } = collect(trainSchema, sources)
+  const config = values as Partial<TrainConfig>
+  problems.push(...crossCheck(config, (key) => nameOf(key, given, sources)))
+  raise(problems)
+  config.evalStrategy ??= config.evalSteps !== undefined ? 'steps' : config.valid !== undefined ? 'epoch' : 'no'
+  if (config.evalStrategy === 'steps') config.evalSteps ??= config.loggingSteps
+  return config as TrainConfig
+}
+
+function resolveEval(sources: readonly Source[]): EvalConfig {
+  const { values, problems } = collect(evalSchema, sources)
+  raise(problems)
+  return values as EvalConfig
+}
+
+/** What no single option can tell. `config` lacks the options that are wrong by themselves. */
+function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainConfig) => string): string[] {
+  const problems: string[] = []
+  if (config.valid === undefined) {
+    const needed = `${nameOfKey('valid')}, which is not set`
+    if (config.loadBestModelAtEnd === true) problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs ${needed}`)
+    if (config.evalStrategy !== undefined && config.evalStrategy !== 'no')
+      problems.push(`${nameOfKey('evalStrategy')}: needs ${needed}`)
+    if (config.evalSteps !== undefined && config.evalStrategy === undefined)
+      problems.push(`${nameOfKey('evalSteps')}: needs ${needed}`)
+    if (config.samples !== undefined && config.samples > 0) problems.push(`${nameOfKey('samples')}: needs ${needed}`)
+  } else if (config.loadBestModelAtEnd === true && config.evalStrategy === 'no') {
+    problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs evaluations, but ${nameOfKey('evalStrategy')} is no`)
+  }
+  if (config.method === 'full') {
+    // A value equal to the default says nothing, so that a complete configuration can be parsed again.
+    const defaults = new Map(optionsOf(trainSchema).map((option) => [option.key, JSON.stringify(option.default)]))
+    for (const key of [...loraKeys, 'adapter'] as const) {
+      if (config[key] !== undefined && JSON.stringify(config[key]) !== defaults.get(key))
+        problems.push(`${nameOfKey(key)}: has no meaning with ${nameOfKey('method')} full, which trains every weight`)
+    }
+  } else if (config.init === 'random') {
+    problems.push(
+      `${nameOfKey('init')}: random weights need ${nameOfKey('method')} full; an adapter needs a trained base`,
+    )
+  }
+  return problems
+}
+
+/** Each value by itself: named once, known, and within its bounds. */
+function collect(
+  schema: z.ZodObject,
+  sources: readonly Source[],
+): { values: Record<string, unknown>; given: Map<string, Given>; problems: string[] } {
+  const options = optionsOf(schema)
+  const { given, problems } = gather(options, sources)
+  const values: Record<string, unknown> = {}
+  for (const option of options) {
+    const field = schema.shape[option.key] as z.ZodType
+    const entry = given.get(option.key)
+    if (entry === undefined && option.required) {
+      problems.push(`${nameOf(option.key, given, sources)}: missing. ${option.help}`)
+      continue
+    }
+    const result = field.safeParse(entry?.value)
+    if (result.success) {
+      if (result.data !== undefined) values[option.key] = result.data
+    } else if (entry !== undefined) {
+      const path = result.error.issues[0]?.path ?? []
+      const place = path.map((step) => (typeof step === 'number' ? `[${step}]` : `.${String(step)}`)).join('')
+      problems.push(`${entry.where}${place}: found ${show(at(entry.value, path))}, expected ${option.accepts}`)
+    }
+  }
+  return { values, given, problems }
+}
+
+/** The last value given for each option, names resolved; the same option twice in one source is a problem. */
+function gather(
+  options: readonly Option[],
+  sources: readonly Source[],
+): { given: Map<string, Given>; problems: string[] } {
+  const given = new Map<string, Given>()
+  const problems: string[] = []
+  for (const { entries, spelling, text } of sources) {
+    const seen = new Map<string, string>()
+    for (const { name, value, where } of entries) {
+      const found = resolveName(options, name, spelling)
+      if ('problem' in found) {
+        problems.push(`${where}: ${found.problem}`)
+        continue
+      }
+      const { option } = found
+      const earlier = seen.get(option.key)
+      // Flags may be repeated, the last one counts: scripts append to a command line.
+      if (earlier !== undefined && spelling !== 'flag') problems.push(`${where}: given twice; already at ${earlier}`)
+      seen.set(option.key, where)
+      if (value === null || value === undefined) continue
+      given.set(option.key, {
+        option,
+        where,
+        value: text && typeof value === 'string' ? readText(option, value) : value,
+      })
+    }
+  }
+  return { given, problems }
+}
+
+function rawValues(schema: z.ZodObject, sources: readonly Source[]): Record<string, unknown> {
+  return Object.fromEntries([...gather(optionsOf(schema), sources).given].map(([key, { value }]) => [key, value]))
+}
+
+/** The value a text stands for, by the kind of the option; a text that does not fit stays as it is, to be refused. */
+function readText(option: Option, text: string): unknown {
+  switch (option.kind) {
+    case 'number':
+      return readNumber(text)
+    case 'list':
+      return split(text)
+    case 'numberList':
+      return split(text).map(readNumber)
+    case 'record': {
+      const pairs = split(text).map((pair) => {
+        const cut = pair.lastIndexOf('=')
+        return cut < 1 ? undefined : ([pair.slice(0, cut).trim(), readNumber(pair.slice(cut + 1).trim())] as const)
+      })
+      return pairs.includes(undefined) ? text : Object.fromEntries(pairs.filter((pair) => pair !== undefined))
+    }
+    case 'modules':
+      // Module names hold letters, digits, underscores and dots; anything else can only be a regular expression.
+      return text !== 'all-linear' && /^[\w.,\s]+$/.test(text) ? split(text) : text
+    default:
+      return text
+  }
+}
+
+/** The number a text stands for in decimal notation, or the text itself. */
+function readNumber(text: string): number | string {
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text
+}
+
+function split(text: string): string[] {
+  return text.split(',').map((part) => part.trim())
+}
+
+function objectSource(input: unknown): Source {
+  if (typeof input !== 'object' || input === null || Array.isArray(input)) {
+    throw new LowrankError('config', `configuration: found ${show(input)}, expected an object of options`)
+  }
+  const entries = Object.entries(input).map(([name, value]) => ({ name, value, where: name }))
+  return { entries, spelling: 'key', text: false }
+}
+
+/** How messages call an option: where it was given, or as the last source spells it. */
+function nameOf(key: string, given: ReadonlyMap<string, Given>, sources: readonly Source[]): string {
+  const where = given.get(key)?.where
+  if (where !== undefined) return where
+  if (sources.at(-1)?.spelling !== 'flag') return key
+  return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+}
+
+function at(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((inner, step) => (inner as Record<PropertyKey, unknown> | undefined)?.[step], value)
+}
+
+/** A value as a message shows it, cut where it is long. */
+function show(value: unknown): string {
+  const text = (typeof value === 'number' ? String(value) : JSON.stringify(value)) ?? String(value)
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text
+}
+
+function raise(problems: readonly string[]): void {
+  if (problems.length === 0) return
+  const shown = problems.length === 1 ? problems[0] : `${problems.length} problems:\n  ${problems.join('\n  ')}`
+  throw new LowrankError('config', `configuration: ${shown}`)
+}
