@@ -1,0 +1,128 @@
+import { b } from '../graph/build.ts'
+import { lastDim, type Value } from '../graph/value.ts'
+import { internalError } from '../util/errors.ts'
+import type { FloatDtype } from '../util/dtype.ts'
+import type { DecoderConfig } from './config.ts'
+
+/** What a block computes with besides its input. */
+export interface BlockContext {
+  /** Per position of each row, so that packed rows can restart: [batch, seq, headDim / 2] each. */
+  readonly cos: Value
+  readonly sin: Value
+  /** Added to attention scores: 0 where a query may look, very negative elsewhere. [1, 1, 1, seq, seq] */
+  readonly mask: Value
+}
+
+/** A linear layer as the checkpoint names it, relative to its block: weight [outFeatures, inFeatures]. */
+export interface LinearSpec {
+  readonly module: string
+  readonly inFeatures: number
+  readonly outFeatures: number
+  readonly bias: boolean
+}
+
+/** A decoder family: its computation, written once over symbolic tensors, and the names of its weights. */
+export interface Decoder {
+  /** Linear layers of a block. */
+  linears(config: DecoderConfig): readonly LinearSpec[]
+  /** One block: x [batch, seq, hidden] -> the same shape. */
+  block(layers: Layers, config: DecoderConfig, x: Value, context: BlockContext): Value
+  /** Rows [n, hidden] after the last block -> logits [n, vocabulary]. */
+  head(layers: Layers, config: DecoderConfig, rows: Value): Value
+}
+
+/** Where a decoder gets its weights from. Adapters are made by wrapping one (`lora.ts`). */
+export interface Layers {
+  /** A weight, as f32. */
+  parameter(name: string, shape: readonly number[]): Value
+  /** x [..., in] -> [..., outFeatures]. */
+  linear(module: string, x: Value, options: { readonly outFeatures: number; readonly bias: boolean }): Value
+}
+
+/** A weight that a stage reads, fed under its name within the stage. */
+export interface StageParameter {
+  readonly port: string
+  /** Name in the whole model, as in the checkpoint. */
+  readonly name: string
+  readonly shape: readonly number[]
+  readonly storage: FloatDtype
+  readonly trainable: boolean
+  /** The symbolic input. */
+  readonly input: Value
+  /** Its f32 value: the input itself unless it is stored in 16 bits. */
+  readonly value: Value
+}
+
+/** A dropout mask that a stage wants: u8, 1 where an element is kept, of the shape of what it masks. */
+export interface StageDropout {
+  readonly port: string
+  readonly p: number
+  readonly width: number
+  readonly input: Value
+}
+
+/** How the parameters of a run are stored, and which are trained. */
+export interface ParameterPolicy {
+  storage(name: string): FloatDtype
+  trainable(name: string): boolean
+}
+
+/** The weights of one stage as symbolic inputs, collected while its computation is written. */
+export class StageLayers implements Layers {
+  readonly #parameters = new Map<string, StageParameter>()
+  readonly #dropouts: StageDropout[] = []
+  readonly #prefix: string
+  readonly #policy: ParameterPolicy
+  readonly #rename: (name: string) => string
+
+  /** `prefix` leads from names in the stage to names in the model (`model.layers.3.`). */
+  constructor(options: {
+    readonly prefix: string
+    readonly policy: ParameterPolicy
+    /** The stored weight that stands for a named one (a tied head is the embedding). */
+    readonly rename?: (name: string) => string
+  }) {
+    this.#prefix = options.prefix
+    this.#policy = options.policy
+    this.#rename = options.rename ?? ((name) => name)
+  }
+
+  get parameters(): readonly StageParameter[] {
+    return [...this.#parameters.values()]
+  }
+
+  get dropouts(): readonly StageDropout[] {
+    return this.#dropouts
+  }
+
+  parameter(port: string, shape: readonly number[]): Value {
+    const known = this.#parameters.get(port)
+    if (known !== undefined) return known.value
+    const name = this.#rename(`${this.#prefix}${port}`)
+    const trainable = this.#policy.trainable(name)
+    const storage = this.#policy.storage(name)
+    if (trainable && storage !== 'F32') throw internalError(`${name} is trained but stored as ${storage}`)
+    const input = b.input(port, { dtype: storage === 'F32' ? 'f32' : 'u16', shape })
+    const value = storage === 'F32' ? input : b.decode(input, storage === 'BF16' ? 'bf16' : 'f16')
+    this.#parameters.set(port, { port, name, shape, storage, trainable, input, value })
+    return value
+  }
+
+  linear(
+    module: string,
+    x: Value,
+    { outFeatures, bias }: { readonly outFeatures: number; readonly bias: boolean },
+  ): Value {
+    const inFeatures = Number(lastDim(x.type))
+    const y = b.linear(x, this.parameter(`${module}.weight`, [outFeatures, inFeatures]))
+    return bias ? b.add(y, this.parameter(`${module}.bias`, [outFeatures])) : y
+  }
+
+  /** x with each element dropped with probability p; not rescaled (the caller folds 1 / (1 - p) in). */
+  drop(module: string, x: Value, p: number): Value {
+    const port = `${module}.dropout`
+    const input = b.input(port, { dtype: 'u8', shape: x.type.shape })
+    this.#dropouts.push({ port, p, width: Number(lastDim(x.type)), input })
+    return b.mul(x, b.toFloat(input))
+  }
+}

@@ -1,0 +1,216 @@
+import { b } from '../graph/build.ts'
+import type { DimValues } from '../graph/dims.ts'
+import { gradients } from '../graph/grad.ts'
+import { print, program, type Port, type Program } from '../graph/program.ts'
+import { chooseSaved } from '../graph/saved.ts'
+import type { Value } from '../graph/value.ts'
+import type { DecoderConfig } from './config.ts'
+import { families } from './families.ts'
+import { StageLayers, type ParameterPolicy, type StageDropout, type StageParameter } from './layers.ts'
+import { withLora, type LoraModule } from './lora.ts'
+
+/** Whether a block returns what its backward pass needs, or computes it again. */
+export type Activations = 'keep' | 'recompute'
+
+/** A result of a program that is the gradient of a parameter. */
+export interface GradientPort {
+  readonly port: string
+  readonly name: string
+}
+
+/**
+ * A transformer block as programs. Inputs `x`, `cos`, `sin`, `mask`, parameters and dropout masks by port.
+ * `evaluate`: -> `y`. `forward`: -> `y` and values named `saved.N`. `backward`: those and `dy` -> `dx` (if wanted) and gradients.
+ */
+export interface BlockStage {
+  readonly evaluate: Program
+  readonly forward: Program
+  /** Undefined where nothing at or below the block is trained. */
+  readonly backward: Program | undefined
+  readonly parameters: readonly StageParameter[]
+  readonly dropouts: readonly StageDropout[]
+  readonly gradients: readonly GradientPort[]
+}
+
+/**
+ * Final norm, output head and loss over rows `x` [rows, hidden] with `targets` [rows]. `train`: -> `losses` [rows], `dx`, gradients of
+ * the sum of losses. `evaluate`: -> `losses`, `predicted` [rows]. `logits`: -> `logits` [rows, vocabulary].
+ */
+export interface HeadStage {
+  readonly train: Program
+  readonly evaluate: Program
+  readonly logits: Program
+  readonly parameters: readonly StageParameter[]
+  readonly dropouts: readonly StageDropout[]
+  readonly gradients: readonly GradientPort[]
+}
+
+export interface DecoderStages {
+  readonly blocks: readonly BlockStage[]
+  readonly head: HeadStage
+  readonly trainsEmbedding: boolean
+}
+
+export const embeddingName = 'model.embed_tokens.weight'
+
+export interface StagesOptions {
+  readonly config: DecoderConfig
+  readonly policy: ParameterPolicy
+  readonly activations: Activations
+  /** The adapter of a linear layer by its path in the model (`model.layers.0.self_attn.q_proj`), if it has one. */
+  readonly adapterOf: (path: string) => LoraModule | undefined
+  /** Whether the head has a weight of its own, although the checkpoint ties it to the embedding (a saved copy is trained). */
+  readonly separateHead?: boolean
+}
+
+/** Typical sizes to weigh saved values with; what is kept does not depend on them much. */
+const typicalSizes: DimValues = { batch: 4, seq: 256 }
+
+/** Writes all stages of a decoder and differentiates them. Stages that compute the same share their programs. */
+export function buildStages(options: StagesOptions): DecoderStages {
+  const { config, policy } = options
+  const share = sharing()
+  const trainsEmbedding = policy.trainable(embeddingName)
+  let trainedBelow = trainsEmbedding
+  const blocks: BlockStage[] = []
+  for (let i = 0; i < config.numHiddenLayers; i++) {
+    const block = buildBlock(options, `model.layers.${i}.`, trainedBelow, share)
+    trainedBelow ||= block.gradients.length > 0
+    blocks.push(block)
+  }
+  return { blocks, head: buildHead(options, trainedBelow, share), trainsEmbedding }
+}
+
+/** Programs by their text, so that equal ones are one object, compiled once. */
+function sharing(): (candidate: Program) => Program {
+  const known = new Map<string, Program>()
+  return (candidate) => {
+    const text = print(candidate)
+    const first = known.get(text)
+    if (first === undefined) known.set(text, candidate)
+    return first ?? candidate
+  }
+}
+
+interface Written {
+  readonly stage: StageLayers
+  readonly y: Value
+}
+
+function buildBlock(
+  { config, policy, activations, adapterOf }: StagesOptions,
+  prefix: string,
+  wantsDx: boolean,
+  share: (candidate: Program) => Program,
+): BlockStage {
+  const decoder = families[config.modelType]
+  const f32 = (name: string, ...shape: (number | string)[]): Value => b.input(name, { dtype: 'f32', shape })
+  const x = f32('x', 'batch', 'seq', config.hiddenSize)
+  const cos = f32('cos', 'batch', 'seq', config.headDim / 2)
+  const sin = f32('sin', 'batch', 'seq', config.headDim / 2)
+  const mask = f32('mask', 1, 1, 1, 'seq', 'seq')
+  const fixed = ports({ x, cos, sin, mask })
+  const write = (training: boolean): Written => {
+    const stage = new StageLayers({ prefix, policy })
+    const layers = withLora(stage, (module) => evaluationOf(adapterOf(`${prefix}${module}`), training))
+    return { stage, y: decoder.block(layers, config, x, { cos, sin, mask }) }
+  }
+
+  const plain = write(false)
+  const evaluate = share(
+    program({ name: 'block.evaluate', inputs: [...fixed, ...inputPorts(plain.stage)], outputs: ports({ y: plain.y }) }),
+  )
+  const { stage, y } = write(true)
+  const given = [...fixed, ...inputPorts(stage)]
+  const trained = stage.parameters.filter((parameter) => parameter.trainable)
+  const gradientPorts = trained.map(({ port, name }) => ({ port: `d ${port}`, name }))
+  const common = { evaluate, parameters: stage.parameters, dropouts: stage.dropouts, gradients: gradientPorts }
+  if (trained.length === 0 && !wantsDx) {
+    const forward = share(program({ name: 'block.forward', inputs: given, outputs: ports({ y }) }))
+    return { ...common, forward, backward: undefined }
+  }
+
+  const dy = f32('dy', 'batch', 'seq', config.hiddenSize)
+  const wrt = [...(wantsDx ? [x] : []), ...trained.map((parameter) => parameter.value)]
+  const names = [...(wantsDx ? ['dx'] : []), ...gradientPorts.map(({ port }) => port)]
+  const grads = namedGradients(gradients([{ value: y, cotangent: dy }], wrt), names)
+  const saved =
+    activations === 'recompute'
+      ? []
+      : chooseSaved({
+          forward: [y],
+          gradients: grads.map((port) => port.value),
+          given: given.map((port) => port.value),
+          sizes: typicalSizes,
+        })
+  const savedPorts = saved.map((value, i) => ({ name: `saved.${i}`, value }))
+  return {
+    ...common,
+    forward: share(program({ name: 'block.forward', inputs: given, outputs: [...ports({ y }), ...savedPorts] })),
+    backward: share(
+      program({ name: 'block.backward', inputs: [...given, ...savedPorts, ...ports({ dy })], outputs: grads }),
+    ),
+  }
+}
+
+function buildHead(
+  { config, policy, adapterOf, separateHead = false }: StagesOptions,
+  wantsDx: boolean,
+  share: (candidate: Program) => Program,
+): HeadStage {
+  const decoder = families[config.modelType]
+  const x = b.input('x', { dtype: 'f32', shape: ['rows', config.hiddenSize] })
+  const targets = b.input('targets', { dtype: 'i64', shape: ['rows'] })
+  const tied = config.tieWordEmbeddings && !separateHead
+  const rename = (name: string): string => (tied && name === 'lm_head.weight' ? embeddingName : name)
+  const write = (training: boolean): Written => {
+    const stage = new StageLayers({ prefix: '', policy, rename })
+    return { stage, y: decoder.head(withLora(stage, (module) => evaluationOf(adapterOf(module), training)), config, x) }
+  }
+
+  const plain = write(false)
+  const plainInputs = [...ports({ x, targets }), ...inputPorts(plain.stage)]
+  const [plainLosses] = b.crossEntropy(plain.y, targets)
+  const predicted = b.argmax(plain.y)
+  const { stage, y: logits } = write(true)
+  const [losses] = b.crossEntropy(logits, targets)
+  const trained = stage.parameters.filter((parameter) => parameter.trainable)
+  const gradientPorts = trained.map(({ port, name }) => ({ port: `d ${port}`, name }))
+  const wrt = [...(wantsDx ? [x] : []), ...trained.map((parameter) => parameter.value)]
+  const names = [...(wantsDx ? ['dx'] : []), ...gradientPorts.map(({ port }) => port)]
+  // The cotangent 1 for every row: gradients of the sum of losses, divided by the label tokens of the whole step later.
+  const grads = namedGradients(gradients([{ value: losses, cotangent: b.constant(1) }], wrt), names)
+  return {
+    evaluate: share(
+      program({ name: 'head.evaluate', inputs: plainInputs, outputs: ports({ losses: plainLosses, predicted }) }),
+    ),
+    logits: share(program({ name: 'head.logits', inputs: plainInputs, outputs: ports({ logits: plain.y }) })),
+    train: share(
+      program({
+        name: 'head.train',
+        inputs: [...ports({ x, targets }), ...inputPorts(stage)],
+        outputs: [...ports({ losses }), ...grads],
+      }),
+    ),
+    parameters: stage.parameters,
+    dropouts: stage.dropouts,
+    gradients: gradientPorts,
+  }
+}
+
+function evaluationOf(adapter: LoraModule | undefined, training: boolean): LoraModule | undefined {
+  return adapter === undefined || training ? adapter : { ...adapter, dropout: 0 }
+}
+
+function ports(values: Readonly<Record<string, Value>>): Port[] {
+  return Object.entries(values).map(([name, value]) => ({ name, value }))
+}
+
+function inputPorts(stage: StageLayers): Port[] {
+  return [...stage.parameters, ...stage.dropouts].map(({ port, input }) => ({ name: port, value: input }))
+}
+
+/** Every wanted gradient exists: a trained parameter that the loss does not depend on has none, and is left out. */
+function namedGradients(grads: readonly (Value | undefined)[], names: readonly string[]): Port[] {
+  return grads.flatMap((value, i) => (value === undefined ? [] : [{ name: names[i] ?? '', value }]))
+}

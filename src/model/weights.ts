@@ -1,0 +1,124 @@
+import { openCheckpoint, type TensorReader } from '../formats/safetensors.ts'
+import type { FloatDtype } from '../util/dtype.ts'
+import { LowrankError } from '../util/errors.ts'
+import { fillNormal, stream } from '../util/random.ts'
+import { readDecoderConfig, type DecoderConfig } from './config.ts'
+import { families } from './families.ts'
+import { embeddingName } from './stages.ts'
+
+/** A weight in the format in which it is stored: Float32Array for F32, bits in a Uint16Array for F16 and BF16. */
+export interface StoredWeight {
+  readonly storage: FloatDtype
+  readonly shape: readonly number[]
+  readonly data: Float32Array | Uint16Array
+}
+
+/** The weights a decoder has, as its checkpoint names them. */
+export interface WeightSpec {
+  readonly name: string
+  readonly shape: readonly number[]
+}
+
+/** Every weight of a decoder. A tied head is not listed: it is the embedding. */
+export function weightSpecs(config: DecoderConfig): WeightSpec[] {
+  const { hiddenSize, vocabSize, numHiddenLayers, tieWordEmbeddings } = config
+  const specs: WeightSpec[] = [{ name: embeddingName, shape: [vocabSize, hiddenSize] }]
+  for (let i = 0; i < numHiddenLayers; i++) {
+    const prefix = `model.layers.${i}.`
+    for (const norm of ['input_layernorm', 'post_attention_layernorm']) {
+      specs.push({ name: `${prefix}${norm}.weight`, shape: [hiddenSize] })
+    }
+    for (const { module, inFeatures, outFeatures, bias } of families[config.modelType].linears(config)) {
+      specs.push({ name: `${prefix}${module}.weight`, shape: [outFeatures, inFeatures] })
+      if (bias) specs.push({ name: `${prefix}${module}.bias`, shape: [outFeatures] })
+    }
+  }
+  specs.push({ name: 'model.norm.weight', shape: [hiddenSize] })
+  if (!tieWordEmbeddings) specs.push({ name: 'lm_head.weight', shape: [vocabSize, hiddenSize] })
+  return specs
+}
+
+/** Paths of all linear layers, the output head last. */
+export function linearPaths(config: DecoderConfig): string[] {
+  const linears = families[config.modelType].linears(config)
+  const paths = Array.from({ length: config.numHiddenLayers }, (_, i) =>
+    linears.map(({ module }) => `model.layers.${i}.${module}`),
+  )
+  return [...paths.flat(), 'lm_head']
+}
+
+/** Where the weights of a model come from: a checkpoint on disk, or a random generator. */
+export interface WeightSource {
+  readonly config: DecoderConfig
+  readonly specs: readonly WeightSpec[]
+  storage(name: string): FloatDtype
+  load(name: string): Promise<StoredWeight>
+  close(): Promise<void>
+}
+
+/** Opens a model folder; every tensor is checked to be there with the shape that config.json promises. */
+export async function openWeights(folder: string): Promise<WeightSource> {
+  const config = await readDecoderConfig(folder)
+  const reader = await openCheckpoint(folder)
+  const specs = weightSpecs(config)
+  try {
+    for (const spec of specs) checkTensor(folder, reader, spec)
+  } catch (error) {
+    await reader.close()
+    throw error
+  }
+  return {
+    config,
+    specs,
+    storage: (name) => floatDtype(reader, name),
+    load: async (name) => {
+      const storage = floatDtype(reader, name)
+      const bytes = await reader.read(name)
+      const data = storage === 'F32' ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer)
+      return { storage, shape: reader.tensors.get(name)?.shape ?? [], data }
+    },
+    close: () => reader.close(),
+  }
+}
+
+/** Random weights as transformers initialises them: normal(0, initializer_range), norms 1, biases 0. */
+export function randomWeights(config: DecoderConfig, seed: number): WeightSource {
+  const specs = weightSpecs(config)
+  return {
+    config,
+    specs,
+    storage: () => 'F32',
+    load: async (name) => {
+      const index = specs.findIndex((spec) => spec.name === name)
+      const shape = specs[index]?.shape ?? []
+      const data = new Float32Array(shape.reduce((total, size) => total * size, 1))
+      if (name.endsWith('norm.weight')) data.fill(1)
+      else if (!name.endsWith('.bias')) fillNormal(data, 0, config.initializerRange, stream(seed, 'weights', index))
+      return { storage: 'F32', shape, data }
+    },
+    close: async () => {},
+  }
+}
+
+function floatDtype(reader: TensorReader, name: string): FloatDtype {
+  const dtype = reader.tensors.get(name)?.dtype
+  return dtype === 'F16' || dtype === 'BF16' ? dtype : 'F32'
+}
+
+function checkTensor(folder: string, reader: TensorReader, { name, shape }: WeightSpec): void {
+  const tensor = reader.tensors.get(name)
+  if (tensor === undefined) {
+    throw new LowrankError('model', `${folder}: the tensor ${name} that config.json asks for is not in the checkpoint`, {
+      hint: 'Is config.json the one that belongs to these weights? Download the model folder again.',
+    })
+  }
+  if (tensor.shape.length !== shape.length || tensor.shape.some((size, i) => size !== shape[i])) {
+    throw new LowrankError(
+      'model',
+      `${tensor.file}: tensor ${name} has shape [${tensor.shape.join(', ')}], but config.json asks for [${shape.join(', ')}]`,
+    )
+  }
+  if (!['F32', 'F16', 'BF16'].includes(tensor.dtype)) {
+    throw new LowrankError('model', `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16 and BF16 are supported`)
+  }
+}
