@@ -1,18 +1,6 @@
-/** What a dataset became: counted, so that nothing disappears in silence. */
-export interface DatasetSummary {
-  readonly path: string
-  /** Examples kept. */
-  readonly examples: number
-  /** Tokens of the kept examples, and how many of them carry a label. */
-  readonly tokens: number
-  readonly labelTokens: number
-  /** Examples cut to `maxLength`. */
-  readonly truncated: number
-  /** Examples left without a label after cutting. */
-  readonly dropped: number
-  /** Malformed lines passed over (`skipBadLines`). */
-  readonly skippedLines: number
-}
+import type { DatasetSummary } from '../text/examples.ts'
+
+export type { DatasetSummary } from '../text/examples.ts'
 
 /** Loss in nats per label token, over a whole dataset. */
 export interface EvalResult {

@@ -1,0 +1,95 @@
+import { shuffled, stream } from '../util/random.ts'
+import type { Example } from './examples.ts'
+
+/** Examples side by side, padded on the right with id 0 to the longest of them. */
+export interface Batch {
+  readonly batch: number
+  readonly seq: number
+  /** [batch * seq]. Padding needs no mask: attention is causal, and no label lies behind it. */
+  readonly ids: Int32Array
+  /** Flat positions b * seq + t whose next token is a label, ascending, [labels]. */
+  readonly rows: Int32Array
+  /** Those next tokens, [labels]. */
+  readonly targets: Int32Array
+  readonly examples: readonly Example[]
+}
+
+/** The micro-batches of one optimizer step. */
+export interface StepBatches {
+  /** Epochs done once this step is done; fractional. */
+  readonly epoch: number
+  readonly batches: readonly Batch[]
+}
+
+export interface TrainingOrder {
+  readonly examples: readonly Example[]
+  readonly seed: number
+  /** Examples of a micro-batch. */
+  readonly batchSize: number
+  /** Micro-batches of an optimizer step. */
+  readonly accumulation: number
+}
+
+/** Puts examples (at least one) side by side. */
+export function makeBatch(examples: readonly Example[]): Batch {
+  const batch = examples.length
+  const seq = examples.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
+  const ids = new Int32Array(batch * seq)
+  const rows: number[] = []
+  const targets: number[] = []
+  for (const [b, example] of examples.entries()) {
+    ids.set(example.ids, b * seq)
+    for (let t = 1; t < example.ids.length; t++) {
+      if (example.labelMask[t] !== 1) continue
+      rows.push(b * seq + t - 1)
+      targets.push(example.ids[t]!)
+    }
+  }
+  return { batch, seq, ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets), examples }
+}
+
+/** Optimizer steps an epoch takes; the last may have fewer examples, as in transformers. */
+export function stepsPerEpoch({ examples, batchSize, accumulation }: Omit<TrainingOrder, 'seed'>): number {
+  return Math.ceil(examples.length / (batchSize * accumulation))
+}
+
+/**
+ * The batches of optimizer step `step` (from 0), a function of its arguments alone, so that any step can be rebuilt
+ * without those before it. Each epoch is a new permutation of the examples, and a step takes the next
+ * batchSize * accumulation of them.
+ *
+ * Within the step they are sorted by length before they are split into micro-batches, so that little padding is
+ * computed. That changes nothing but speed: the loss of a step is the sum over all its label tokens divided by their
+ * number, so its gradient does not depend on which examples share a micro-batch. The longest come first, so that
+ * memory reaches its peak at the start.
+ */
+export function stepBatches({
+  examples,
+  seed,
+  step,
+  batchSize,
+  accumulation,
+}: TrainingOrder & { step: number }): StepBatches {
+  const steps = stepsPerEpoch({ examples, batchSize, accumulation })
+  const epoch = Math.floor(step / steps)
+  const start = (step % steps) * batchSize * accumulation
+  const order = shuffled(examples.length, stream(seed, 'shuffle', epoch))
+  const chosen = order.subarray(start, start + batchSize * accumulation)
+  const batches = byLength(
+    Array.from(chosen, (i) => examples[i]!),
+    batchSize,
+  )
+  return { epoch: epoch + (start + chosen.length) / examples.length, batches }
+}
+
+/** All examples once, in batches of similar length, the longest first. */
+export function evalBatches(examples: readonly Example[], batchSize: number): Batch[] {
+  return byLength(examples, batchSize)
+}
+
+function byLength(examples: readonly Example[], batchSize: number): Batch[] {
+  const sorted = examples.toSorted((a, b) => b.ids.length - a.ids.length)
+  const batches: Batch[] = []
+  for (let i = 0; i < sorted.length; i += batchSize) batches.push(makeBatch(sorted.slice(i, i + batchSize)))
+  return batches
+}

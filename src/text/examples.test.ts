@@ -1,0 +1,159 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { readExamples, type ReadExamplesOptions } from './examples.ts'
+import { loadTokenizer, type Tokenizer } from './tokenizer.ts'
+
+let folder: string
+let tokenizer: Tokenizer
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'lowrank-'))
+  tokenizer = await characterTokenizer(folder, true)
+})
+afterEach(() => rm(folder, { recursive: true }))
+
+/** A tokenizer with one token a letter: a = 3, b = 4, ...; <s> = 1 in front when `bos`, </s> = 2. */
+async function characterTokenizer(folder: string, bos: boolean): Promise<Tokenizer> {
+  const vocab = Object.fromEntries(Array.from('abcdefghij', (letter, i) => [letter, i + 3]))
+  const special = (content: string, id: number): object => ({
+    id,
+    content,
+    special: true,
+    normalized: false,
+    lstrip: false,
+    rstrip: false,
+    single_word: false,
+  })
+  const template = {
+    type: 'TemplateProcessing',
+    single: [{ SpecialToken: { id: '<s>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],
+    pair: [],
+    special_tokens: { '<s>': { id: '<s>', ids: [1], tokens: ['<s>'] } },
+  }
+  const json = {
+    version: '1.0',
+    added_tokens: [special('<unk>', 0), special('<s>', 1), special('</s>', 2)],
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: bos ? template : null,
+    decoder: { type: 'Fuse' },
+    model: { type: 'BPE', vocab: { '<unk>': 0, '<s>': 1, '</s>': 2, ...vocab }, merges: [], unk_token: '<unk>' },
+  }
+  await writeFile(join(folder, 'tokenizer.json'), JSON.stringify(json))
+  await writeFile(join(folder, 'tokenizer_config.json'), JSON.stringify({ eos_token: '</s>' }))
+  return loadTokenizer(folder)
+}
+
+async function read(content: string, options: Partial<ReadExamplesOptions> = {}): ReturnType<typeof readExamples> {
+  const path = join(folder, 'train.jsonl')
+  await writeFile(path, content)
+  return readExamples({ path, tokenizer, maxLength: 6, ...options })
+}
+const line = (prompt: unknown, completion: unknown): string => `${JSON.stringify({ prompt, completion, extra: 1 })}\n`
+
+describe('readExamples', () => {
+  it('labels the completion and EOS, behind BOS and prompt', async () => {
+    const { examples, summary } = await read(`\n${line('ab', 'c')}${line('a', '')}`)
+    expect(examples.map(({ ids, labelMask, line }) => [[...ids], [...labelMask], line])).toEqual([
+      [[1, 3, 4, 5, 2], [0, 0, 0, 1, 1], 2],
+      [[1, 3, 2], [0, 0, 1], 3],
+    ])
+    expect(summary).toMatchObject({ examples: 2, tokens: 8, labelTokens: 3, truncated: 0, dropped: 0, skippedLines: 0 })
+  })
+
+  it('cuts the end to maxLength and drops what has no label left', async () => {
+    const { examples, summary } = await read(line('abc', 'def') + line('abcde', 'f') + line('ab', 'cd'))
+    expect(examples.map(({ ids }) => [...ids])).toEqual([
+      [1, 3, 4, 5, 6, 7],
+      [1, 3, 4, 5, 6, 2],
+    ])
+    expect(summary).toMatchObject({ examples: 2, tokens: 12, labelTokens: 5, truncated: 2, dropped: 1 })
+  })
+
+  it('never labels the first token', async () => {
+    tokenizer = await characterTokenizer(folder, false)
+    const { examples, summary } = await read(line('', 'ab') + line('', ''))
+    expect(examples.map(({ ids, labelMask }) => [[...ids], [...labelMask]])).toEqual([
+      [
+        [3, 4, 2],
+        [0, 1, 1],
+      ],
+    ])
+    expect(summary.dropped).toBe(1)
+  })
+
+  it('collects all malformed lines and shows twenty', async () => {
+    const bad = ['{"prompt":', '[1]', '{"prompt":"a"}', '{"completion":"a"}', '{"prompt":"a","completion":7}', '"a"']
+    const content = line('a', 'b') + bad.join('\n') + '\n' + 'x\n'.repeat(30) + line('a', 'b')
+    const failure = read(content)
+    const path = join(folder, 'train.jsonl')
+    await expect(failure).rejects.toMatchObject({ code: 'data', hint: expect.stringContaining('--skip-bad-lines') })
+    const { message } = (await failure.catch((error: unknown) => error)) as Error
+    const lines = message.split('\n')
+    expect(lines).toHaveLength(22)
+    expect(lines[0]).toBe(`${path}: 36 malformed lines`)
+    expect(lines[1]).toMatch(/train.jsonl:2: not valid JSON/)
+    expect(lines.slice(2, 7).map((text) => text.replace(`  ${path}`, ''))).toEqual([
+      ':3: not a JSON object',
+      ':4: "completion" is missing',
+      ':5: "prompt" is missing',
+      ':6: "completion" is not text',
+      ':7: not a JSON object',
+    ])
+    expect(lines[21]).toBe('  ... and 16 more')
+    expect((await read(content, { skipBadLines: true })).summary).toMatchObject({ examples: 2, skippedLines: 36 })
+  })
+
+  it('refuses a file in which no example is left', async () => {
+    await expect(read('')).rejects.toThrow(/no example left to use \(it is empty\)/)
+    await expect(read('x', { skipBadLines: true })).rejects.toThrow('1 lines malformed, 0 without a label')
+    await expect(read(line('abcdefgh', 'a'))).rejects.toMatchObject({
+      hint: expect.stringContaining('maxLength (6 tokens)'),
+    })
+  })
+
+  it('refuses a token id the model has no row for', async () => {
+    expect((await read(line('a', 'c'), { vocabSize: 6 })).summary.examples).toBe(1)
+    await expect(read(line('a', 'b') + line('a', 'd'), { vocabSize: 6 })).rejects.toThrow(
+      /train.jsonl:2: token id 6 is outside the model's vocabulary of 6/,
+    )
+  })
+})
+
+describe('loadTokenizer', () => {
+  it('finds prefix, EOS, size and files', async () => {
+    expect(tokenizer).toMatchObject({ prefix: [1], eosId: 2, vocabSize: 13 })
+    expect(tokenizer.files).toEqual([join(folder, 'tokenizer.json'), join(folder, 'tokenizer_config.json')])
+    expect((await characterTokenizer(folder, false)).prefix).toEqual([])
+  })
+
+  it('parses special tokens inside a text, and decodes with or without them', () => {
+    expect(tokenizer.encode('a</s>b')).toEqual([3, 2, 4])
+    expect(tokenizer.decode([1, 3, 4, 2])).toBe('ab')
+    expect(tokenizer.decode([1, 3, 2], { skipSpecialTokens: false })).toBe('<s>a</s>')
+    expect(tokenizer.decode([])).toBe('')
+  })
+
+  it('takes EOS from an AddedToken object, then from generation_config.json and config.json', async () => {
+    const config = join(folder, 'tokenizer_config.json')
+    await writeFile(config, JSON.stringify({ eos_token: { content: '<s>' } }))
+    expect((await loadTokenizer(folder)).eosId).toBe(1)
+    await writeFile(config, JSON.stringify({ eos_token: null }))
+    await expect(loadTokenizer(folder)).rejects.toThrow('no end-of-sequence token')
+    await writeFile(join(folder, 'config.json'), JSON.stringify({ eos_token_id: 7 }))
+    expect((await loadTokenizer(folder)).eosId).toBe(7)
+    await writeFile(join(folder, 'generation_config.json'), JSON.stringify({ eos_token_id: [5, 6] }))
+    expect((await loadTokenizer(folder)).eosId).toBe(5)
+  })
+
+  it('names what is missing or broken', async () => {
+    await writeFile(join(folder, 'tokenizer.json'), '{"model":{}}')
+    await expect(loadTokenizer(folder)).rejects.toMatchObject({
+      code: 'model',
+      message: expect.stringContaining('tokenizer.json'),
+    })
+    await rm(join(folder, 'tokenizer.json'))
+    await expect(loadTokenizer(folder)).rejects.toThrow('has no tokenizer.json')
+  })
+})
