@@ -1,6 +1,6 @@
 /** The configuration: one schema in `config/schema.ts`, from which everything else derives. */
 export { loadConfigFile } from './config/file.ts'
-export { closest } from './config/names.ts'
+export { closest, resolveName } from './config/names.ts'
 export { jsonSchema, optionsOf, type Option } from './config/options.ts'
 export {
   parseEvalConfig,

@@ -34,6 +34,26 @@ const HINTS: Readonly<Record<string, string>> = {
   init_lora_weights: "The adapter starts as PEFT's default does; remove it.",
 }
 
+/** Short names that people try, and the option they mean. */
+const MEANT: Readonly<Record<string, string>> = {
+  lr: 'learningRate',
+  alpha: 'loraAlpha',
+  rank: 'r',
+  dropout: 'loraDropout',
+  target: 'targetModules',
+  epochs: 'numTrainEpochs',
+  num_epochs: 'numTrainEpochs',
+  steps: 'maxSteps',
+  batch_size: 'perDeviceTrainBatchSize',
+  train_batch_size: 'perDeviceTrainBatchSize',
+  eval_batch_size: 'perDeviceEvalBatchSize',
+  output: 'outputDir',
+  out: 'outputDir',
+  eval: 'valid',
+  validation: 'valid',
+  warmup: 'warmupSteps',
+}
+
 /** The nearest of the candidates, if any is near enough to be what was meant. */
 export function closest(name: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined
@@ -44,7 +64,8 @@ export function closest(name: string, candidates: Iterable<string>): string | un
     // A third of the letters may differ: "lernRate" is near "learningRate". So is a name cut short.
     const cut = wanted.length >= 3 && other.startsWith(wanted)
     const distance = cut ? 0 : leven(wanted, other)
-    if (distance < bestDistance && distance <= Math.max(1, Math.max(wanted.length, other.length) / 3)) {
+    const allowed = Math.ceil(Math.max(wanted.length, other.length) / 3)
+    if (distance < bestDistance && distance <= allowed && distance < Math.min(wanted.length, other.length)) {
       best = candidate
       bestDistance = distance
     }
@@ -68,10 +89,13 @@ export function resolveName(
   if (Object.hasOwn(HINTS, plain)) return { problem: `unknown option. ${HINTS[plain]}` }
   // Suggested as the user spells: somebody who writes snake_case is offered snake_case.
   const form = spelling === 'key' && name.includes('_') ? 'snake' : spelling
-  const near = closest(
-    form === 'flag' ? name.replaceAll('_', '-') : name,
-    options.map((one) => one[form]),
-  )
+  const meant = Object.hasOwn(MEANT, plain) ? options.find((one) => one.key === MEANT[plain]) : undefined
+  const near =
+    meant?.[form] ??
+    closest(
+      form === 'flag' ? name.replaceAll('_', '-') : name,
+      options.map((one) => one[form]),
+    )
   const suggestion = near === undefined ? '' : ` Did you mean "${form === 'flag' ? '--' : ''}${near}"?`
   return { problem: `unknown option.${suggestion}` }
 }

@@ -1,0 +1,41 @@
+import { evalSchema, optionsOf, trainSchema, type Option } from '../config.ts'
+import { evaluation } from './eval.ts'
+import type { Invocation } from './io.ts'
+import { train } from './train.ts'
+
+/** A command of the command line; its flags are the options of its schema. */
+export interface Command {
+  readonly name: string
+  readonly summary: string
+  readonly usage: string
+  readonly notes: string
+  /** Whether a YAML file may come before the flags. */
+  readonly configFile: boolean
+  options(): readonly Option[]
+  run(invocation: Invocation): Promise<void>
+}
+
+export const commands: readonly Command[] = [
+  {
+    name: 'train',
+    summary: 'Train a LoRA adapter, or a whole model, on a file of prompts and completions',
+    usage: '[CONFIG.yaml] [flags]',
+    notes:
+      'Options come from the YAML file and from flags; flags win. A file takes the names below in camelCase (loraAlpha) ' +
+      'or as in PEFT and transformers (lora_alpha); paths in it are relative to the current folder. ' +
+      'Ctrl-C stops after the current step and saves a checkpoint.',
+    configFile: true,
+    options: () => optionsOf(trainSchema),
+    run: train,
+  },
+  {
+    name: 'eval',
+    summary: 'Measure the loss of a model, with or without an adapter, on a file of prompts and completions',
+    usage: '[flags]',
+    notes:
+      'Loss is in nats per label token; token accuracy is the share of label tokens that greedy decoding gets right.',
+    configFile: false,
+    options: () => optionsOf(evalSchema),
+    run: evaluation,
+  },
+]

@@ -1,0 +1,43 @@
+import type { EvalConfigInput, Source, TrainConfigInput } from '../config.ts'
+import type { EvalResult, TrainEvent } from '../train/events.ts'
+
+/** A stream that text goes to, and what is known of its terminal. */
+export interface Output {
+  write(text: string): unknown
+  readonly isTTY?: boolean
+  readonly columns?: number
+}
+
+/** The outside world as the command line sees it. */
+export interface Io {
+  /** Results only. */
+  readonly stdout: Output
+  /** Progress and errors. */
+  readonly stderr: Output
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Calls back for every Ctrl-C (or SIGTERM); returns a function that ends this. */
+  onInterrupt(listener: () => void): () => void
+  /** Ends the process at once. */
+  exit(code: number): void
+}
+
+/** What the commands need of the library. */
+export interface Api {
+  finetune(config: TrainConfigInput, options?: { signal?: AbortSignal }): AsyncGenerator<TrainEvent>
+  evaluate(config: EvalConfigInput, options?: { signal?: AbortSignal }): Promise<EvalResult>
+}
+
+/** A command's invocation: its options from file and flags, not yet checked. */
+export interface Invocation {
+  readonly sources: readonly Source[]
+  readonly json: boolean
+  readonly io: Io
+  readonly signal: AbortSignal
+  /** Loaded on demand: help and usage errors need no runtime. */
+  loadApi(): Promise<Api>
+}
+
+/** Columns of a terminal, or 100 for files and pipes. */
+export function widthOf(output: Output): number {
+  return Math.max(40, output.isTTY === true && output.columns ? output.columns : 100)
+}

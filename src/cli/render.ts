@@ -1,0 +1,105 @@
+import type { DatasetSummary, EvalResult, TrainEvent } from '../train/events.ts'
+import { bytes, columns, count, duration, number, percent, printable, wrap } from './format.ts'
+
+type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
+
+/** The lines an event adds to the log of a run. `step` (for the bar), `sample` and `done` (for the end) add none. */
+export function eventLines(event: TrainEvent): string[] {
+  switch (event.type) {
+    case 'status':
+      return [printable(event.message)]
+    case 'warning':
+      return [`warning: ${printable(event.message)}`]
+    case 'data':
+      return [dataLine('train', event.train), ...(event.valid ? [dataLine('valid', event.valid)] : [])]
+    case 'plan':
+      return [planLine(event)]
+    case 'log':
+      return [
+        `step ${event.step}  epoch ${event.epoch.toFixed(2)}  loss ${number(event.loss)}  ` +
+          `lr ${event.learningRate.toExponential(2)}  grad norm ${number(event.gradNorm)}`,
+      ]
+    case 'eval':
+      return [
+        `step ${event.step}  eval loss ${number(event.loss)}  perplexity ${number(event.perplexity)}  ` +
+          `accuracy ${percent(event.tokenAccuracy)}  ${duration(event.seconds)}${event.best ? '  (best so far)' : ''}`,
+      ]
+    case 'save':
+      return [`step ${event.step}  saved ${event.path}`]
+    case 'step':
+    case 'sample':
+    case 'done':
+      return []
+  }
+}
+
+/** One step as text: `loss 1.2345  812 tokens/s  1.20 GB  3m 05s left`. */
+export function stepText(event: EventOf<'step'>): string {
+  return (
+    `loss ${number(event.loss)}  ${count(Math.round(event.tokensPerSecond))} tokens/s  ${bytes(event.memory)}  ` +
+    `${duration(event.secondsLeft)} left`
+  )
+}
+
+/** An evaluation in words, one line. */
+export function evalText(result: EvalResult): string {
+  return (
+    `loss ${number(result.loss)}  perplexity ${number(result.perplexity)}  ` +
+    `token accuracy ${percent(result.tokenAccuracy)}  ` +
+    `(${count(result.labelTokens)} label tokens, ${count(result.examples)} examples)`
+  )
+}
+
+/** The summary of a finished run, and the next command to try. */
+export function doneLines(event: EventOf<'done'>, next: string | undefined): string[] {
+  const best = event.best === undefined ? '' : `, best eval loss ${number(event.best.loss)} at step ${event.best.step}`
+  return [
+    `${count(event.steps)} steps in ${duration(event.seconds)}: train loss ${number(event.trainLoss)}${best}, ` +
+      `peak memory ${bytes(event.peakMemory)}`,
+    `saved in ${event.outputDir}`,
+    ...(next === undefined ? [] : [`next: ${next}`]),
+  ]
+}
+
+/** Completions before and after training, side by side under their prompt. */
+export function sampleLines(samples: readonly EventOf<'sample'>[], width: number): string[] {
+  const before = samples.filter((sample) => sample.when === 'before')
+  const after = samples.filter((sample) => sample.when === 'after')
+  return (after.length > 0 ? after : before).flatMap((sample, index) => {
+    const completions = [before[index], after[index]].map((one) => printable(one?.completion.trim() ?? '(none)'))
+    return [
+      '',
+      `sample ${index + 1}`,
+      ...labelled('prompt', sample.prompt, width),
+      ...labelled('expected', sample.expected, width),
+      ...columns(['before', 'after'], completions, width - 2).map((line) => `  ${line}`),
+    ]
+  })
+}
+
+function labelled(label: string, text: string, width: number): string[] {
+  const indent = ' '.repeat(12)
+  const lines = wrap(printable(text.trim()), width - indent.length)
+  return lines.map((line, index) => `${index === 0 ? `  ${label}`.padEnd(indent.length) : indent}${line}`)
+}
+
+function dataLine(label: string, data: DatasetSummary): string {
+  const losses = [
+    data.truncated > 0 ? `${count(data.truncated)} cut to the maximal length` : '',
+    data.dropped > 0 ? `${count(data.dropped)} dropped without a label` : '',
+    data.skippedLines > 0 ? `${count(data.skippedLines)} bad lines skipped` : '',
+  ].filter((text) => text !== '')
+  return (
+    `${label}: ${count(data.examples)} examples, ${count(data.tokens)} tokens, ${count(data.labelTokens)} of them labels` +
+    `${losses.length > 0 ? `; ${losses.join(', ')}` : ''} (${data.path})`
+  )
+}
+
+function planLine(event: EventOf<'plan'>): string {
+  const share = percent(event.trainableParameters / event.parameters, 2)
+  return (
+    `${event.modelType}: ${count(event.parameters)} parameters, ${count(event.trainableParameters)} trained (${share}); ` +
+    `${count(event.steps)} steps; ${event.threads} ${event.threads === 1 ? 'thread' : 'threads'}; ` +
+    `activations ${event.activations === 'keep' ? 'kept' : 'recomputed'}`
+  )
+}

@@ -1,0 +1,302 @@
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import type { EvalConfigInput, TrainConfigInput } from '../config.ts'
+import type { TrainEvent } from '../train/events.ts'
+import { LowrankError } from '../util/errors.ts'
+import type { Api, Io } from './io.ts'
+import { recordedRun } from './recorded.fixture.ts'
+import { run } from './run.ts'
+
+const trainFlags = ['--model', 'm', '--train', 't.jsonl', '--output-dir', 'out']
+
+interface Outcome {
+  code: number
+  stdout: string
+  stderr: string
+  trainConfigs: TrainConfigInput[]
+  evalConfigs: EvalConfigInput[]
+}
+
+/** Runs a command line against a library that replays a recorded run. */
+async function lowrank(
+  args: string[],
+  options: {
+    env?: Record<string, string>
+    finetune?: (signal: AbortSignal | undefined) => AsyncGenerator<TrainEvent>
+    onStart?: (interrupt: () => void) => void
+    exits?: number[]
+  } = {},
+): Promise<Outcome> {
+  const outcome: Outcome = { code: -1, stdout: '', stderr: '', trainConfigs: [], evalConfigs: [] }
+  const io: Io = {
+    stdout: { write: (text) => (outcome.stdout += text) },
+    stderr: { write: (text) => (outcome.stderr += text) },
+    env: options.env ?? {},
+    onInterrupt: (listener) => {
+      options.onStart?.(listener)
+      return () => undefined
+    },
+    exit: (code) => options.exits?.push(code),
+  }
+  const api: Api = {
+    finetune: (config, { signal } = {}) => {
+      outcome.trainConfigs.push(config)
+      return options.finetune?.(signal) ?? replay()
+    },
+    evaluate: (config) => {
+      outcome.evalConfigs.push(config)
+      return Promise.resolve({ loss: 0.5, perplexity: 1.6487, tokenAccuracy: 0.875, labelTokens: 1200, examples: 40 })
+    },
+  }
+  outcome.code = await run(args, io, () => Promise.resolve(api))
+  return outcome
+}
+
+async function* replay(): AsyncGenerator<TrainEvent> {
+  for (const event of recordedRun) yield await Promise.resolve(event)
+}
+
+describe('train', () => {
+  test('flags arrive as options', async () => {
+    const { code, trainConfigs, stderr } = await lowrank([
+      'train',
+      ...trainFlags,
+      '--valid=v.jsonl',
+      ...'--r 32 --lora-alpha 64 --target-modules q_proj,v_proj --lora-dropout 0.05 --bias none'.split(' '),
+      ...'--learning-rate 2e-4 --max-steps -1 --load-best-model-at-end --no-skip-bad-lines'.split(' '),
+    ])
+    expect(stderr).not.toContain('error')
+    expect(code).toBe(0)
+    expect(trainConfigs).toEqual([
+      {
+        model: 'm',
+        train: 't.jsonl',
+        valid: 'v.jsonl',
+        outputDir: 'out',
+        r: 32,
+        loraAlpha: 64,
+        targetModules: ['q_proj', 'v_proj'],
+        loraDropout: 0.05,
+        bias: 'none',
+        learningRate: 2e-4,
+        maxSteps: -1,
+        loadBestModelAtEnd: true,
+        skipBadLines: false,
+      },
+    ])
+  })
+
+  test('flags are understood as other tools spell them', async () => {
+    const { trainConfigs } = await lowrank([
+      ...['train', '--model_name_or_path', 'm', '--train', 't', '--output_dir=o'],
+      ...['--lora_alpha', '3', '--no-use_rslora', '--skip_bad_lines=true'],
+    ])
+    expect(trainConfigs).toEqual([
+      { model: 'm', train: 't', outputDir: 'o', loraAlpha: 3, useRslora: false, skipBadLines: true },
+    ])
+  })
+
+  test('a file comes before the flags, and flags win', async () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'lowrank-cli-')), 'run.yaml')
+    writeFileSync(path, 'model: m\ntrain: t\noutput_dir: o\nr: 4\nseed: 7\n')
+    const { trainConfigs } = await lowrank(['train', path, '--r', '16'])
+    expect(trainConfigs).toEqual([{ model: 'm', train: 't', outputDir: 'o', r: 16, seed: 7 }])
+  })
+
+  test('results on stdout, progress on stderr', async () => {
+    const { stdout, stderr, code } = await lowrank(['train', ...trainFlags, '--valid', "it's.jsonl"])
+    expect(code).toBe(0)
+    expect(stderr).toMatchInlineSnapshot(`
+      "reading m
+      train: 800 examples, 40,000 tokens, 9,000 of them labels; 3 cut to the maximal length, 1 dropped without a label (t.jsonl)
+      valid: 80 examples, 4,000 tokens, 900 of them labels (v.jsonl)
+      llama: 134,515,008 parameters, 921,600 trained (0.69 %); 3 steps; 2 threads; activations kept
+      step 1/3  loss 2.5000  812 tokens/s  1.20 GB  8.0 s left
+      step 2  epoch 0.67  loss 2.2500  lr 1.00e-4  grad norm 0.5300
+      step 2  eval loss 1.9000  perplexity 6.6859  accuracy 61.5 %  1.2 s  (best so far)
+      warning: loss rose
+      step 3  saved out/checkpoint-3
+      "
+    `)
+    expect(stdout).toMatchInlineSnapshot(`
+      "
+      sample 1
+        prompt    Ticket: the invoice is wrong
+                  Category:
+        expected  billing
+        before                                          | after
+        ----------------------------------------------- | -----------------------------------------------
+        I do not know what a ticket is. I do not know   | billing
+        what a ticket is.                               | �[31m
+
+      3 steps in 12 s: train loss 2.0000, best eval loss 1.9000 at step 2, peak memory 1.31 GB
+      saved in out
+      next: npx lowrank eval --model m --adapter out --data 'it'\\''s.jsonl'
+      "
+    `)
+  })
+
+  test('--json: one event a line, nothing else on stdout', async () => {
+    const { stdout, stderr } = await lowrank(['train', ...trainFlags, '--json'])
+    const lines = stdout.trimEnd().split('\n')
+    expect(lines.map((line) => JSON.parse(line) as TrainEvent)).toEqual(JSON.parse(JSON.stringify(recordedRun)))
+    expect(stderr).toContain('saved in out')
+  })
+})
+
+describe('eval', () => {
+  test('--json prints one line', async () => {
+    const { stdout, code, evalConfigs } = await lowrank('eval --model m --adapter a --data d --json'.split(' '))
+    expect(code).toBe(0)
+    expect(stdout).toBe('{"loss":0.5,"perplexity":1.6487,"tokenAccuracy":0.875,"labelTokens":1200,"examples":40}\n')
+    expect(evalConfigs).toEqual([{ model: 'm', adapter: 'a', data: 'd' }])
+  })
+
+  test('in words without', async () => {
+    const { stdout } = await lowrank('eval --model m --data d'.split(' '))
+    expect(stdout).toBe('loss 0.5000  perplexity 1.6487  token accuracy 87.5 %  (1,200 label tokens, 40 examples)\n')
+  })
+})
+
+describe('bad usage exits with 2 and a reason on stderr', () => {
+  test.each([
+    [[], 'no command given'],
+    [['trian'], 'unknown command "trian". Did you mean "train"?'],
+    [['train', ...trainFlags, '--lora-alfa', '8'], '--lora-alfa: unknown option. Did you mean "--lora-alpha"?'],
+    [['train', ...trainFlags, '--bf16'], '--bf16: unknown option. Lowrank computes in f32'],
+    [['train', ...trainFlags, '-r', '8'], '-r: unknown option. Did you mean "--r"?'],
+    [['train', ...trainFlags, '--r'], '--r: needs a value (--r N)'],
+    [['train', ...trainFlags, '--r', '--seed', '3'], '--r: needs a value'],
+    [['train', ...trainFlags, '--skip-bad-lines', 'True'], 'unexpected argument "True"'],
+    [['train', ...trainFlags, '--skip-bad-lines=maybe'], '--skip-bad-lines: found "maybe"'],
+    [['train', 'a.yaml', 'b.yaml'], 'unexpected argument "b.yaml"'],
+    [['train', '/nonexistent/a.yaml'], 'a.yaml: no such file'],
+    [['train', '--model', 'm'], '--train: missing'],
+    [['train', ...trainFlags, '--r', '0'], '--r: found 0, expected a whole number'],
+    [['eval', 'x.yaml'], 'unexpected argument "x.yaml"'],
+    [['eval', '--model', 'm', '--data', 'd', '--r', '8'], '--r: unknown option.'],
+  ])('%j', async (args, expected) => {
+    const { code, stderr, stdout, trainConfigs } = await lowrank(args)
+    expect(stderr).toContain(expected)
+    expect(stderr).not.toContain('    at ')
+    expect(code).toBe(2)
+    expect(stdout).toBe('')
+    expect(trainConfigs).toEqual([])
+  })
+
+  test('all problems at once, unknown flags among them', async () => {
+    const { stderr } = await lowrank(['train', '--model', 'm', '--lernrate', '1', '--r', 'x', '--seed=-1'])
+    expect(stderr).toContain('5 problems')
+    for (const flag of ['--lernrate', '--train', '--output-dir', '--r', '--seed'])
+      expect(stderr).toContain(`  ${flag}:`)
+    expect(stderr).toContain('hint: lowrank train --help lists all options.')
+  })
+})
+
+describe('failures', () => {
+  const failing = (error: unknown) =>
+    async function* (): AsyncGenerator<TrainEvent> {
+      yield await Promise.resolve(recordedRun[0]!)
+      throw error
+    }
+
+  test.each([
+    [new LowrankError('model', 'no config.json in m', { hint: 'Give the folder of a model.' }), 2],
+    [new LowrankError('data', 'bad line'), 2],
+    [new LowrankError('memory', 'too small'), 1],
+    [new LowrankError('cancelled', 'cancelled; checkpoint in out/checkpoint-2'), 130],
+    [Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC', syscall: 'write' }), 1],
+  ])('%s', async (error, expected) => {
+    const { code, stderr } = await lowrank(['train', ...trainFlags], { finetune: failing(error) })
+    expect(code).toBe(expected)
+    expect(stderr).toContain(error.message)
+    expect(stderr.includes('hint: Give the folder')).toBe(error.message.startsWith('no config'))
+    expect(stderr).not.toContain('    at ')
+    expect(stderr.includes('error: ')).toBe(expected !== 130)
+  })
+
+  test('a bug shows its stack', async () => {
+    const { code, stderr } = await lowrank(['train', ...trainFlags], { finetune: failing(new TypeError('x is null')) })
+    expect(code).toBe(1)
+    expect(stderr).toContain('error: internal: x is null')
+    expect(stderr).toContain('please report')
+    expect(stderr).toContain('    at ')
+  })
+
+  test('LOWRANK_DEBUG=1 shows the stack of any error', async () => {
+    const env = { LOWRANK_DEBUG: '1' }
+    const { stderr } = await lowrank(['train', ...trainFlags], {
+      env,
+      finetune: failing(new LowrankError('data', 'x')),
+    })
+    expect(stderr).toContain('    at ')
+  })
+})
+
+describe('Ctrl-C', () => {
+  async function cancel(presses: number, end: () => unknown): Promise<Outcome & { exits: number[] }> {
+    let interrupt = (): void => undefined
+    const exits: number[] = []
+    const outcome = await lowrank(['train', ...trainFlags], {
+      exits,
+      onStart: (listener) => (interrupt = listener),
+      finetune: async function* (signal) {
+        yield await Promise.resolve(recordedRun[0]!)
+        expect(signal?.aborted).toBe(false)
+        for (let press = 0; press < presses; press++) interrupt()
+        expect(signal?.aborted).toBe(true)
+        throw end()
+      },
+    })
+    return { ...outcome, exits }
+  }
+
+  test('once: the run is told to stop, and says where the checkpoint lies', async () => {
+    const end = () => new LowrankError('cancelled', 'cancelled after step 2; checkpoint in out/checkpoint-2')
+    const { code, stderr, exits } = await cancel(1, end)
+    expect(code).toBe(130)
+    expect(stderr).toContain('stopping after this step')
+    expect(stderr).toContain('checkpoint in out/checkpoint-2')
+    expect(exits).toEqual([])
+  })
+
+  test('twice: the process ends at once', async () => {
+    const { exits } = await cancel(2, () => new LowrankError('cancelled', 'x'))
+    expect(exits).toEqual([130])
+  })
+
+  test('a failure while stopping is not hidden', async () => {
+    const { code, stderr } = await cancel(1, () => new LowrankError('io', 'disk full'))
+    expect(code).toBe(1)
+    expect(stderr).toContain('error: disk full')
+  })
+})
+
+describe('help', () => {
+  test('main', async () => {
+    const { stdout, code } = await lowrank(['--help'])
+    expect(code).toBe(0)
+    expect(stdout).toContain('train     Train a LoRA adapter')
+    expect(stdout).toContain('eval ')
+  })
+
+  test('a command: every flag, with its default, in lines that fit', async () => {
+    const { stdout, code } = await lowrank(['train', '--help', '--r', 'x', '--lora-alfa'])
+    expect(code).toBe(0)
+    expect(stdout).toContain(
+      '  --lora-alpha N                    Scale: updates are multiplied by alpha / r (default: 8)',
+    )
+    expect(stdout).toMatch(/--model DIR .*\n? .*\(required\)/)
+    expect(stdout).toContain('(default: q_proj,v_proj)')
+    expect(stdout).toContain('--bias none|all|lora_only')
+    expect(stdout.match(/^ {2}--/gm)).toHaveLength(46)
+    for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
+  })
+
+  test('--version', async () => {
+    const { stdout } = await lowrank(['--version'])
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+})

@@ -1,0 +1,117 @@
+import { readFileSync } from 'node:fs'
+import { closest } from '../config.ts'
+import { isInputError, LowrankError } from '../util/errors.ts'
+import { commands } from './commands.ts'
+import { readArguments } from './flags.ts'
+import { commandHelp } from './help.ts'
+import { widthOf, type Api, type Io } from './io.ts'
+
+const CANCELLED = 130
+
+/**
+ * Runs one command line.
+ *
+ * @returns the exit code: 0 done, 2 bad input or usage, 130 cancelled, 1 anything else.
+ */
+export async function run(args: readonly string[], io: Io, loadApi: () => Promise<Api>): Promise<number> {
+  const controller = new AbortController()
+  const stopListening = io.onInterrupt(() => {
+    if (controller.signal.aborted) io.exit(CANCELLED)
+    else controller.abort()
+  })
+  try {
+    await dispatch(args, io, { signal: controller.signal, loadApi })
+    return 0
+  } catch (error) {
+    // A failure while stopping (a full disk, say) is a failure still.
+    const cancelled = error instanceof LowrankError ? error.code === 'cancelled' : isAbort(error, controller.signal)
+    io.stderr.write(renderError(error, { debug: io.env['LOWRANK_DEBUG'] === '1', cancelled }))
+    return cancelled ? CANCELLED : isInputError(error) ? 2 : 1
+  } finally {
+    stopListening()
+  }
+}
+
+async function dispatch(
+  args: readonly string[],
+  io: Io,
+  { signal, loadApi }: { signal: AbortSignal; loadApi: () => Promise<Api> },
+): Promise<void> {
+  const [name, ...rest] = args
+  if (name === '--version' || name === '-v') {
+    io.stdout.write(`${version()}\n`)
+    return
+  }
+  if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
+    ;(name === undefined ? io.stderr : io.stdout).write(mainHelp())
+    if (name === undefined) throw new LowrankError('usage', 'no command given')
+    return
+  }
+  const command = commands.find((one) => one.name === name)
+  if (command === undefined) {
+    const near = closest(
+      name,
+      commands.map((one) => one.name),
+    )
+    const suggestion = near === undefined ? '' : ` Did you mean "${near}"?`
+    throw new LowrankError('usage', `unknown command "${name}".${suggestion}`, { hint: 'lowrank --help lists them.' })
+  }
+  const options = command.options()
+  const { help, json, sources } = readArguments(rest, options, command)
+  if (help) {
+    io.stdout.write(commandHelp(command, options, Math.min(120, widthOf(io.stdout))))
+    return
+  }
+  try {
+    await command.run({ sources, json, io, signal, loadApi })
+  } catch (error) {
+    if (!(error instanceof LowrankError) || error.code !== 'config' || error.hint !== undefined) throw error
+    const hint = `lowrank ${command.name} --help lists all options.`
+    throw new LowrankError('config', error.message, { hint, cause: error })
+  }
+}
+
+/** A mistake of the user is told in words; the stack is for bugs, and for those who ask with LOWRANK_DEBUG=1. */
+export function renderError(error: unknown, { debug, cancelled }: { debug: boolean; cancelled: boolean }): string {
+  const lines: string[] = []
+  const known = error instanceof LowrankError
+  // Files and sockets fail for reasons of the machine; their messages say what and where.
+  const system = error instanceof Error && 'syscall' in error
+  const message = error instanceof Error ? error.message : String(error)
+  if (cancelled) lines.push(known && error.code === 'cancelled' ? message : 'cancelled')
+  else lines.push(`error: ${known || system ? message : `internal: ${message}`}`)
+  if (known && error.hint !== undefined) lines.push(`hint: ${error.hint}`)
+  const bug = known ? error.code === 'internal' : !system && !cancelled
+  if (bug && !known) lines.push('hint: This is a bug in lowrank; please report it.')
+  if ((bug || debug) && error instanceof Error) {
+    lines.push(error.stack ?? '')
+    if (error.cause instanceof Error) lines.push(`cause: ${error.cause.stack}`)
+  }
+  return `${lines.join('\n')}\n`
+}
+
+function isAbort(error: unknown, signal: AbortSignal): boolean {
+  return signal.aborted && (error === signal.reason || (error instanceof Error && error.name === 'AbortError'))
+}
+
+function mainHelp(): string {
+  return [
+    'Fine-tune language models, with no Python.',
+    '',
+    'Usage: lowrank COMMAND [flags]',
+    '',
+    'Commands:',
+    ...commands.map((command) => `  ${command.name.padEnd(10)}${command.summary}`),
+    '',
+    'lowrank COMMAND --help lists the flags of a command; --version prints the version.',
+    '',
+  ].join('\n')
+}
+
+/** The version of this package; package.json lies two folders up in the sources and in the build. */
+function version(): string {
+  const { version: text } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string
+  }
+  return text
+}
