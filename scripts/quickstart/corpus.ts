@@ -1,11 +1,12 @@
-import { expand, pick, seededRandom, type Facts, type Random } from './grammar.ts'
+import { expand, pick, seededRandom, shuffled, type Facts, type Random } from './grammar.ts'
 import { phrases, problems, templates, type Problem } from './texts.ts'
 import { drawFacts } from './words.ts'
 
 /** Share of each kind of text in the corpus, in parts of their sum. */
 const kinds: readonly { readonly weight: number; readonly make: (facts: Facts, random: Random) => string }[] = [
-  { weight: 26, make: letters },
-  { weight: 18, make: chat },
+  { weight: 24, make: letters },
+  { weight: 16, make: chat },
+  { weight: 14, make: repeated },
   { weight: 8, make: note },
   { weight: 20, make: fromTemplates('story') },
   { weight: 6, make: fromTemplates('description') },
@@ -81,6 +82,30 @@ function note(facts: Facts, random: Random): string {
     .replaceAll('COMPLAINT', pick(random, problem.complaint))
     .replaceAll('ANSWER', answerOf(problem, random))
   return tidy(expand(filled, phrases, facts, random))
+}
+
+/**
+ * Things named once and then again, in the same order or asked for one by one. This is what teaches a small model to
+ * look back and copy (Olsson et al. 2022, "In-context Learning and Induction Heads"); other texts do so far more slowly.
+ */
+function repeated(facts: Facts, random: Random): string {
+  const rows = Array.from({ length: 2 + Math.floor(random() * 4) }, () => drawFacts(random))
+  const [statement, question, answer] = pick(random, [
+    ['{name}: order {order}', 'Order of {first}?', '{order}'],
+    ['Order {order}: {product}', 'What is in order {order}?', '{product}'],
+    ['{name} from {city}', 'Where does {first} live?', '{city}'],
+    ['{first}: {product}', 'What does {first} want?', '{product}'],
+    ['{product}, {amount} dollars', 'How much is the {product}?', '{amount} dollars'],
+    ['{first} {last}, {product}, order {order}', 'Full name of {first}?', '{first} {last}'],
+  ] as const)
+  const lines = (template: string, list: readonly Facts[]) => list.map((row) => `- ${fill(template, row)}`).join('\n')
+  const fill = (template: string, row: Facts) => expand(template, phrases, row, random)
+  const heading = expand('[{shop}, {day}|List of {agent}|Notes of {day}|Orders from {city}]:', phrases, facts, random)
+  const list = `${heading}\n${lines(statement, rows)}`
+  if (random() < 0.5) {
+    return `${list}\n${pick(random, ['The same list again:', 'Once more:', 'Copy:', 'Read aloud:'])}\n${lines(statement, rows)}`
+  }
+  return `${list}\n${lines(`${question} ${answer}`, shuffled(random, rows))}`
 }
 
 function answerOf(problem: Problem, random: Random): string {

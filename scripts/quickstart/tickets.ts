@@ -83,7 +83,7 @@ const issues: readonly Issue[] = [
   {
     category: 'account',
     says: [
-      'I have moved to {city}. How do I change the address of order {order}?',
+      'I have moved to {city}. How do I change the address for my {product}? The order is {order}.',
       'My new address is in {city}. Please send the {product} there. It is order {order}.',
       'Please change my address. I live in {city} since {day}. I ordered a {product}.',
     ],
