@@ -23,8 +23,8 @@ export interface Io {
 
 /** What the commands need of the library. */
 export interface Api {
-  finetune(config: TrainConfigInput, options?: { signal?: AbortSignal }): AsyncGenerator<TrainEvent>
-  evaluate(config: EvalConfigInput, options?: { signal?: AbortSignal }): Promise<EvalResult>
+  readonly finetune: (config: TrainConfigInput, options?: { signal?: AbortSignal }) => AsyncGenerator<TrainEvent>
+  readonly evaluate: (config: EvalConfigInput, options?: { signal?: AbortSignal }) => Promise<EvalResult>
 }
 
 /** A command's invocation: its options from file and flags, not yet checked. */
@@ -34,7 +34,7 @@ export interface Invocation {
   readonly io: Io
   readonly signal: AbortSignal
   /** Loaded on demand: help and usage errors need no runtime. */
-  loadApi(): Promise<Api>
+  readonly loadApi: () => Promise<Api>
 }
 
 /** Columns of a terminal, or 100 for files and pipes. */

@@ -90,8 +90,9 @@ describe('train', () => {
 
   test('flags are understood as other tools spell them', async () => {
     const { trainConfigs } = await lowrank([
-      ...['train', '--model_name_or_path', 'm', '--train', 't', '--output_dir=o'],
-      ...['--lora_alpha', '3', '--no-use_rslora', '--skip_bad_lines=true'],
+      'train',
+      ...'--model_name_or_path m --train t --output_dir=o --lora_alpha 3'.split(' '),
+      ...'--no-use_rslora --skip_bad_lines=true'.split(' '),
     ])
     expect(trainConfigs).toEqual([
       { model: 'm', train: 't', outputDir: 'o', loraAlpha: 3, useRslora: false, skipBadLines: true },

@@ -11,7 +11,7 @@ interface JsonSchema {
   readonly exclusiveMaximum?: number
   readonly minLength?: number
   readonly enum?: readonly string[]
-  readonly const?: unknown
+  readonly const?: string | number
   readonly anyOf?: readonly JsonSchema[]
   readonly items?: JsonSchema
   readonly additionalProperties?: JsonSchema | boolean

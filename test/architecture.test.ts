@@ -1,0 +1,106 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const src = join(root, 'src')
+
+/** A file imports from its own part or from parts of a lower rank; parts of one rank do not know each other. */
+const RANKS: Readonly<Record<string, number>> = {
+  util: 0,
+  config: 1,
+  formats: 1,
+  graph: 1,
+  text: 2,
+  model: 2,
+  engine: 2,
+  train: 3,
+  generate: 3,
+  recipe: 4,
+  server: 5,
+  cli: 6,
+}
+
+const MAX_LINES = 400
+const GENERATED = new Set(['src/graph/onnx/onnx_pb.ts'])
+
+interface Import {
+  readonly from: string
+  readonly to: string
+}
+
+const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
+  .filter((path) => path.endsWith('.ts'))
+  .map((path) => join(src, path))
+  .sort()
+const sources = new Map(files.map((path) => [path, readFileSync(path, 'utf8')]))
+
+/** The part a file belongs to: its top folder; `config.ts` with `config/`; other files beside the folders are recipes. */
+function partOf(path: string): string {
+  const [top = ''] = relative(src, path).split(/[/\\]/)
+  if (!top.endsWith('.ts')) return top
+  return top.startsWith('config.') ? 'config' : 'recipe'
+}
+
+/** Static, dynamic and type imports, and re-exports. */
+function importsOf(path: string, text: string): Import[] {
+  const pattern = /(?:\bfrom\s*|\bimport\s*\(?\s*)'([^'\n]+)'|\bnew URL\(\s*'([^'\n]+\.[jt]s)'/g
+  return [...text.matchAll(pattern)].map((match) => ({ from: path, to: match[1] ?? match[2] ?? '' }))
+}
+
+const imports = [...sources].flatMap(([path, text]) => importsOf(path, text))
+const relativeImports = imports.filter(({ to }) => to.startsWith('.'))
+
+test('this test sees the sources', () => {
+  expect(files.length).toBeGreaterThanOrEqual(60)
+  expect(relativeImports.length).toBeGreaterThanOrEqual(120)
+  console.log(`architecture: ${files.length} files, ${relativeImports.length} relative imports`)
+})
+
+test('every part has a rank', () => {
+  expect(files.map(partOf).filter((part) => RANKS[part] === undefined)).toEqual([])
+})
+
+test('imports lead into the same part or to a lower rank', () => {
+  const wrong = relativeImports
+    .map(({ from, to }) => ({ from, to: resolve(dirname(from), to) }))
+    // package.json and the like are data.
+    .filter(({ to }) => to.startsWith(src) && to.endsWith('.ts'))
+    .filter(({ from, to }) => partOf(from) !== partOf(to) && !((RANKS[partOf(to)] ?? 9) < (RANKS[partOf(from)] ?? -1)))
+    // A test may reach for anything below the command line.
+    .filter(({ from }) => !from.endsWith('.test.ts'))
+    .map(({ from, to }) => `${relative(root, from)} imports ${relative(root, to)}`)
+  expect(wrong).toEqual([])
+})
+
+test('relative imports name an existing file with its extension', () => {
+  const known = new Set(files)
+  const wrong = relativeImports
+    .filter(({ from, to }) => to.endsWith('.ts') && !known.has(resolve(dirname(from), to)))
+    .map(({ from, to }) => `${relative(root, from)} imports ${to}`)
+  expect(wrong).toEqual([])
+  const bare = relativeImports.filter(({ to }) => !/\.(ts|js|json)$/.test(to))
+  expect(bare).toEqual([])
+})
+
+test('only the engine imports the runtime, and the graph imports nothing of Node.js', () => {
+  const runtime = imports.filter(({ to, from }) => to.startsWith('onnxruntime') && partOf(from) !== 'engine')
+  const node = imports.filter(({ to, from }) => to.startsWith('node:') && partOf(from) === 'graph')
+  // Tests of the graph read golden files.
+  expect([...runtime, ...node].filter(({ from }) => !from.endsWith('.test.ts'))).toEqual([])
+})
+
+test(`no file is longer than ${MAX_LINES} lines`, () => {
+  const long = [...sources]
+    .map(([path, text]) => [relative(root, path), text.split('\n').length - 1] as const)
+    .filter(([path, lines]) => lines > MAX_LINES && !GENERATED.has(path))
+  expect(long).toEqual([])
+})
+
+test('no enums: unions of texts say the same, and can be erased', () => {
+  const enums = [...sources]
+    .filter(([path, text]) => !GENERATED.has(relative(root, path)) && /^\s*(export\s+)?(const\s+)?enum\s/m.test(text))
+    .map(([path]) => relative(root, path))
+  expect(enums).toEqual([])
+})

@@ -1,0 +1,100 @@
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+
+// The package as a user gets it: packed, installed into an empty folder, called, imported and type-checked there.
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const folder = mkdtempSync(join(tmpdir(), 'lowrank-package-'))
+const packed: string[] = []
+
+function run(command: string, args: readonly string[], cwd = folder): string {
+  // The variables of the surrounding `npm test` would make npm believe it still works in the repository.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_/i.test(name)))
+  return execFileSync(command, args, { cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+}
+
+beforeAll(() => {
+  expect(existsSync(join(root, 'dist/cli/main.js')), 'npm run build comes first').toBe(true)
+  // Without scripts: `prepare` would build again under the feet of the other tests.
+  const output = run('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', folder], root)
+  const [tarball] = JSON.parse(output) as { filename: string; files: { path: string }[] }[]
+  packed.push(...(tarball?.files.map((file) => file.path) ?? []))
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'user', private: true, type: 'module' }))
+  run('npm', ['install', '--ignore-scripts', '--prefer-offline', `./${tarball?.filename}`])
+}, 300_000)
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+test('holds the build, the documentation and the licence, but no tests and no sources', () => {
+  expect(packed).toEqual(
+    expect.arrayContaining(['package.json', 'README.md', 'LICENSE', 'dist/cli/main.js', 'dist/index.js']),
+  )
+  expect(packed).toEqual(expect.arrayContaining(['dist/index.d.ts', 'docs/install.md']))
+  expect(packed.filter((path) => /\.(test|fixture)\.|^src\/|^test\//.test(path))).toEqual([])
+})
+
+test('the command runs', () => {
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }
+  expect(run('npx', ['--no-install', 'lowrank', '--version'])).toBe(`${version}\n`)
+  expect(run('npx', ['--no-install', 'lowrank', 'train', '--help'])).toContain('--lora-alpha N')
+})
+
+test('the library can be imported', () => {
+  const script = "import * as lowrank from 'lowrank'; console.log(Object.keys(lowrank).sort().join(' '))"
+  const names = run(process.execPath, ['--input-type=module', '--eval', script]).trim().split(' ')
+  expect(names).toEqual(expect.arrayContaining(['evaluate', 'finetune', 'loadModel']))
+})
+
+test('the runtime computes', () => {
+  const script =
+    "import { createRequire } from 'node:module'; import('onnxruntime-node').then((m) => console.log(typeof m.InferenceSession.create))"
+  expect(run(process.execPath, ['--input-type=module', '--eval', script])).toBe('function\n')
+})
+
+test('types are there, for NodeNext and for bundlers', () => {
+  writeFileSync(
+    join(folder, 'user.ts'),
+    `import { finetune, type TrainConfigInput } from 'lowrank'
+const config: TrainConfigInput = { model: 'm', train: 't', outputDir: 'o', r: 8, targetModules: 'all-linear' }
+for await (const event of finetune(config)) if (event.type === 'step') console.log(event.loss.toFixed(3))
+// @ts-expect-error a misspelt option
+const wrong: TrainConfigInput = { model: 'm', train: 't', outputDir: 'o', lora_alfa: 8 }
+console.log(wrong)
+`,
+  )
+  const tsc = join(root, 'node_modules/typescript/bin/tsc')
+  const common = ['--noEmit', '--strict', '--target', 'es2022', '--types', '', 'user.ts']
+  // tsc tells its errors on standard output: shown by the message of a failure.
+  for (const options of [
+    ['--module', 'nodenext', '--skipLibCheck', 'false'],
+    ['--module', 'esnext', '--moduleResolution', 'bundler'],
+  ]) {
+    let output = ''
+    try {
+      output = run(process.execPath, [tsc, ...options, ...common])
+    } catch (error) {
+      output = String((error as { stdout?: unknown }).stdout ?? error)
+    }
+    expect(output, options.join(' ')).toBe('')
+  }
+})
+
+test('the lock file keeps install scripts from running', () => {
+  // onnxruntime-node's script downloads CUDA libraries and fails where it cannot. npm runs the install scripts of packages
+  // that the lock file marks with hasInstallScript; npm from 11 on asks `allowScripts` of package.json besides.
+  // After an update of these packages, remove the mark from package-lock.json again.
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { hasInstallScript?: boolean; os?: string[] }>
+  }
+  const { allowScripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    allowScripts: Record<string, boolean>
+  }
+  const marked = Object.entries(packages).filter(([, entry]) => entry.hasInstallScript === true)
+  expect(marked.map(([path]) => path)).toEqual([])
+  expect(packages['node_modules/onnxruntime-node']).toBeDefined()
+  expect(allowScripts['onnxruntime-node']).toBe(false)
+})
