@@ -49,9 +49,8 @@ test('the library can be imported', () => {
   expect(names).toEqual(expect.arrayContaining(['evaluate', 'finetune', 'loadModel']))
 })
 
-test('the runtime computes', () => {
-  const script =
-    "import { createRequire } from 'node:module'; import('onnxruntime-node').then((m) => console.log(typeof m.InferenceSession.create))"
+test('the runtime loads, though its install script did not run', () => {
+  const script = "import('onnxruntime-node').then((ort) => console.log(typeof ort.InferenceSession.create))"
   expect(run(process.execPath, ['--input-type=module', '--eval', script])).toBe('function\n')
 })
 
@@ -67,20 +66,30 @@ console.log(wrong)
 `,
   )
   const tsc = join(root, 'node_modules/typescript/bin/tsc')
-  const common = ['--noEmit', '--strict', '--target', 'es2022', '--types', '', 'user.ts']
-  // tsc tells its errors on standard output: shown by the message of a failure.
-  for (const options of [
-    ['--module', 'nodenext', '--skipLibCheck', 'false'],
-    ['--module', 'esnext', '--moduleResolution', 'bundler'],
-  ]) {
-    let output = ''
+  const common = ['--noEmit', '--strict', '--target', 'es2022', 'user.ts']
+  const variants = [
+    // A Node.js project, which has @types/node: every declaration of the package is checked, not only used.
+    [
+      '--module',
+      'nodenext',
+      '--skipLibCheck',
+      'false',
+      '--typeRoots',
+      join(root, 'node_modules/@types'),
+      '--types',
+      'node',
+    ],
+    ['--module', 'esnext', '--moduleResolution', 'bundler', '--skipLibCheck', '--types', ''],
+  ]
+  const errors = variants.map((options) => {
     try {
-      output = run(process.execPath, [tsc, ...options, ...common])
+      return run(process.execPath, [tsc, ...options, ...common])
     } catch (error) {
-      output = String((error as { stdout?: unknown }).stdout ?? error)
+      // tsc tells its errors on standard output.
+      return String((error as { stdout?: unknown }).stdout ?? error)
     }
-    expect(output, options.join(' ')).toBe('')
-  }
+  })
+  expect(errors).toEqual(['', ''])
 })
 
 test('the lock file keeps install scripts from running', () => {
