@@ -75,6 +75,7 @@ describe('defaults', () => {
       seed: 42,
       loggingSteps: 500,
       evalStrategy: 'no',
+      evalOnStart: false,
       perDeviceEvalBatchSize: 8,
       saveStrategy: 'steps',
       saveSteps: 500,
@@ -147,6 +148,7 @@ describe('problems', () => {
     [{ loadBestModelAtEnd: true }, 'loadBestModelAtEnd: needs valid, which is not set'],
     [{ evalSteps: 5 }, 'evalSteps: needs valid'],
     [{ evalStrategy: 'epoch' }, 'evalStrategy: needs valid'],
+    [{ evalOnStart: true }, 'evalOnStart: needs valid'],
     [{ samples: 2 }, 'samples: needs valid'],
     [{ valid: 'v', loadBestModelAtEnd: true, evalStrategy: 'no' }, 'loadBestModelAtEnd: needs evaluations'],
     [{ method: 'full', r: 16 }, 'r: has no meaning with method full'],
@@ -265,7 +267,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual([Object.keys(trainSchema.shape).length, Object.keys(evalSchema.shape).length])
-  expect(counts).toEqual([45, 7])
+  expect(counts).toEqual([46, 7])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

@@ -292,7 +292,7 @@ describe('help', () => {
     expect(stdout).toMatch(/--model DIR .*\n? .*\(required\)/)
     expect(stdout).toContain('(default: q_proj,v_proj)')
     expect(stdout).toContain('--bias none|all|lora_only')
-    expect(stdout.match(/^ {2}--/gm)).toHaveLength(46)
+    expect(stdout.match(/^ {2}--/gm)).toHaveLength(47)
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
   })
 

@@ -89,6 +89,7 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
       problems.push(`${nameOfKey('evalStrategy')}: needs ${needed}`)
     if (config.evalSteps !== undefined && config.evalStrategy === undefined)
       problems.push(`${nameOfKey('evalSteps')}: needs ${needed}`)
+    if (config.evalOnStart === true) problems.push(`${nameOfKey('evalOnStart')}: needs ${needed}`)
     if (config.samples !== undefined && config.samples > 0) problems.push(`${nameOfKey('samples')}: needs ${needed}`)
   } else if (config.loadBestModelAtEnd === true && config.evalStrategy === 'no') {
     problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs evaluations, but ${nameOfKey('evalStrategy')} is no`)
@@ -187,8 +188,8 @@ function readText(option: Option, text: string): unknown {
       return pairs.includes(undefined) ? text : Object.fromEntries(pairs.filter((pair) => pair !== undefined))
     }
     case 'modules':
-      // Module names hold letters, digits, underscores and dots; anything else can only be a regular expression.
-      return text !== 'all-linear' && /^[\w.,\s]+$/.test(text) ? split(text) : text
+      // Module names hold letters, digits, underscores and dots; anything else is all-linear or a regular expression.
+      return /^[\w.,\s]+$/.test(text) ? split(text) : text
     default:
       return text
   }

@@ -200,6 +200,10 @@ const watching = {
     description: 'Steps between two evaluations',
     unset: 'logging-steps, where the strategy is steps',
   }),
+  evalOnStart: option(z.boolean().default(false), {
+    group: 'Logging, evaluation and saving',
+    description: 'Evaluate before the first step too, to compare',
+  }),
   perDeviceEvalBatchSize,
   saveStrategy: option(z.enum(['no', 'steps', 'epoch']).default('steps'), {
     group: 'Logging, evaluation and saving',
