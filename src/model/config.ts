@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import leven from 'leven'
 import { z } from 'zod'
 import { readJsonObject } from '../formats/json.ts'
+import type { FloatDtype } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { families, type FamilyName } from './families.ts'
 
@@ -36,6 +37,8 @@ export interface DecoderConfig {
   readonly tieWordEmbeddings: boolean
   readonly attentionBias: boolean
   readonly mlpBias: boolean
+  /** How the weights are stored, or are to be, where they are random. */
+  readonly dtype: FloatDtype
   /** Standard deviation of random initial weights. */
   readonly initializerRange: number
 }
@@ -73,7 +76,11 @@ const schema = z.object({
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),
   initializer_range: positive.default(0.02),
+  dtype: z.string().nullish(),
+  torch_dtype: z.string().nullish(),
 })
+
+const dtypes: Readonly<Record<string, FloatDtype>> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' }
 
 /** Reads and checks `config.json` of a model folder. */
 export async function readDecoderConfig(folder: string): Promise<DecoderConfig> {
@@ -125,6 +132,7 @@ export function parseDecoderConfig(json: unknown, file: string): DecoderConfig {
     tieWordEmbeddings: c.tie_word_embeddings,
     attentionBias: c.attention_bias,
     mlpBias: c.mlp_bias,
+    dtype: dtypes[c.dtype ?? c.torch_dtype ?? ''] ?? 'F32',
     initializerRange: c.initializer_range,
   }
 }

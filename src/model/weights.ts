@@ -87,7 +87,7 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
   return {
     config,
     specs,
-    storage: () => 'F32',
+    storage: () => config.dtype,
     load: async (name) => {
       const index = specs.findIndex((spec) => spec.name === name)
       const shape = specs[index]?.shape ?? []

@@ -1,9 +1,9 @@
 /**
- * What went wrong, by who can mend it. All codes but `cancelled`, `io`, `memory` and `internal` mean that the input was
+ * What went wrong, by who can mend it. All codes but the last five mean that the input was
  * refused: the command line exits with 2 for those.
  */
 export type ErrorCode =
-  'usage' | 'config' | 'data' | 'model' | 'adapter' | 'checkpoint' | 'memory' | 'io' | 'cancelled' | 'internal'
+  'usage' | 'config' | 'data' | 'model' | 'adapter' | 'checkpoint' | 'memory' | 'io' | 'diverged' | 'cancelled' | 'internal'
 
 /**
  * The one error class. The message reads: what was asked, what was found, where (file, line, tensor); the hint says what

@@ -1,0 +1,90 @@
+import { parseEvalConfig, parseTrainConfig, type EvalConfigInput, type TrainConfigInput } from './config.ts'
+import { ComputeThread } from './thread.ts'
+import type { EvalResult, TrainEvent } from './train/events.ts'
+
+export interface CallOptions {
+  /** Ends the work early: a training run saves a checkpoint and throws an error of code `cancelled`. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * Fine-tunes a model: `for await (const event of finetune({ model, train, outputDir })) …`. Computes in a worker thread. The
+ * adapter (or, with method full, the model) is in `outputDir` when the `done` event comes.
+ *
+ * @throws LowrankError `config`, `data`, `model`, `adapter`: the input was refused, before anything was trained.
+ */
+export async function* finetune(config: TrainConfigInput, options: CallOptions = {}): AsyncGenerator<TrainEvent, void> {
+  const resolved = parseTrainConfig(config)
+  const thread = new ComputeThread()
+  try {
+    yield* thread.call('finetune', resolved, options)
+  } finally {
+    await thread.close()
+  }
+}
+
+/** Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset. */
+export async function evaluate(config: EvalConfigInput, options: CallOptions = {}): Promise<EvalResult> {
+  const resolved = parseEvalConfig(config)
+  const thread = new ComputeThread()
+  try {
+    return await last(thread.call('evaluate', resolved, options))
+  } finally {
+    await thread.close()
+  }
+}
+
+export interface LoadModelOptions {
+  /** Folder of the base model. */
+  readonly model: string
+  /** Folder of a PEFT adapter to put on top. */
+  readonly adapter?: string
+  /** Computing threads; by default one for each core. */
+  readonly threads?: number
+}
+
+export interface GenerateOptions {
+  readonly maxNewTokens?: number
+}
+
+/** A model in memory, in a thread of its own. Call `close()` when done. */
+export class Model {
+  readonly #thread: ComputeThread
+  #busy: Promise<unknown> = Promise.resolve()
+
+  /** Use `loadModel`. */
+  constructor(thread: ComputeThread) {
+    this.#thread = thread
+  }
+
+  /** The most likely completion of a prompt. Calls are answered one after another. */
+  async generate(prompt: string, { maxNewTokens = 128 }: GenerateOptions = {}): Promise<string> {
+    const mine = this.#busy.then(() => last(this.#thread.call('generate', { prompt, maxNewTokens })))
+    this.#busy = mine.catch(() => {})
+    return await mine
+  }
+
+  async close(): Promise<void> {
+    await this.#busy
+    await this.#thread.close()
+  }
+}
+
+/** Loads a base model, with or without an adapter, to generate with. */
+export async function loadModel(options: LoadModelOptions): Promise<Model> {
+  const thread = new ComputeThread()
+  try {
+    await last(thread.call('open', options))
+    return new Model(thread)
+  } catch (error) {
+    await thread.close()
+    throw error
+  }
+}
+
+async function last<T>(generator: AsyncGenerator<unknown, T>): Promise<T> {
+  for (;;) {
+    const { done, value } = await generator.next()
+    if (done === true) return value
+  }
+}

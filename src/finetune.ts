@@ -1,0 +1,163 @@
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { readDecoderConfig } from './model/config.ts'
+import { activationBytes } from './model/memory.ts'
+import type { TrainConfig } from './config.ts'
+import { planActivations } from './engine/plan.ts'
+import { generateGreedy } from './generate/greedy.ts'
+import { openModel, type OpenModel } from './open.ts'
+import { readExamples, type DatasetSummary, type Example } from './text/examples.ts'
+import { loadTokenizer } from './text/tokenizer.ts'
+import type { TrainEvent } from './train/events.ts'
+import { hashFiles, modelFiles, RunFiles } from './train/run-files.ts'
+import { saveCheckpoint, saveResult, type SaveOptions } from './train/save.ts'
+import { totalSteps, train } from './train/trainer.ts'
+import { LowrankError } from './util/errors.ts'
+
+interface Dataset {
+  readonly examples: readonly Example[]
+  readonly summary: DatasetSummary
+}
+
+/**
+ * A training run, top to bottom: data, model, plan, training, files. Computes in the thread that calls it; `finetune` of the
+ * public API calls it in a worker.
+ */
+export async function* runFinetune(config: TrainConfig, cancelled: () => boolean): AsyncGenerator<TrainEvent, void> {
+  const begun = performance.now()
+  yield { type: 'status', message: `reading ${config.train}` }
+  const decoder = await readDecoderConfig(config.model)
+  const tokenizer = await loadTokenizer(config.model)
+  const read = (path: string): Promise<Dataset> =>
+    readExamples({ path, tokenizer, ...pick(config), vocabSize: decoder.vocabSize })
+  const data = { train: await read(config.train), valid: config.valid === undefined ? undefined : await read(config.valid) }
+  yield { type: 'data', train: data.train.summary, valid: data.valid?.summary }
+
+  yield { type: 'status', message: `loading ${config.model}` }
+  const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
+  const positions = longest * Math.min(config.perDeviceTrainBatchSize, data.train.examples.length)
+  const activations = planActivations({ setting: config.activations, ...activationBytes(decoder, positions) })
+  const lora = config.method === 'lora' ? config : undefined
+  const { model: folder, adapter, threads, init, seed } = config
+  const model = await openModel({ model: folder, adapter, threads, tokenizer, training: { lora, init, seed, activations } })
+  try {
+    const files = await startRun(config, data)
+    try {
+      for await (const event of trainAndSave(config, model, data, activations, { begun, cancelled, files })) {
+        await files.log(event)
+        yield event
+      }
+    } catch (error) {
+      const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
+      await files.update({ status, ...usage(begun), result: String(error) })
+      throw error
+    } finally {
+      await files.close()
+    }
+  } finally {
+    await model.close()
+  }
+}
+
+async function* trainAndSave(
+  config: TrainConfig,
+  model: OpenModel,
+  data: { readonly train: Dataset; readonly valid: Dataset | undefined },
+  activations: 'keep' | 'recompute',
+  run: { readonly begun: number; readonly cancelled: () => boolean; readonly files: RunFiles },
+): AsyncGenerator<TrainEvent, void> {
+  const { pipeline, trainables, lora, adaptation, storage } = model
+  const { outputDir } = config
+  const valid = data.valid?.examples
+  const trainable = [...trainables.values()].reduce((total, parameter) => total + parameter.data.length, 0)
+  yield {
+    type: 'plan',
+    modelType: model.config.modelType,
+    parameters: model.parameters,
+    trainableParameters: trainable,
+    steps: totalSteps(config, data.train.examples),
+    threads: model.threads,
+    activations,
+  }
+  const samples = (valid ?? []).slice(0, config.samples)
+  yield* complete(model, samples, 'before')
+
+  const saving = (folder: string): SaveOptions => ({
+    folder,
+    trainables,
+    tokenizerFiles: model.tokenizer.files,
+    baseModel: config.model,
+    lora,
+    peftName: adaptation.peftName,
+    storage,
+    trainedOn: `${data.train.summary.examples} examples of ${config.train}`,
+  })
+  const checkpoint = async (step: number): Promise<string> => {
+    const folder = join(outputDir, `checkpoint-${step}`)
+    await saveCheckpoint(saving(folder))
+    return folder
+  }
+  const { cancelled } = run
+  const result = yield* train({
+    config,
+    pipeline,
+    trainables,
+    train: data.train.examples,
+    valid,
+    saveCheckpoint: checkpoint,
+    cancelled,
+  })
+  await saveResult(saving(outputDir))
+  yield { type: 'save', step: result.steps, path: outputDir }
+  yield* complete(model, samples, 'after')
+  const { seconds, peakMemory } = usage(run.begun)
+  await run.files.update({ status: 'done', seconds, peakMemory, result })
+  yield { type: 'done', ...result, outputDir, seconds, peakMemory }
+}
+
+/** Completes the prompts of some examples, to be read beside what was expected. */
+async function* complete(
+  { pipeline, tokenizer }: OpenModel,
+  examples: readonly Example[],
+  when: 'before' | 'after',
+): AsyncGenerator<TrainEvent> {
+  for (const { ids, labelMask } of examples) {
+    const start = labelMask.indexOf(1)
+    const prompt = Array.from(ids.subarray(0, start))
+    const expected = Array.from(ids.subarray(start))
+    // A little more than was expected, so that a model that does not stop is seen not to.
+    const maxNewTokens = expected.length + 8
+    const completion = await generateGreedy({ pipeline, tokenizer, ids: prompt, maxNewTokens })
+    yield { type: 'sample', when, prompt: tokenizer.decode(prompt), completion, expected: tokenizer.decode(expected) }
+  }
+}
+
+async function startRun(
+  config: TrainConfig,
+  data: { readonly train: Dataset; readonly valid: Dataset | undefined },
+): Promise<RunFiles> {
+  const packageJson = createRequire(import.meta.url)
+  const own = packageJson('../package.json') as { version: string }
+  const runtime = packageJson('onnxruntime-node/package.json') as { version: string }
+  return RunFiles.create(config.outputDir, {
+    config,
+    versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
+    hashes: {
+      model: await hashFiles(await modelFiles(config.model)),
+      train: await hashFiles([config.train]),
+      ...(config.valid === undefined ? {} : { valid: await hashFiles([config.valid]) }),
+      ...(config.adapter === undefined
+        ? {}
+        : { adapter: await hashFiles([join(config.adapter, 'adapter_model.safetensors')]) }),
+    },
+    data: data.train.summary,
+  })
+}
+
+function usage(begun: number): { readonly seconds: number; readonly peakMemory: number } {
+  return { seconds: (performance.now() - begun) / 1000, peakMemory: process.resourceUsage().maxRSS * 1024 }
+}
+
+function pick({ maxLength, skipBadLines }: TrainConfig): Pick<TrainConfig, 'maxLength' | 'skipBadLines'> {
+  return { maxLength, skipBadLines }
+}

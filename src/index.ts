@@ -1,0 +1,5 @@
+export { evaluate, finetune, loadModel, Model } from './client.ts'
+export type { CallOptions, GenerateOptions, LoadModelOptions } from './client.ts'
+export type { EvalConfigInput, TrainConfigInput } from './config.ts'
+export type { DatasetSummary, EvalResult, TrainEvent } from './train/events.ts'
+export { LowrankError, type ErrorCode } from './util/errors.ts'

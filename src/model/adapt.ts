@@ -1,0 +1,117 @@
+import type { TensorReader } from '../formats/safetensors.ts'
+import { bytesToF32 } from '../util/dtype.ts'
+import { LowrankError } from '../util/errors.ts'
+import { fillUniform, stream } from '../util/random.ts'
+import type { LoraModule } from './lora.ts'
+import { matchModules, rankOf, scaleOf, type LoraConfig } from './targets.ts'
+import { embeddingName } from './stages.ts'
+import { linearPaths, type StoredWeight, type WeightSource } from './weights.ts'
+
+/** What a run changes in a model: which weights it adds, which it trains, and how they start. */
+export interface Adaptation {
+  readonly adapterOf: (path: string) => LoraModule | undefined
+  readonly trainable: (name: string) => boolean
+  /** Whether a tied head needs a weight of its own, since head and embedding no longer stay equal. */
+  readonly separateHead: boolean
+  /** Name of a trained weight in an adapter file of PEFT. */
+  readonly peftName: (name: string) => string
+}
+
+const prefix = 'base_model.model.'
+
+/** LoRA as `config` describes it; `loaded` says that it is that of an existing adapter. Throws when a target matches no linear layer. */
+export function adaptWithLora(
+  { config: decoder, specs }: WeightSource,
+  config: LoraConfig,
+  { loaded }: { readonly loaded: boolean },
+): Adaptation {
+  const target = { modelType: decoder.modelType, linears: linearPaths(decoder), head: 'lm_head' }
+  const adapted = new Set(matchModules(config, target, { code: loaded ? 'adapter' : 'config', allowUnmatched: loaded }))
+  const saved = savedModules(config.modulesToSave ?? [], specs.map((spec) => moduleOf(spec.name)))
+  const biases = config.bias
+  const trainable = (name: string): boolean => {
+    if (/\.lora_[AB]\.weight$/.test(name) || saved.has(moduleOf(name))) return true
+    if (!name.endsWith('.bias')) return false
+    return biases === 'all' || (biases === 'lora_only' && adapted.has(moduleOf(name)))
+  }
+  return {
+    trainable,
+    adapterOf: (path) =>
+      adapted.has(path)
+        ? { r: rankOf(config, path), scale: scaleOf(config, path), dropout: config.loraDropout }
+        : undefined,
+    // PEFT copies a saved module, which unties the copy from its twin.
+    separateHead: decoder.tieWordEmbeddings && (saved.has('lm_head') || saved.has(moduleOf(embeddingName))),
+    peftName: (name) => {
+      const module = moduleOf(name)
+      const wrapped = adapted.has(module) && name === `${module}.bias`
+      return `${prefix}${wrapped ? `${module}.base_layer.bias` : name}`
+    },
+  }
+}
+
+/** Full fine-tuning: nothing is added and everything is trained. */
+export const adaptNothing: Adaptation = {
+  adapterOf: () => undefined,
+  trainable: () => true,
+  separateHead: false,
+  peftName: (name) => name,
+}
+
+/** The base model alone, for evaluation. */
+export const frozen: Adaptation = { ...adaptNothing, trainable: () => false }
+
+/** The modules that `modulesToSave` names: those whose path ends with an entry, as PEFT matches them. */
+function savedModules(entries: readonly string[], modules: readonly string[]): ReadonlySet<string> {
+  const candidates = new Set([...modules, 'lm_head'])
+  const saved = new Set<string>()
+  for (const entry of entries) {
+    const found = [...candidates].filter((module) => module.endsWith(entry))
+    if (found.length === 0) {
+      const names = new Set([...candidates].map((module) => module.split('.').at(-1)))
+      throw new LowrankError('config', `modulesToSave: "${entry}" matches no module (has ${[...names].join(', ')})`)
+    }
+    for (const module of found) saved.add(module)
+  }
+  return saved
+}
+
+function moduleOf(name: string): string {
+  return name.replace(/\.(lora_[AB]\.)?(weight|bias)$/, '')
+}
+
+/** A (Kaiming uniform with a = sqrt 5, that is, within 1 / sqrt(in)) and B (zeros) of a fresh adapter, as PEFT starts them. */
+export function initialLoraWeight(name: string, shape: readonly number[], seed: number): StoredWeight {
+  const [rows = 0, columns = 0] = shape
+  const data = new Float32Array(rows * columns)
+  if (name.endsWith('.lora_A.weight')) {
+    const bound = 1 / Math.sqrt(columns)
+    fillUniform(data, -bound, bound, stream(seed, `init ${name}`))
+  }
+  return { storage: 'F32', shape, data }
+}
+
+/** A trained weight from an adapter file, whatever its dtype, as f32. */
+export async function readAdapterWeight(
+  reader: TensorReader,
+  { name, shape, folder }: { readonly name: string; readonly shape: readonly number[]; readonly folder: string },
+): Promise<StoredWeight> {
+  const tensor = reader.tensors.get(name)
+  if (tensor === undefined) {
+    throw new LowrankError('adapter', `${folder}: the tensor ${name}, which adapter_config.json asks for, is missing`, {
+      hint: 'Was the adapter made for this base model?',
+    })
+  }
+  if (tensor.shape.length !== shape.length || tensor.shape.some((size, i) => size !== shape[i])) {
+    throw new LowrankError(
+      'adapter',
+      `${tensor.file}: tensor ${name} has shape [${tensor.shape.join(', ')}], but this base model needs [${shape.join(', ')}]`,
+      { hint: 'Was the adapter made for this base model?' },
+    )
+  }
+  const { dtype } = tensor
+  if (dtype !== 'F32' && dtype !== 'F16' && dtype !== 'BF16') {
+    throw new LowrankError('adapter', `${tensor.file}: tensor ${name} is ${dtype}; F32, F16 and BF16 are supported`)
+  }
+  return { storage: 'F32', shape, data: bytesToF32(await reader.read(name), dtype) }
+}

@@ -1,0 +1,156 @@
+import { Pipeline } from './engine/pipeline.ts'
+import { defaultThreads } from './engine/plan.ts'
+import { Runtime } from './engine/runtime.ts'
+import { adaptNothing, adaptWithLora, frozen, initialLoraWeight, readAdapterWeight, type Adaptation } from './model/adapt.ts'
+import { readDecoderConfig, type DecoderConfig } from './model/config.ts'
+import { readAdapter } from './model/peft.ts'
+import { ropeTables } from './model/rope.ts'
+import type { LoraConfig } from './model/targets.ts'
+import { buildStages, embeddingName, type Activations } from './model/stages.ts'
+import { openWeights, randomWeights, type StoredWeight, type WeightSource } from './model/weights.ts'
+import { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+import type { Trainable } from './train/optimizer.ts'
+import { bf16ToF32, f16ToF32, type FloatDtype } from './util/dtype.ts'
+import { LowrankError } from './util/errors.ts'
+
+export interface OpenOptions {
+  /** Folder of the base model. */
+  readonly model: string
+  /** Folder of a PEFT adapter to put on top. */
+  readonly adapter?: string | undefined
+  /** Computing threads; by default one for each core. */
+  readonly threads?: number | undefined
+  /** What is trained: nothing when left out. */
+  readonly training?:
+    | {
+        /** A new adapter, or (undefined) every weight. */
+        readonly lora: LoraConfig | undefined
+        readonly init: 'pretrained' | 'random'
+        readonly seed: number
+        readonly activations: Activations
+      }
+    | undefined
+}
+
+/** A decoder ready to compute: programs and weights. */
+export interface OpenDecoder {
+  readonly config: DecoderConfig
+  readonly pipeline: Pipeline
+  /** What is trained, by name. */
+  readonly trainables: ReadonlyMap<string, Trainable>
+  /** The adapter, if there is one. */
+  readonly lora: LoraConfig | undefined
+  readonly adaptation: Adaptation
+  /** How the checkpoint stores a weight. */
+  readonly storage: (name: string) => FloatDtype
+  /** Number of elements of all weights, the trained ones included. */
+  readonly parameters: number
+  readonly threads: number
+  close(): Promise<void>
+}
+
+/** A decoder with its tokenizer. */
+export type OpenModel = OpenDecoder & { readonly tokenizer: Tokenizer }
+
+/**
+ * Most rows that go through the output head at once: logits of 256 rows over a vocabulary of 49,152 are 50 MB, and fewer rows pay more
+ * for reading its weight.
+ */
+const headRows = 256
+
+/** Opens a base model with its tokenizer, which may have been loaded before. */
+export async function openModel(options: OpenOptions & { readonly tokenizer?: Tokenizer }): Promise<OpenModel> {
+  const tokenizer = options.tokenizer ?? (await loadTokenizer(options.model))
+  checkVocabulary(tokenizer, await readDecoderConfig(options.model), options.model)
+  return { ...(await openDecoder(options)), tokenizer }
+}
+
+/** Opens the weights of a base model, puts an adapter on top, and makes what is trained trainable. */
+export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
+  const { model, training } = options
+  const threads = options.threads ?? defaultThreads()
+  const source =
+    training?.init === 'random'
+      ? randomWeights(await readDecoderConfig(model), training.seed)
+      : await openWeights(model)
+  const adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter)
+  try {
+    const { config } = source
+    // An adapter that is trained further keeps its own shape.
+    const lora = adapter?.config ?? training?.lora
+    const adaptation =
+      lora !== undefined
+        ? adaptWithLora(source, lora, { loaded: adapter !== undefined })
+        : training === undefined
+          ? frozen
+          : adaptNothing
+    const added = (name: string): boolean => adaptation.trainable(name)
+    const stages = buildStages({
+      config,
+      policy: {
+        trainable: (name) => training !== undefined && adaptation.trainable(name),
+        storage: (name) => (added(name) ? 'F32' : source.storage(sourceName(source, name))),
+      },
+      activations: training?.activations ?? 'recompute',
+      adapterOf: adaptation.adapterOf,
+      separateHead: adaptation.separateHead,
+    })
+    const wanted = [
+      { name: embeddingName, shape: [config.vocabSize, config.hiddenSize] },
+      ...[...stages.blocks, stages.head].flatMap((stage) => stage.parameters),
+    ]
+    const weights = new Map<string, StoredWeight>()
+    const trainables = new Map<string, Trainable>()
+    for (const { name, shape } of wanted) {
+      if (weights.has(name)) continue
+      const weight = !added(name)
+        ? await source.load(sourceName(source, name))
+        : adapter !== undefined
+          ? await readAdapterWeight(adapter.tensors, { name: adaptation.peftName(name), shape, folder: options.adapter ?? '' })
+          : name.includes('.lora_')
+            ? initialLoraWeight(name, shape, training?.seed ?? 0)
+            : widened(await source.load(sourceName(source, name)))
+      weights.set(name, weight)
+      if (training !== undefined && added(name) && weight.data instanceof Float32Array) {
+        const { data } = weight
+        trainables.set(name, { name, shape, data, gradient: new Float32Array(data.length) })
+      }
+    }
+    const runtime = new Runtime({ threads })
+    const pipeline = new Pipeline({
+      runtime,
+      blocks: stages.blocks,
+      head: stages.head,
+      weights,
+      embedding: { name: embeddingName, trainable: stages.trainsEmbedding },
+      rope: (positions) => ropeTables(config.rope, config.headDim, positions),
+      headDim: config.headDim,
+      headRows,
+    })
+    const parameters = [...weights.values()].reduce((total, { data }) => total + data.length, 0)
+    return { config, pipeline, trainables, lora, adaptation, storage: source.storage, parameters, threads, close: () => runtime.close() }
+  } finally {
+    await source.close()
+    await adapter?.tensors.close()
+  }
+}
+
+/** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
+function sourceName(source: WeightSource, name: string): string {
+  return name === 'lm_head.weight' && source.config.tieWordEmbeddings ? embeddingName : name
+}
+
+function widened(weight: StoredWeight): StoredWeight {
+  const { storage, shape, data } = weight
+  if (data instanceof Float32Array) return weight
+  return { storage: 'F32', shape, data: storage === 'BF16' ? bf16ToF32(data) : f16ToF32(data) }
+}
+
+function checkVocabulary(tokenizer: Tokenizer, config: DecoderConfig, model: string): void {
+  if (tokenizer.vocabSize <= config.vocabSize) return
+  throw new LowrankError(
+    'model',
+    `${model}: the tokenizer has ${tokenizer.vocabSize} tokens, but the model's embedding ${config.vocabSize} rows`,
+    { hint: 'Use the tokenizer that belongs to the model, or resize the embedding in Python first.' },
+  )
+}

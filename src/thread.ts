@@ -1,0 +1,68 @@
+import { Worker } from 'node:worker_threads'
+import { LowrankError, type ErrorCode } from './util/errors.ts'
+import type { Reply, Request, Tasks } from './worker.ts'
+
+type Task = (...input: never[]) => AsyncGenerator<unknown, unknown>
+type Yielded<T extends Task> = ReturnType<T> extends AsyncGenerator<infer Y, unknown> ? Y : never
+type Returned<T extends Task> = ReturnType<T> extends AsyncGenerator<unknown, infer R> ? R : never
+
+/**
+ * A worker thread that computes, so that the caller's event loop is never stuck behind a matrix product. One call at a time;
+ * what the worker has loaded lives until `close`.
+ */
+export class ComputeThread {
+  readonly #worker = new Worker(new URL('./worker.js', import.meta.url))
+
+  /** Runs a task: yields what it yields and returns what it returns. Aborting `signal` asks it to end early. */
+  async *call<K extends keyof Tasks>(
+    task: K,
+    input: Parameters<Tasks[K]>[0],
+    { signal }: { readonly signal?: AbortSignal | undefined } = {},
+  ): AsyncGenerator<Yielded<Tasks[K]>, Returned<Tasks[K]>> {
+    const replies = new Queue<Reply>()
+    const fail = (error: unknown): void => replies.push({ type: 'error', code: 'internal', message: String(error) })
+    const onExit = (): void => fail('internal: the compute thread ended unexpectedly')
+    const onAbort = (): void => this.#worker.postMessage({ type: 'cancel' } satisfies Request)
+    this.#worker.on('message', (reply: Reply) => replies.push(reply)).on('error', fail).on('exit', onExit)
+    signal?.addEventListener('abort', onAbort)
+    try {
+      this.#worker.postMessage({ type: 'call', task, input } satisfies Request)
+      if (signal?.aborted === true) onAbort()
+      for (;;) {
+        const reply = await replies.next()
+        if (reply.type === 'return') return reply.value as Returned<Tasks[K]>
+        if (reply.type === 'error') throw revive(reply)
+        yield reply.value as Yielded<Tasks[K]>
+      }
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+      this.#worker.removeAllListeners()
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#worker.terminate()
+  }
+}
+
+function revive(reply: { code: ErrorCode; message: string; hint?: string; stack?: string }): LowrankError {
+  const error = new LowrankError(reply.code, reply.message, { hint: reply.hint })
+  if (reply.stack !== undefined) error.stack = reply.stack
+  return error
+}
+
+/** Messages in order, waited for. */
+class Queue<T> {
+  readonly #items: T[] = []
+  #wake: (() => void) | undefined
+
+  push(item: T): void {
+    this.#items.push(item)
+    this.#wake?.()
+  }
+
+  async next(): Promise<T> {
+    while (this.#items.length === 0) await new Promise<void>((resolve) => (this.#wake = resolve))
+    return this.#items.shift() as T
+  }
+}

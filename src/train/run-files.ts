@@ -1,0 +1,88 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { mkdir, open, readdir, rm, type FileHandle } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { writeFileAtomic } from '../formats/atomic.ts'
+import { LowrankError } from '../util/errors.ts'
+import type { TrainEvent } from './events.ts'
+
+/** What `run.json` says of a run. */
+export interface RunRecord {
+  /** The resolved configuration. */
+  readonly config: unknown
+  readonly versions: Readonly<Record<string, string>>
+  /** SHA-256 of each file that went in, by what it is. */
+  readonly hashes: Readonly<Record<string, string>>
+  /** What the training data became. */
+  readonly data: unknown
+  readonly startedAt: string
+  readonly status: 'running' | 'done' | 'cancelled' | 'failed'
+  /** Wall time in seconds and highest resident memory in bytes; set at the end. */
+  readonly seconds?: number
+  readonly peakMemory?: number
+  readonly result?: unknown
+}
+
+/** The record of a run in its output folder: `run.json` and, a line per event, `metrics.jsonl`. */
+export class RunFiles {
+  readonly folder: string
+  readonly #metrics: FileHandle
+  #record: RunRecord
+
+  private constructor(folder: string, metrics: FileHandle, record: RunRecord) {
+    this.folder = folder
+    this.#metrics = metrics
+    this.#record = record
+  }
+
+  /** Starts a run in a folder, made where it is missing. Checkpoints of an earlier run there are removed: they are not of this one. */
+  static async create(folder: string, record: Omit<RunRecord, 'startedAt' | 'status'>): Promise<RunFiles> {
+    try {
+      await mkdir(folder, { recursive: true })
+      for (const name of await readdir(folder)) {
+        if (/^checkpoint-\d+$/.test(name)) await rm(join(folder, name), { recursive: true })
+      }
+      const metrics = await open(join(folder, 'metrics.jsonl'), 'w')
+      const files = new RunFiles(folder, metrics, {
+        ...record,
+        startedAt: new Date().toISOString(),
+        status: 'running',
+      })
+      await files.update({})
+      return files
+    } catch (cause) {
+      throw new LowrankError('io', `cannot write to outputDir ${folder}: ${String(cause)}`, { cause })
+    }
+  }
+
+  /** Adds an event to `metrics.jsonl`. */
+  async log(event: TrainEvent): Promise<void> {
+    await this.#metrics.write(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`)
+  }
+
+  async update(changes: Partial<RunRecord>): Promise<void> {
+    this.#record = { ...this.#record, ...changes }
+    await writeFileAtomic(join(this.folder, 'run.json'), `${JSON.stringify(this.#record, null, 2)}\n`)
+  }
+
+  async close(): Promise<void> {
+    await this.#metrics.close()
+  }
+}
+
+/** SHA-256 of the files' names and contents, as hex. */
+export async function hashFiles(paths: readonly string[]): Promise<string> {
+  const hash = createHash('sha256')
+  for (const path of paths) {
+    hash.update(basename(path)).update('\0')
+    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
+  }
+  return hash.digest('hex')
+}
+
+/** The files that make a model what it is: configuration, weights, tokenizer. */
+export async function modelFiles(folder: string): Promise<string[]> {
+  const names = await readdir(folder)
+  const parts = names.filter((name) => /^(config|tokenizer|tokenizer_config)\.json$|\.safetensors$/.test(name))
+  return parts.sort().map((name) => join(folder, name))
+}

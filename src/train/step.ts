@@ -1,0 +1,60 @@
+import type { FillMask, GradientSink, MicroBatch, Pipeline } from '../engine/pipeline.ts'
+import { internalError } from '../util/errors.ts'
+import { fillDropoutMask, stream } from '../util/random.ts'
+import type { Trainable } from './optimizer.ts'
+
+export interface StepGradients {
+  /** Sum of the losses of all label tokens, in nats. */
+  readonly lossSum: number
+  readonly labelTokens: number
+  /** Positions computed, padding included. */
+  readonly tokens: number
+}
+
+/**
+ * Adds the gradients of the sum of losses over the micro-batches of one optimizer step to its trainables. Dividing by the label tokens
+ * of the whole step comes after, so that how the step is split into micro-batches changes nothing. Dropout masks depend on
+ * seed, step and place only. Returns undefined, with the gradients half summed, when `cancelled()` says so in between.
+ */
+export async function accumulateGradients(options: {
+  readonly pipeline: Pipeline
+  readonly trainables: ReadonlyMap<string, Trainable>
+  readonly batches: readonly MicroBatch[]
+  readonly seed: number
+  readonly step: number
+  readonly cancelled?: () => boolean
+}): Promise<StepGradients | undefined> {
+  const { pipeline, trainables, batches, seed, step, cancelled } = options
+  const sink = gradientSink(trainables)
+  let [lossSum, labelTokens, tokens] = [0, 0, 0]
+  for (const [micro, batch] of batches.entries()) {
+    if (cancelled?.() === true) return undefined
+    const fillMask: FillMask = (mask, p, stage, index) =>
+      fillDropoutMask(mask, p, stream(seed, 'dropout', step, micro, stage, index))
+    lossSum += await pipeline.train(batch, fillMask, sink)
+    labelTokens += batch.targets.length
+    tokens += batch.batch * batch.seq
+  }
+  return { lossSum, labelTokens, tokens }
+}
+
+function gradientSink(trainables: ReadonlyMap<string, Trainable>): GradientSink {
+  const gradientOf = (name: string): Float32Array => {
+    const trainable = trainables.get(name)
+    if (trainable === undefined) throw internalError(`a gradient of ${name}, which is not trained`)
+    return trainable.gradient
+  }
+  return {
+    add: (name, gradient) => {
+      const sum = gradientOf(name)
+      for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + gradient[i]!
+    },
+    addRows: (name, indices, rows) => {
+      const sum = gradientOf(name)
+      const width = rows.length / indices.length
+      indices.forEach((index, row) => {
+        for (let i = 0; i < width; i++) sum[index * width + i] = sum[index * width + i]! + rows[row * width + i]!
+      })
+    },
+  }
+}

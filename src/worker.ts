@@ -1,0 +1,82 @@
+import { parentPort } from 'node:worker_threads'
+import type { EvalConfig, TrainConfig } from './config.ts'
+import { runFinetune } from './finetune.ts'
+import { openModel, type OpenModel, type OpenOptions } from './open.ts'
+import type { EvalResult, TrainEvent } from './train/events.ts'
+import { runEvaluation } from './evaluate.ts'
+import { generateGreedy, promptIds } from './generate/greedy.ts'
+import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
+
+/** What the main thread says. */
+export type Request =
+  | { readonly type: 'call'; readonly task: keyof Tasks; readonly input: unknown }
+  | { readonly type: 'cancel' }
+
+/** What the worker answers: any number of values, then a return or an error. */
+export type Reply =
+  | { readonly type: 'value'; readonly value: unknown }
+  | { readonly type: 'return'; readonly value: unknown }
+  | { readonly type: 'error'; readonly code: ErrorCode; readonly message: string; readonly hint?: string; readonly stack?: string }
+
+export interface GenerateInput {
+  readonly prompt: string
+  readonly maxNewTokens: number
+}
+
+/** Everything the compute thread does. The last three are about the model that `open` loaded. */
+export interface Tasks {
+  finetune(config: TrainConfig): AsyncGenerator<TrainEvent, void>
+  evaluate(config: EvalConfig): AsyncGenerator<never, EvalResult>
+  open(options: OpenOptions): AsyncGenerator<never, void>
+  generate(input: GenerateInput): AsyncGenerator<never, string>
+}
+
+let cancelled = false
+let model: OpenModel | undefined
+
+const tasks: Tasks = {
+  finetune: (config) => runFinetune(config, () => cancelled),
+  evaluate: async function* (config) {
+    return await runEvaluation(config)
+  },
+  open: async function* (options) {
+    model = await openModel(options)
+  },
+  generate: async function* ({ prompt, maxNewTokens }) {
+    if (model === undefined) throw internalError('generate before open')
+    return await generateGreedy({ ...model, ids: promptIds(model.tokenizer, prompt), maxNewTokens })
+  },
+}
+
+async function answer(request: Request & { readonly type: 'call' }): Promise<void> {
+  const send = (reply: Reply): void => parentPort?.postMessage(reply)
+  cancelled = false
+  try {
+    const run = tasks[request.task] as (input: unknown) => AsyncGenerator<unknown, unknown>
+    const generator = run(request.input)
+    for (;;) {
+      const { done, value } = await generator.next()
+      send({ type: done === true ? 'return' : 'value', value })
+      if (done === true) return
+    }
+  } catch (error) {
+    send(describe(error))
+  }
+}
+
+function describe(error: unknown): Reply {
+  const known = error instanceof LowrankError ? error : undefined
+  const message = error instanceof Error ? error.message : String(error)
+  return {
+    type: 'error',
+    code: known?.code ?? 'internal',
+    message: known === undefined ? `internal: ${message}` : message,
+    ...(known?.hint === undefined ? {} : { hint: known.hint }),
+    ...(error instanceof Error && error.stack !== undefined ? { stack: error.stack } : {}),
+  }
+}
+
+parentPort?.on('message', (request: Request) => {
+  if (request.type === 'cancel') cancelled = true
+  else void answer(request)
+})
