@@ -237,7 +237,7 @@ describe('failures', () => {
 })
 
 describe('Ctrl-C', () => {
-  async function cancel(presses: number, end: () => unknown): Promise<Outcome & { exits: number[] }> {
+  async function cancel(presses: number, pause: number, end: () => unknown): Promise<Outcome & { exits: number[] }> {
     let interrupt = (): void => undefined
     const exits: number[] = []
     const outcome = await lowrank(['train', ...trainFlags], {
@@ -246,7 +246,10 @@ describe('Ctrl-C', () => {
       finetune: async function* (signal) {
         yield await Promise.resolve(recordedRun[0]!)
         expect(signal?.aborted).toBe(false)
-        for (let press = 0; press < presses; press++) interrupt()
+        for (let press = 0; press < presses; press++) {
+          if (press > 0) await new Promise((resolve) => setTimeout(resolve, pause))
+          interrupt()
+        }
         expect(signal?.aborted).toBe(true)
         throw end()
       },
@@ -256,7 +259,7 @@ describe('Ctrl-C', () => {
 
   test('once: the run is told to stop, and says where the checkpoint lies', async () => {
     const end = () => new LowrankError('cancelled', 'cancelled after step 2; checkpoint in out/checkpoint-2')
-    const { code, stderr, exits } = await cancel(1, end)
+    const { code, stderr, exits } = await cancel(1, 0, end)
     expect(code).toBe(130)
     expect(stderr).toContain('stopping after this step')
     expect(stderr).toContain('checkpoint in out/checkpoint-2')
@@ -264,12 +267,18 @@ describe('Ctrl-C', () => {
   })
 
   test('twice: the process ends at once', async () => {
-    const { exits } = await cancel(2, () => new LowrankError('cancelled', 'x'))
+    const { exits } = await cancel(2, 300, () => new LowrankError('cancelled', 'x'))
     expect(exits).toEqual([130])
   })
 
+  test('once, and passed on by npx: once', async () => {
+    const { exits, code } = await cancel(2, 5, () => new LowrankError('cancelled', 'x'))
+    expect(exits).toEqual([])
+    expect(code).toBe(130)
+  })
+
   test('a failure while stopping is not hidden', async () => {
-    const { code, stderr } = await cancel(1, () => new LowrankError('io', 'disk full'))
+    const { code, stderr } = await cancel(1, 0, () => new LowrankError('io', 'disk full'))
     expect(code).toBe(1)
     expect(stderr).toContain('error: disk full')
   })

@@ -8,6 +8,9 @@ import { widthOf, type Api, type Io } from './io.ts'
 
 const CANCELLED = 130
 
+/** npx passes the Ctrl-C on that its child has got from the terminal already; no hand is this quick, in ms. */
+const SAME_PRESS = 250
+
 /**
  * Runs one command line.
  *
@@ -15,9 +18,14 @@ const CANCELLED = 130
  */
 export async function run(args: readonly string[], io: Io, loadApi: () => Promise<Api>): Promise<number> {
   const controller = new AbortController()
+  let firstPress = 0
   const stopListening = io.onInterrupt(() => {
-    if (controller.signal.aborted) io.exit(CANCELLED)
-    else controller.abort()
+    if (!controller.signal.aborted) {
+      firstPress = performance.now()
+      controller.abort()
+    } else if (performance.now() - firstPress > SAME_PRESS) {
+      io.exit(CANCELLED)
+    }
   })
   try {
     await dispatch(args, io, { signal: controller.signal, loadApi })
