@@ -1,0 +1,77 @@
+import { stringify } from 'yaml'
+import type { LoraConfig } from './targets.ts'
+
+/** What the model card tells besides the configuration of the adapter. */
+export interface AdapterCard {
+  /** How it was trained, as rows of a table: `['Training examples', 1200]`. */
+  readonly facts: readonly (readonly [string, string | number])[]
+}
+
+/** README.md of an adapter folder: front matter that the Hugging Face hub reads, what it is, how to load it. */
+export function modelCard(config: LoraConfig, baseModel: string, { facts }: AdapterCard): string {
+  const frontMatter = stringify({
+    // The hub refuses a card whose base model is a path.
+    ...(isHubName(baseModel) ? { base_model: baseModel } : {}),
+    library_name: 'peft',
+    pipeline_tag: 'text-generation',
+    tags: [...(isHubName(baseModel) ? [`base_model:adapter:${baseModel}`] : []), 'lora', 'lowrank'],
+  })
+  const rows = [
+    ['Rank (r)', config.r],
+    ['Alpha', `${config.loraAlpha}${config.useRslora ? ', rank-stabilized' : ''}`],
+    ['Adapted modules', [config.targetModules].flat().join(', ')],
+    ['Dropout', config.loraDropout],
+    ['Biases trained', config.bias],
+    ...(config.modulesToSave?.length ? [['Modules trained in full', config.modulesToSave.join(', ')]] : []),
+    ...facts,
+  ]
+  const name = baseModel.split(/[/\\]/).findLast((part) => part !== '') ?? baseModel
+  return `---
+${frontMatter}---
+
+# LoRA adapter for ${name}
+
+A LoRA adapter for the language model ${code(baseModel)}: small matrices that are added to its frozen weights, made by
+fine-tuning with lowrank. It needs the base model to run.
+
+## How it was trained
+
+| | |
+| --- | --- |
+${rows.map((row) => `| ${row.map(cell).join(' | ')} |`).join('\n')}
+
+## How to use it
+
+In Python, with \`transformers\` and \`peft\`:
+
+\`\`\`python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+adapter = "path/to/this/folder"
+model = AutoModelForCausalLM.from_pretrained(${JSON.stringify(baseModel)})
+model = PeftModel.from_pretrained(model, adapter)
+tokenizer = AutoTokenizer.from_pretrained(adapter)
+\`\`\`
+
+With lowrank:
+
+\`\`\`sh
+npx lowrank eval --model path/to/the/base/model --adapter path/to/this/folder --data valid.jsonl
+\`\`\`
+`
+}
+
+function isHubName(baseModel: string): boolean {
+  return /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(baseModel)
+}
+
+function cell(value: string | number | undefined): string {
+  return String(value ?? '')
+    .replace(/[|\\]/g, '\\$&')
+    .replace(/\s+/g, ' ')
+}
+
+function code(text: string): string {
+  return `\`${text.replaceAll('`', "'")}\``
+}

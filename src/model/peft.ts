@@ -1,0 +1,158 @@
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { writeFileAtomic } from '../formats/atomic.ts'
+import { messageOf, readJsonObject } from '../formats/json.ts'
+import { openSafetensors, type TensorReader, type TensorSource, writeSafetensors } from '../formats/safetensors.ts'
+import { f32ToBytes } from '../util/dtype.ts'
+import { LowrankError } from '../util/errors.ts'
+import { formatAdapterConfig, parseAdapterConfig } from './adapter-config.ts'
+import { type AdapterCard, modelCard } from './card.ts'
+import { type LoraConfig, rankOf } from './targets.ts'
+
+export type { AdapterCard } from './card.ts'
+
+/** An adapter folder that was opened. Close `tensors` when done. */
+export interface Adapter {
+  readonly config: LoraConfig
+  /** Name or path of the base model as the adapter gives it, if it does. */
+  readonly baseModel: string | undefined
+  /** F32, F16 or BF16, by PEFT's names: see `loraTensorNames` and `savedTensorName`. */
+  readonly tensors: TensorReader
+  /** Paths of the modules that have A and B, in the file's order. */
+  readonly modules: readonly string[]
+}
+
+/** A tensor of an adapter, named as PEFT names it. */
+export interface AdapterTensor {
+  readonly name: string
+  readonly shape: readonly number[]
+  /** Must not change until the adapter is written. */
+  readonly data: Float32Array
+}
+
+export interface WriteAdapterOptions {
+  /** Made where it does not exist. */
+  readonly folder: string
+  readonly config: LoraConfig
+  /** Name or path of the base model, for PEFT's loader. */
+  readonly baseModel: string
+  readonly tensors: Iterable<AdapterTensor>
+  /** Paths of files to copy beside the adapter. */
+  readonly tokenizerFiles: readonly string[]
+  readonly card: AdapterCard
+}
+
+/** Names of a module's adapter in `adapter_model.safetensors`: A [r, in] and B [out, r]. */
+export function loraTensorNames(module: string): { readonly a: string; readonly b: string } {
+  return { a: `${prefix}${module}${suffixA}`, b: `${prefix}${module}${suffixB}` }
+}
+
+/**
+ * Name of a base model parameter that is trained and saved with the adapter (a bias, or one of a module to save). An
+ * adapted module (`adapted`) has its bias in the layer that PEFT wrapped.
+ */
+export function savedTensorName(parameter: string, adapted = false): string {
+  return prefix + (adapted ? parameter.replace(/\.bias$/, '.base_layer.bias') : parameter)
+}
+
+/** Reads `adapter_config.json` of a folder. Errors have code `adapter`. */
+export async function readAdapterConfig(
+  folder: string,
+): Promise<{ config: LoraConfig; baseModel: string | undefined }> {
+  const path = join(folder, configName)
+  return parseAdapterConfig(await readJsonObject(path, { code: 'adapter', maxBytes: 2 ** 24 }), path)
+}
+
+/** Opens an adapter folder and checks its tensors against its configuration. Errors have code `adapter`. */
+export async function readAdapter(folder: string): Promise<Adapter> {
+  const { config, baseModel } = await readAdapterConfig(folder)
+  const names = await readdir(folder)
+  if (!names.includes(weightsName)) {
+    const pickle = names.includes('adapter_model.bin')
+    throw new LowrankError('adapter', `${folder} has no ${weightsName}${pickle ? ', only adapter_model.bin' : ''}`, {
+      hint: pickle
+        ? 'Pickle files can run code when they are loaded, so they are not read. Load the adapter in Python and save it again.'
+        : undefined,
+    })
+  }
+  const path = join(folder, weightsName)
+  const tensors = await openSafetensors(path, { code: 'adapter' })
+  try {
+    return { config, baseModel, tensors, modules: adaptedModules(tensors, config, path) }
+  } catch (error) {
+    await tensors.close()
+    throw error
+  }
+}
+
+/**
+ * Writes an adapter folder as PEFT does (F32), with the tokenizer's files and a model card. An adapter already there is
+ * replaced: a loader that comes meanwhile finds the old one, the new one, or no `adapter_config.json` and so no
+ * adapter, but never the weights of one with the configuration of the other.
+ */
+export async function writeAdapter(options: WriteAdapterOptions): Promise<void> {
+  const { folder, config, baseModel } = options
+  const tensors = Array.from(options.tensors, ({ name, shape, data }): TensorSource => ({
+    name,
+    dtype: 'F32',
+    shape,
+    data: f32ToBytes(data, 'F32'),
+  }))
+  const adapted = tensors.map(({ name }) => name).filter((name) => name.endsWith(suffixA))
+  const modules = adapted.map((name) => name.slice(prefix.length, -suffixA.length))
+  const json = formatAdapterConfig(config, baseModel, modules)
+  await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
+    throw new LowrankError('io', `cannot create the folder ${folder}: ${messageOf(cause)}`, { cause })
+  })
+  for (const file of options.tokenizerFiles) await copyFile(file, join(folder, basename(file)))
+  await writeFileAtomic(join(folder, 'README.md'), modelCard(config, baseModel, options.card))
+  // A changed configuration leaves first and comes last. Where it stays the same, the weights may change under it.
+  const configPath = join(folder, configName)
+  const unchanged = (await readFile(configPath, 'utf8').catch(() => undefined)) === json
+  if (!unchanged) await rm(configPath, { force: true })
+  await writeSafetensors(join(folder, weightsName), tensors, { format: 'pt' })
+  if (!unchanged) await writeFileAtomic(configPath, json)
+}
+
+const configName = 'adapter_config.json'
+const weightsName = 'adapter_model.safetensors'
+const prefix = 'base_model.model.'
+const suffixA = '.lora_A.weight'
+const suffixB = '.lora_B.weight'
+
+/** Modules with an adapter; each must have A [r, in] and B [out, r] of the rank that the configuration gives it. */
+function adaptedModules({ tensors }: TensorReader, config: LoraConfig, path: string): string[] {
+  const fail = (name: string, what: string): never => {
+    throw new LowrankError('adapter', `${path}: tensor "${name}" ${what}`)
+  }
+  const modules: string[] = []
+  for (const { name, dtype, shape } of tensors.values()) {
+    if (!name.startsWith(prefix)) fail(name, `is not named as PEFT does (${prefix}...)`)
+    if (dtype !== 'F32' && dtype !== 'F16' && dtype !== 'BF16') fail(name, `is ${dtype}; F32, F16 or BF16 is expected`)
+    if (!name.includes('.lora_')) continue
+    if (name.endsWith(suffixB)) {
+      if (!tensors.has(name.slice(0, -suffixB.length) + suffixA)) fail(name, 'has no lora_A beside it')
+      continue
+    }
+    if (!name.endsWith(suffixA)) fail(name, 'belongs to a kind of adapter that is not supported')
+    const module = name.slice(prefix.length, -suffixA.length)
+    const shapeB = tensors.get(loraTensorNames(module).b)?.shape ?? fail(name, 'has no lora_B beside it')
+    const r = rankOf(config, module)
+    if (shape.length !== 2 || shapeB.length !== 2 || shape[0] !== r || shapeB[1] !== r) {
+      fail(
+        name,
+        `is [${shape.join(', ')}] and its B [${shapeB.join(', ')}]: rank ${r} needs [${r}, in] and [out, ${r}]`,
+      )
+    }
+    modules.push(module)
+  }
+  if (modules.length === 0) throw new LowrankError('adapter', `${path} has no LoRA tensors`)
+  return modules
+}
+
+async function copyFile(from: string, to: string): Promise<void> {
+  const bytes = await readFile(from).catch((cause: unknown) => {
+    throw new LowrankError('io', `cannot read ${from}: ${messageOf(cause)}`, { cause })
+  })
+  await writeFileAtomic(to, bytes)
+}
