@@ -30,7 +30,10 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   const tokenizer = await loadTokenizer(config.model)
   const read = (path: string): Promise<Dataset> =>
     readExamples({ path, tokenizer, ...pick(config), vocabSize: decoder.vocabSize })
-  const data = { train: await read(config.train), valid: config.valid === undefined ? undefined : await read(config.valid) }
+  const data = {
+    train: await read(config.train),
+    valid: config.valid === undefined ? undefined : await read(config.valid),
+  }
   yield { type: 'data', train: data.train.summary, valid: data.valid?.summary }
 
   yield { type: 'status', message: `loading ${config.model}` }
@@ -39,7 +42,13 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   const activations = planActivations({ setting: config.activations, ...activationBytes(decoder, positions) })
   const lora = config.method === 'lora' ? config : undefined
   const { model: folder, adapter, threads, init, seed } = config
-  const model = await openModel({ model: folder, adapter, threads, tokenizer, training: { lora, init, seed, activations } })
+  const model = await openModel({
+    model: folder,
+    adapter,
+    threads,
+    tokenizer,
+    training: { lora, init, seed, activations },
+  })
   try {
     const files = await startRun(config, data)
     try {
@@ -90,7 +99,13 @@ async function* trainAndSave(
     lora,
     peftName: adaptation.peftName,
     storage,
-    trainedOn: `${data.train.summary.examples} examples of ${config.train}`,
+    facts: [
+      ['Training examples', data.train.summary.examples],
+      ['Steps', totalSteps(config, data.train.examples)],
+      ['Examples per step', config.perDeviceTrainBatchSize * config.gradientAccumulationSteps],
+      ['Learning rate', config.learningRate],
+      ['Seed', config.seed],
+    ],
   })
   const checkpoint = async (step: number): Promise<string> => {
     const folder = join(outputDir, `checkpoint-${step}`)

@@ -1,7 +1,14 @@
 import { Pipeline } from './engine/pipeline.ts'
 import { defaultThreads } from './engine/plan.ts'
 import { Runtime } from './engine/runtime.ts'
-import { adaptNothing, adaptWithLora, frozen, initialLoraWeight, readAdapterWeight, type Adaptation } from './model/adapt.ts'
+import {
+  adaptNothing,
+  adaptWithLora,
+  frozen,
+  initialLoraWeight,
+  readAdapterWeight,
+  type Adaptation,
+} from './model/adapt.ts'
 import { readDecoderConfig, type DecoderConfig } from './model/config.ts'
 import { readAdapter } from './model/peft.ts'
 import { ropeTables } from './model/rope.ts'
@@ -106,7 +113,11 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
       const weight = !added(name)
         ? await source.load(sourceName(source, name))
         : adapter !== undefined
-          ? await readAdapterWeight(adapter.tensors, { name: adaptation.peftName(name), shape, folder: options.adapter ?? '' })
+          ? await readAdapterWeight(adapter.tensors, {
+              name: adaptation.peftName(name),
+              shape,
+              folder: options.adapter ?? '',
+            })
           : name.includes('.lora_')
             ? initialLoraWeight(name, shape, training?.seed ?? 0)
             : widened(await source.load(sourceName(source, name)))
@@ -128,7 +139,17 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
       headRows,
     })
     const parameters = [...weights.values()].reduce((total, { data }) => total + data.length, 0)
-    return { config, pipeline, trainables, lora, adaptation, storage: source.storage, parameters, threads, close: () => runtime.close() }
+    return {
+      config,
+      pipeline,
+      trainables,
+      lora,
+      adaptation,
+      storage: source.storage,
+      parameters,
+      threads,
+      close: () => runtime.close(),
+    }
   } finally {
     await source.close()
     await adapter?.tensors.close()

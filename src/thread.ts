@@ -23,7 +23,10 @@ export class ComputeThread {
     const fail = (error: unknown): void => replies.push({ type: 'error', code: 'internal', message: String(error) })
     const onExit = (): void => fail('internal: the compute thread ended unexpectedly')
     const onAbort = (): void => this.#worker.postMessage({ type: 'cancel' } satisfies Request)
-    this.#worker.on('message', (reply: Reply) => replies.push(reply)).on('error', fail).on('exit', onExit)
+    this.#worker
+      .on('message', (reply: Reply) => replies.push(reply))
+      .on('error', fail)
+      .on('exit', onExit)
     signal?.addEventListener('abort', onAbort)
     try {
       this.#worker.postMessage({ type: 'call', task, input } satisfies Request)

@@ -9,14 +9,19 @@ import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
 
 /** What the main thread says. */
 export type Request =
-  | { readonly type: 'call'; readonly task: keyof Tasks; readonly input: unknown }
-  | { readonly type: 'cancel' }
+  { readonly type: 'call'; readonly task: keyof Tasks; readonly input: unknown } | { readonly type: 'cancel' }
 
 /** What the worker answers: any number of values, then a return or an error. */
 export type Reply =
   | { readonly type: 'value'; readonly value: unknown }
   | { readonly type: 'return'; readonly value: unknown }
-  | { readonly type: 'error'; readonly code: ErrorCode; readonly message: string; readonly hint?: string; readonly stack?: string }
+  | {
+      readonly type: 'error'
+      readonly code: ErrorCode
+      readonly message: string
+      readonly hint?: string
+      readonly stack?: string
+    }
 
 export interface GenerateInput {
   readonly prompt: string

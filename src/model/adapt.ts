@@ -3,6 +3,7 @@ import { bytesToF32 } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { fillUniform, stream } from '../util/random.ts'
 import type { LoraModule } from './lora.ts'
+import { savedTensorName } from './peft.ts'
 import { matchModules, rankOf, scaleOf, type LoraConfig } from './targets.ts'
 import { embeddingName } from './stages.ts'
 import { linearPaths, type StoredWeight, type WeightSource } from './weights.ts'
@@ -17,8 +18,6 @@ export interface Adaptation {
   readonly peftName: (name: string) => string
 }
 
-const prefix = 'base_model.model.'
-
 /** LoRA as `config` describes it; `loaded` says that it is that of an existing adapter. Throws when a target matches no linear layer. */
 export function adaptWithLora(
   { config: decoder, specs }: WeightSource,
@@ -27,7 +26,10 @@ export function adaptWithLora(
 ): Adaptation {
   const target = { modelType: decoder.modelType, linears: linearPaths(decoder), head: 'lm_head' }
   const adapted = new Set(matchModules(config, target, { code: loaded ? 'adapter' : 'config', allowUnmatched: loaded }))
-  const saved = savedModules(config.modulesToSave ?? [], specs.map((spec) => moduleOf(spec.name)))
+  const saved = savedModules(
+    config.modulesToSave ?? [],
+    specs.map((spec) => moduleOf(spec.name)),
+  )
   const biases = config.bias
   const trainable = (name: string): boolean => {
     if (/\.lora_[AB]\.weight$/.test(name) || saved.has(moduleOf(name))) return true
@@ -42,11 +44,7 @@ export function adaptWithLora(
         : undefined,
     // PEFT copies a saved module, which unties the copy from its twin.
     separateHead: decoder.tieWordEmbeddings && (saved.has('lm_head') || saved.has(moduleOf(embeddingName))),
-    peftName: (name) => {
-      const module = moduleOf(name)
-      const wrapped = adapted.has(module) && name === `${module}.bias`
-      return `${prefix}${wrapped ? `${module}.base_layer.bias` : name}`
-    },
+    peftName: (name) => savedTensorName(name, adapted.has(moduleOf(name))),
   }
 }
 

@@ -108,7 +108,8 @@ export function parseDecoderConfig(json: unknown, file: string): DecoderConfig {
       near === undefined ? undefined : `Did you mean "${near}"?`,
     )
   }
-  if (c.hidden_act !== 'silu') refuse(`hidden_act "${c.hidden_act}" is not supported for ${modelType}; it must be "silu"`)
+  if (c.hidden_act !== 'silu')
+    refuse(`hidden_act "${c.hidden_act}" is not supported for ${modelType}; it must be "silu"`)
   const kvHeads = c.num_key_value_heads ?? c.num_attention_heads
   if (c.num_attention_heads % kvHeads !== 0) {
     refuse(`num_attention_heads ${c.num_attention_heads} is not a multiple of num_key_value_heads ${kvHeads}`)

@@ -165,7 +165,14 @@ function buildHead(
   const rename = (name: string): string => (tied && name === 'lm_head.weight' ? embeddingName : name)
   const write = (training: boolean): Written => {
     const stage = new StageLayers({ prefix: '', policy, rename })
-    return { stage, y: decoder.head(withLora(stage, (module) => evaluationOf(adapterOf(module), training)), config, x) }
+    return {
+      stage,
+      y: decoder.head(
+        withLora(stage, (module) => evaluationOf(adapterOf(module), training)),
+        config,
+        x,
+      ),
+    }
   }
 
   const plain = write(false)

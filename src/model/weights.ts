@@ -108,9 +108,13 @@ function floatDtype(reader: TensorReader, name: string): FloatDtype {
 function checkTensor(folder: string, reader: TensorReader, { name, shape }: WeightSpec): void {
   const tensor = reader.tensors.get(name)
   if (tensor === undefined) {
-    throw new LowrankError('model', `${folder}: the tensor ${name} that config.json asks for is not in the checkpoint`, {
-      hint: 'Is config.json the one that belongs to these weights? Download the model folder again.',
-    })
+    throw new LowrankError(
+      'model',
+      `${folder}: the tensor ${name} that config.json asks for is not in the checkpoint`,
+      {
+        hint: 'Is config.json the one that belongs to these weights? Download the model folder again.',
+      },
+    )
   }
   if (tensor.shape.length !== shape.length || tensor.shape.some((size, i) => size !== shape[i])) {
     throw new LowrankError(
@@ -119,6 +123,9 @@ function checkTensor(folder: string, reader: TensorReader, { name, shape }: Weig
     )
   }
   if (!['F32', 'F16', 'BF16'].includes(tensor.dtype)) {
-    throw new LowrankError('model', `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16 and BF16 are supported`)
+    throw new LowrankError(
+      'model',
+      `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16 and BF16 are supported`,
+    )
   }
 }

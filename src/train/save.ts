@@ -1,7 +1,7 @@
 import { copyFile, mkdir, rename, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { writeSafetensors, type TensorSource } from '../formats/safetensors.ts'
-import { writeAdapter } from '../model/peft.ts'
+import { writeAdapter, type AdapterCard } from '../model/peft.ts'
 import type { LoraConfig } from '../model/targets.ts'
 import { f32ToBytes, type FloatDtype } from '../util/dtype.ts'
 import type { Trainable } from './optimizer.ts'
@@ -18,8 +18,8 @@ export interface SaveOptions {
   readonly peftName: (name: string) => string
   /** How a weight of a whole model is stored. */
   readonly storage: (name: string) => FloatDtype
-  /** A line on how it was trained, for the model card. */
-  readonly trainedOn: string
+  /** How it was trained, for the model card. */
+  readonly facts: AdapterCard['facts']
 }
 
 /** Writes an adapter as PEFT does, or a whole model as transformers does, file by file atomically. */
@@ -39,11 +39,9 @@ export async function saveCheckpoint(options: SaveOptions): Promise<void> {
 }
 
 async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<void> {
-  const { folder, trainables, tokenizerFiles, baseModel, peftName, trainedOn } = options
-  const tensors = [...trainables.values()].map(
-    ({ name, shape, data }): TensorSource => ({ name: peftName(name), dtype: 'F32', shape, data: f32ToBytes(data, 'F32') }),
-  )
-  await writeAdapter({ folder, config, baseModel, tensors, tokenizerFiles, card: { trainedOn } })
+  const { folder, trainables, tokenizerFiles, baseModel, peftName, facts } = options
+  const tensors = [...trainables.values()].map(({ name, shape, data }) => ({ name: peftName(name), shape, data }))
+  await writeAdapter({ folder, config, baseModel, tensors, tokenizerFiles, card: { facts } })
 }
 
 async function saveWholeModel({ folder, trainables, tokenizerFiles, baseModel, storage }: SaveOptions): Promise<void> {

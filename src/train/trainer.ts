@@ -29,7 +29,9 @@ export interface TrainerResult {
 
 /** Optimizer steps a run takes. */
 export function totalSteps(config: TrainConfig, examples: readonly Example[]): number {
-  return config.maxSteps > 0 ? config.maxSteps : Math.ceil(config.numTrainEpochs * stepsPerEpoch(orderOf(config, examples)))
+  return config.maxSteps > 0
+    ? config.maxSteps
+    : Math.ceil(config.numTrainEpochs * stepsPerEpoch(orderOf(config, examples)))
 }
 
 function orderOf(config: TrainConfig, examples: readonly Example[]) {
@@ -95,7 +97,17 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
     const { tokens, labelTokens } = sums
     const memory = process.memoryUsage.rss()
     const common = { step, epoch, loss, learningRate, gradNorm }
-    yield { type: 'step', ...common, steps, tokens, labelTokens, seconds, tokensPerSecond: tokens / seconds, memory, secondsLeft }
+    yield {
+      type: 'step',
+      ...common,
+      steps,
+      tokens,
+      labelTokens,
+      seconds,
+      tokensPerSecond: tokens / seconds,
+      memory,
+      secondsLeft,
+    }
     lossTotal += loss
     sinceLog += loss
     if (step % config.loggingSteps === 0) {
@@ -104,7 +116,8 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
       logged = step
     }
     // The last step is always evaluated, so that a run ends with a figure for what it made.
-    const evaluates = config.evalStrategy !== 'no' && (due(config.evalStrategy, config.evalSteps, step) || step === steps)
+    const evaluates =
+      config.evalStrategy !== 'no' && (due(config.evalStrategy, config.evalSteps, step) || step === steps)
     if (evaluates) yield* evaluate(step, epoch)
     if (due(config.saveStrategy, config.saveSteps, step)) {
       yield { type: 'save', step, path: await options.saveCheckpoint(step) }

@@ -3,7 +3,17 @@
  * refused: the command line exits with 2 for those.
  */
 export type ErrorCode =
-  'usage' | 'config' | 'data' | 'model' | 'adapter' | 'checkpoint' | 'memory' | 'io' | 'diverged' | 'cancelled' | 'internal'
+  | 'usage'
+  | 'config'
+  | 'data'
+  | 'model'
+  | 'adapter'
+  | 'checkpoint'
+  | 'memory'
+  | 'io'
+  | 'diverged'
+  | 'cancelled'
+  | 'internal'
 
 /**
  * The one error class. The message reads: what was asked, what was found, where (file, line, tensor); the hint says what

@@ -24,14 +24,22 @@ interface Golden {
     readonly eps: number
     readonly weight_decay: number
   }
-  readonly runs: Readonly<Record<string, readonly { readonly loss: number; readonly labelTokens: number; readonly tokenAccuracy: number }[]>>
-  readonly curves: Readonly<Record<string, { readonly learningRate: number; readonly loss: readonly number[]; readonly gradNorm: readonly number[] }>>
+  readonly runs: Readonly<
+    Record<string, readonly { readonly loss: number; readonly labelTokens: number; readonly tokenAccuracy: number }[]>
+  >
+  readonly curves: Readonly<
+    Record<
+      string,
+      { readonly learningRate: number; readonly loss: readonly number[]; readonly gradNorm: readonly number[] }
+    >
+  >
 }
 interface Inputs {
   readonly batches: readonly (readonly { readonly ids: readonly number[]; readonly labelMask: readonly number[] }[])[]
 }
 
-const readJson = async <T>(...path: string[]): Promise<T> => JSON.parse(await readFile(join(golden, ...path), 'utf8')) as T
+const readJson = async <T>(...path: string[]): Promise<T> =>
+  JSON.parse(await readFile(join(golden, ...path), 'utf8')) as T
 const readFloats = async (reader: TensorReader, name: string): Promise<Float32Array> =>
   new Float32Array((await reader.read(name)).buffer)
 
@@ -56,7 +64,11 @@ describe.each(runs)('%s, %s', (folder, run) => {
     const inputs = await readJson<Inputs>(folder, 'inputs.json')
     batches = inputs.batches.map((examples) =>
       makeBatch(
-        examples.map(({ ids, labelMask }) => ({ ids: Int32Array.from(ids), labelMask: Uint8Array.from(labelMask), line: 1 })),
+        examples.map(({ ids, labelMask }) => ({
+          ids: Int32Array.from(ids),
+          labelMask: Uint8Array.from(labelMask),
+          line: 1,
+        })),
       ),
     )
   })
@@ -95,21 +107,29 @@ describe.each(runs)('%s, %s', (folder, run) => {
     await decoder.close()
   })
 
-  test.each(['keep', 'recompute'] as const)('every gradient within 1e-4 of its largest entry, activations %s', async (activations) => {
-    const decoder = await openTrained(activations)
-    const { pipeline, trainables, adaptation } = decoder
-    const sums = await accumulateGradients({ pipeline, trainables, batches: [batchAt(0)], seed: 1, step: 1 })
-    const labels = sums?.labelTokens ?? 0
-    const wanted = [...tensors.tensors.keys()].filter((name) => name.startsWith(`${run}.grad.`))
-    expect([...trainables.keys()].map((name) => `${run}.grad.${adaptation.peftName(name)}`).sort()).toEqual(wanted.sort())
-    for (const [name, { gradient }] of trainables) {
-      const expected = await readFloats(tensors, `${run}.grad.${adaptation.peftName(name)}`)
-      const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
-      const worst = expected.reduce((most, value, i) => Math.max(most, Math.abs(value - (gradient[i] ?? NaN) / labels)), 0)
-      expect.soft(worst / largest, name).toBeLessThan(1e-4)
-    }
-    await decoder.close()
-  })
+  test.each(['keep', 'recompute'] as const)(
+    'every gradient within 1e-4 of its largest entry, activations %s',
+    async (activations) => {
+      const decoder = await openTrained(activations)
+      const { pipeline, trainables, adaptation } = decoder
+      const sums = await accumulateGradients({ pipeline, trainables, batches: [batchAt(0)], seed: 1, step: 1 })
+      const labels = sums?.labelTokens ?? 0
+      const wanted = [...tensors.tensors.keys()].filter((name) => name.startsWith(`${run}.grad.`))
+      expect([...trainables.keys()].map((name) => `${run}.grad.${adaptation.peftName(name)}`).sort()).toEqual(
+        wanted.sort(),
+      )
+      for (const [name, { gradient }] of trainables) {
+        const expected = await readFloats(tensors, `${run}.grad.${adaptation.peftName(name)}`)
+        const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+        const worst = expected.reduce(
+          (most, value, i) => Math.max(most, Math.abs(value - (gradient[i] ?? NaN) / labels)),
+          0,
+        )
+        expect.soft(worst / largest, name).toBeLessThan(1e-4)
+      }
+      await decoder.close()
+    },
+  )
 
   test('20 losses within 1e-3', async () => {
     const curve = values.curves[run]
@@ -141,7 +161,9 @@ describe.each(runs)('%s, %s', (folder, run) => {
 
 test('the same gradient however a step is split', async () => {
   const inputs = await readJson<Inputs>('gqa-tied', 'inputs.json')
-  const examples = inputs.batches.flat().map(({ ids, labelMask }) => ({ ids: Int32Array.from(ids), labelMask: Uint8Array.from(labelMask), line: 1 }))
+  const examples = inputs.batches
+    .flat()
+    .map(({ ids, labelMask }) => ({ ids: Int32Array.from(ids), labelMask: Uint8Array.from(labelMask), line: 1 }))
   expect(examples).toHaveLength(8)
   const model = join(golden, 'gqa-tied')
   const gradientsOf = async (size: number): Promise<Map<string, Float32Array>> => {

@@ -1,0 +1,50 @@
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+/**
+ * The Python to compare with: $LOWRANK_PYTHON, or python3 of the path, where it has torch, transformers and peft. Undefined
+ * with a line on standard error where there is none.
+ */
+export async function findPython(): Promise<string | undefined> {
+  const python = process.env['LOWRANK_PYTHON'] ?? 'python3'
+  try {
+    await run(python, ['-c', 'import torch, transformers, peft, safetensors'])
+    return python
+  } catch {
+    console.error(
+      `skipped what needs Python: ${python} cannot import torch, transformers, peft and safetensors ` +
+        '(pip install torch==2.13.0 transformers peft accelerate, or set LOWRANK_PYTHON)',
+    )
+    return undefined
+  }
+}
+
+/** Runs a script that prints JSON. */
+export async function runPython<T>(python: string, script: string, args: readonly string[]): Promise<T> {
+  const { stdout } = await run(python, [script, ...args], { maxBuffer: 1 << 28 })
+  return lastJson<T>(stdout)
+}
+
+/** Runs one of the compiled programs here in a process of its own, so that its peak memory is its own. */
+export async function runNode<T>(script: string, args: readonly string[]): Promise<T> {
+  const { stdout } = await run(process.execPath, [script, ...args], { maxBuffer: 1 << 28 })
+  return lastJson<T>(stdout)
+}
+
+function lastJson<T>(stdout: string): T {
+  const line = stdout.trim().split('\n').at(-1) ?? ''
+  return JSON.parse(line) as T
+}
+
+/** The model folder given as --model. */
+export function modelFolder(args: readonly string[]): string {
+  const folder = args[args.indexOf('--model') + 1]
+  if (!args.includes('--model') || folder === undefined || !existsSync(folder)) {
+    console.error('give the folder of a Llama model: --model DIR')
+    process.exit(2)
+  }
+  return folder
+}
