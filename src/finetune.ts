@@ -151,9 +151,9 @@ async function startRun(
   config: TrainConfig,
   data: { readonly train: Dataset; readonly valid: Dataset | undefined },
 ): Promise<RunFiles> {
-  const packageJson = createRequire(import.meta.url)
-  const own = packageJson('../package.json') as { version: string }
-  const runtime = packageJson('onnxruntime-node/package.json') as { version: string }
+  const load = createRequire(import.meta.url)
+  const own = load('lowrank/package.json') as { version: string }
+  const runtime = load('onnxruntime-node/package.json') as { version: string }
   return RunFiles.create(config.outputDir, {
     config,
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },

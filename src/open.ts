@@ -60,10 +60,10 @@ export interface OpenDecoder {
 export type OpenModel = OpenDecoder & { readonly tokenizer: Tokenizer }
 
 /**
- * Most rows that go through the output head at once: logits of 256 rows over a vocabulary of 49,152 are 50 MB, and fewer rows pay more
- * for reading its weight.
+ * Most rows that go through the output head at once. Logits of 256 rows over a vocabulary of 49,152 are 50 MB, and there are three such
+ * tensors; fewer rows pay more for reading the weight.
  */
-const headRows = 256
+const headRows = { keep: 512, recompute: 256 } as const
 
 /** Opens a base model with its tokenizer, which may have been loaded before. */
 export async function openModel(options: OpenOptions & { readonly tokenizer?: Tokenizer }): Promise<OpenModel> {
@@ -76,6 +76,7 @@ export async function openModel(options: OpenOptions & { readonly tokenizer?: To
 export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
   const { model, training } = options
   const threads = options.threads ?? defaultThreads()
+  const activations = training?.activations ?? 'recompute'
   const source =
     training?.init === 'random'
       ? randomWeights(await readDecoderConfig(model), training.seed)
@@ -98,7 +99,7 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
         trainable: (name) => training !== undefined && adaptation.trainable(name),
         storage: (name) => (added(name) ? 'F32' : source.storage(sourceName(source, name))),
       },
-      activations: training?.activations ?? 'recompute',
+      activations,
       adapterOf: adaptation.adapterOf,
       separateHead: adaptation.separateHead,
     })
@@ -136,7 +137,7 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
       embedding: { name: embeddingName, trainable: stages.trainsEmbedding },
       rope: (positions) => ropeTables(config.rope, config.headDim, positions),
       headDim: config.headDim,
-      headRows,
+      headRows: headRows[activations],
     })
     const parameters = [...weights.values()].reduce((total, { data }) => total + data.length, 0)
     return {
