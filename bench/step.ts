@@ -88,7 +88,10 @@ async function measure(model: string, activations: 'keep' | 'recompute', steps: 
     bias: 'none',
     useRslora: false,
   } as const
-  const decoder = await openDecoder({ model, training: { lora, init: 'pretrained', seed: 1, activations } })
+  const decoder = await openDecoder({
+    model,
+    training: { lora, init: 'pretrained', seed: 1, activations, expandWeights: activations === 'keep' },
+  })
   const { pipeline, trainables, config } = decoder
   for (const { name, data } of trainables.values()) fillUniform(data, -0.02, 0.02, stream(1, name))
   const optimizer = new AdamW(trainables.values(), {

@@ -1,9 +1,9 @@
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
-import { activationBytes } from './model/memory.ts'
+import { estimateMemory } from './model/memory.ts'
 import type { TrainConfig } from './config.ts'
-import { planActivations } from './engine/plan.ts'
+import { planMemory } from './engine/plan.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { openModel, type OpenModel } from './open.ts'
 import { readExamples, type DatasetSummary, type Example } from './text/examples.ts'
@@ -39,7 +39,10 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   yield { type: 'status', message: `loading ${config.model}` }
   const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
   const positions = longest * Math.min(config.perDeviceTrainBatchSize, data.train.examples.length)
-  const activations = planActivations({ setting: config.activations, ...activationBytes(decoder, positions) })
+  const plan = planMemory({
+    setting: config.activations,
+    ...estimateMemory(decoder, config.method === 'full' ? 'F32' : decoder.dtype, positions),
+  })
   const lora = config.method === 'lora' ? config : undefined
   const { model: folder, adapter, threads, init, seed } = config
   const model = await openModel({
@@ -47,12 +50,12 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     adapter,
     threads,
     tokenizer,
-    training: { lora, init, seed, activations },
+    training: { lora, init, seed, ...plan },
   })
   try {
     const files = await startRun(config, data)
     try {
-      for await (const event of trainAndSave(config, model, data, activations, { begun, cancelled, files })) {
+      for await (const event of trainAndSave(config, model, data, plan.activations, { begun, cancelled, files })) {
         await files.log(event)
         yield event
       }

@@ -35,6 +35,8 @@ export interface OpenOptions {
         readonly init: 'pretrained' | 'random'
         readonly seed: number
         readonly activations: Activations
+        /** Whether frozen weights stored in 16 bits are expanded to f32 once. */
+        readonly expandWeights: boolean
       }
     | undefined
 }
@@ -93,11 +95,12 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
           ? frozen
           : adaptNothing
     const added = (name: string): boolean => adaptation.trainable(name)
+    const expand = training?.expandWeights === true
     const stages = buildStages({
       config,
       policy: {
         trainable: (name) => training !== undefined && adaptation.trainable(name),
-        storage: (name) => (added(name) ? 'F32' : source.storage(sourceName(source, name))),
+        storage: (name) => (added(name) || expand ? 'F32' : source.storage(sourceName(source, name))),
       },
       activations,
       adapterOf: adaptation.adapterOf,
@@ -112,7 +115,9 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
     for (const { name, shape } of wanted) {
       if (weights.has(name)) continue
       const weight = !added(name)
-        ? await source.load(sourceName(source, name))
+        ? expand
+          ? widened(await source.load(sourceName(source, name)))
+          : await source.load(sourceName(source, name))
         : adapter !== undefined
           ? await readAdapterWeight(adapter.tensors, {
               name: adaptation.peftName(name),

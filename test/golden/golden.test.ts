@@ -75,7 +75,12 @@ describe.each(runs)('%s, %s', (folder, run) => {
   afterAll(() => tensors.close())
 
   const openTrained = (activations: 'keep' | 'recompute' = 'keep'): Promise<OpenDecoder> =>
-    openDecoder({ model, adapter, threads: 2, training: { lora: undefined, init: 'pretrained', seed: 1, activations } })
+    openDecoder({
+      model,
+      adapter,
+      threads: 2,
+      training: { lora: undefined, init: 'pretrained', seed: 1, activations, expandWeights: activations === 'keep' },
+    })
   const batchAt = (i: number): Batch => batches[i % batches.length] as Batch
 
   test('loss and accuracy', async () => {
@@ -171,7 +176,7 @@ test('the same gradient however a step is split', async () => {
       model,
       adapter: join(model, 'adapter'),
       threads: 2,
-      training: { lora: undefined, init: 'pretrained', seed: 1, activations: 'keep' },
+      training: { lora: undefined, init: 'pretrained', seed: 1, activations: 'keep', expandWeights: false },
     })
     const batches = Array.from({ length: 8 / size }, (_, i) => makeBatch(examples.slice(i * size, (i + 1) * size)))
     await accumulateGradients({ pipeline, trainables, batches, seed: 1, step: 1 })
