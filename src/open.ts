@@ -55,7 +55,7 @@ export interface OpenDecoder {
   /** Number of elements of all weights, the trained ones included. */
   readonly parameters: number
   readonly threads: number
-  close(): Promise<void>
+  readonly close: () => Promise<void>
 }
 
 /** A decoder with its tokenizer. */

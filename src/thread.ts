@@ -1,10 +1,9 @@
 import { Worker } from 'node:worker_threads'
 import { LowrankError, type ErrorCode } from './util/errors.ts'
+import type { TrainEvent } from './train/events.ts'
 import type { Reply, Request, Tasks } from './worker.ts'
 
-type Task = (...input: never[]) => AsyncGenerator<unknown, unknown>
-type Yielded<T extends Task> = ReturnType<T> extends AsyncGenerator<infer Y, unknown> ? Y : never
-type Returned<T extends Task> = ReturnType<T> extends AsyncGenerator<unknown, infer R> ? R : never
+type Returned<K extends keyof Tasks> = Awaited<ReturnType<Tasks[K]>>
 
 /**
  * A worker thread that computes, so that the caller's event loop is never stuck behind a matrix product. One call at a time;
@@ -13,12 +12,12 @@ type Returned<T extends Task> = ReturnType<T> extends AsyncGenerator<unknown, in
 export class ComputeThread {
   readonly #worker = new Worker(new URL('./worker.js', import.meta.url))
 
-  /** Runs a task: yields what it yields and returns what it returns. Aborting `signal` asks it to end early. */
+  /** Runs a task: yields the events it tells and returns what it returns. Aborting `signal` asks it to end early. */
   async *call<K extends keyof Tasks>(
     task: K,
     input: Parameters<Tasks[K]>[0],
     { signal }: { readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<Yielded<Tasks[K]>, Returned<Tasks[K]>> {
+  ): AsyncGenerator<TrainEvent, Returned<K>> {
     const replies = new Queue<Reply>()
     const fail = (error: unknown): void => replies.push({ type: 'error', code: 'internal', message: String(error) })
     const onExit = (): void => fail('internal: the compute thread ended unexpectedly')
@@ -33,9 +32,9 @@ export class ComputeThread {
       if (signal?.aborted === true) onAbort()
       for (;;) {
         const reply = await replies.next()
-        if (reply.type === 'return') return reply.value as Returned<Tasks[K]>
+        if (reply.type === 'return') return reply.value as Returned<K>
         if (reply.type === 'error') throw revive(reply)
-        yield reply.value as Yielded<Tasks[K]>
+        yield reply.event
       }
     } finally {
       signal?.removeEventListener('abort', onAbort)

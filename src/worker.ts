@@ -11,9 +11,9 @@ import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
 export type Request =
   { readonly type: 'call'; readonly task: keyof Tasks; readonly input: unknown } | { readonly type: 'cancel' }
 
-/** What the worker answers: any number of values, then a return or an error. */
+/** What the worker answers: any number of events, then a return or an error. */
 export type Reply =
-  | { readonly type: 'value'; readonly value: unknown }
+  | { readonly type: 'event'; readonly event: TrainEvent }
   | { readonly type: 'return'; readonly value: unknown }
   | {
       readonly type: 'error'
@@ -28,28 +28,28 @@ export interface GenerateInput {
   readonly maxNewTokens: number
 }
 
-/** Everything the compute thread does. The last three are about the model that `open` loaded. */
+/** Everything the compute thread does; `emit` tells an event. `generate` is about the model that `open` loaded. */
 export interface Tasks {
-  finetune(config: TrainConfig): AsyncGenerator<TrainEvent, void>
-  evaluate(config: EvalConfig): AsyncGenerator<never, EvalResult>
-  open(options: OpenOptions): AsyncGenerator<never, void>
-  generate(input: GenerateInput): AsyncGenerator<never, string>
+  readonly finetune: (config: TrainConfig, emit: (event: TrainEvent) => void) => Promise<void>
+  readonly evaluate: (config: EvalConfig) => Promise<EvalResult>
+  readonly open: (options: OpenOptions) => Promise<void>
+  readonly generate: (input: GenerateInput) => Promise<string>
 }
 
 let cancelled = false
 let model: OpenModel | undefined
 
 const tasks: Tasks = {
-  finetune: (config) => runFinetune(config, () => cancelled),
-  evaluate: async function* (config) {
-    return await runEvaluation(config)
+  finetune: async (config, emit) => {
+    for await (const event of runFinetune(config, () => cancelled)) emit(event)
   },
-  open: async function* (options) {
+  evaluate: runEvaluation,
+  open: async (options) => {
     model = await openModel(options)
   },
-  generate: async function* ({ prompt, maxNewTokens }) {
+  generate: async ({ prompt, maxNewTokens }) => {
     if (model === undefined) throw internalError('generate before open')
-    return await generateGreedy({ ...model, ids: promptIds(model.tokenizer, prompt), maxNewTokens })
+    return generateGreedy({ ...model, ids: promptIds(model.tokenizer, prompt), maxNewTokens })
   },
 }
 
@@ -57,13 +57,9 @@ async function answer(request: Request & { readonly type: 'call' }): Promise<voi
   const send = (reply: Reply): void => parentPort?.postMessage(reply)
   cancelled = false
   try {
-    const run = tasks[request.task] as (input: unknown) => AsyncGenerator<unknown, unknown>
-    const generator = run(request.input)
-    for (;;) {
-      const { done, value } = await generator.next()
-      send({ type: done === true ? 'return' : 'value', value })
-      if (done === true) return
-    }
+    const task = tasks[request.task] as (input: unknown, emit: (event: TrainEvent) => void) => Promise<unknown>
+    const value = await task(request.input, (event) => send({ type: 'event', event }))
+    send({ type: 'return', value })
   } catch (error) {
     send(describe(error))
   }

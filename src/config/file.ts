@@ -49,7 +49,8 @@ function readText(path: string): string {
   } catch (cause) {
     if (cause instanceof LowrankError) throw cause
     const reason = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (cause as Error).message
-    throw new LowrankError('config', `configuration file ${path}: ${reason}`, { cause })
+    const hint = 'A first argument without dashes is a YAML file of options; its path counts from the current folder.'
+    throw new LowrankError('config', `configuration file ${path}: ${reason}`, { cause, hint })
   }
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)

@@ -111,6 +111,30 @@ const cases: Case[] = [
     inputs: { x: ['batch', 'seq', 2, 3] },
     build: (v) => b.transpose(at(v, 'x'), [0, 3, 1, 2]),
   },
+  {
+    op: 'split',
+    name: 'both parts',
+    inputs: { x: ['batch', 'seq', 3] },
+    fixed: { sizes: { dtype: 'i64', shape: [2], values: [3, 2] } },
+    build: (v) => {
+      const [first, second] = b.split(at(v, 'x'), at(v, 'sizes'), { axis: 1, parts: [3, 2] })
+      return b.concat(b.scale(first, 2), b.mul(second, second), at(v, 'sizes'), { axis: 1, whole: 'seq' })
+    },
+  },
+  {
+    op: 'split',
+    name: 'the first part only',
+    inputs: { x: ['batch', 'seq', 3] },
+    fixed: { sizes: { dtype: 'i64', shape: [2], values: [3, 2] } },
+    build: (v) => b.split(at(v, 'x'), at(v, 'sizes'), { axis: 1, parts: [3, 2] })[0],
+  },
+  {
+    op: 'concat',
+    name: '',
+    inputs: { x: ['batch', 3, 3], y: ['batch', 2, 3] },
+    fixed: { sizes: { dtype: 'i64', shape: [2], values: [3, 2] } },
+    build: (v) => b.concat(at(v, 'x'), at(v, 'y'), at(v, 'sizes'), { axis: 1, whole: 'seq' }),
+  },
   { op: 'reduceSum', name: '', inputs: { x: ['batch', 'seq', 3] }, build: (v) => b.reduceSum(at(v, 'x'), [1]) },
   {
     op: 'expandLike',

@@ -123,8 +123,10 @@ export class Pipeline {
   /** Logits [vocabulary] of the token that follows `ids`. */
   async nextLogits(ids: Int32Array): Promise<Float32Array> {
     const { runtime, head } = this.#o
-    const last = new Int32Array([ids.length - 1])
-    const hidden = await this.#hidden({ batch: 1, seq: ids.length, ids, rows: last, targets: last })
+    const last = Int32Array.of(ids.length - 1)
+    // A block takes two tokens at least; what follows the last does not change it.
+    const padded = ids.length > 1 ? ids : Int32Array.of(...ids, 0)
+    const hidden = await this.#hidden({ batch: 1, seq: padded.length, ids: padded, rows: last, targets: last })
     const x = gatherRows(floats(hidden), this.#width, last)
     return floats((await runtime.run(head.logits, { x, ...this.#weights(head) }))['logits'])
   }
@@ -212,9 +214,14 @@ export class Pipeline {
       for (let row = 0; row < batch; row++) out.set(table, row * seq * half)
       return f32Tensor(out, [batch, seq, half])
     }
-    const mask = new Float32Array(seq * seq)
-    for (let i = 0; i < seq; i++) mask.fill(lowest, i * seq + i + 1, (i + 1) * seq)
-    const feeds = { cos: repeat(tables.cos), sin: repeat(tables.sin), mask: f32Tensor(mask, [1, 1, 1, seq, seq]) }
+    const early = Math.ceil(seq / 2)
+    const feeds = {
+      cos: repeat(tables.cos),
+      sin: repeat(tables.sin),
+      parts: idTensor(Int32Array.of(early, seq - early)),
+      earlyMask: causalMask(0, early, early),
+      lateMask: causalMask(early, seq - early, seq),
+    }
     this.#context = { batch, seq, feeds }
     return feeds
   }
@@ -248,6 +255,13 @@ export class Pipeline {
 
 /** The lowest f32, as transformers masks: minus infinity would make a fully masked row NaN. */
 const lowest = -3.4028234663852886e38
+
+/** Scores to add for `queries` queries from position `start` on over `keys` keys: none may look behind its own position. */
+function causalMask(start: number, queries: number, keys: number): HostTensor {
+  const mask = new Float32Array(queries * keys)
+  for (let i = 0; i < queries; i++) mask.fill(lowest, i * keys + start + i + 1, (i + 1) * keys)
+  return f32Tensor(mask, [1, 1, 1, queries, keys])
+}
 
 function needed<T>(value: T | undefined): T {
   if (value === undefined) throw internalError('a program did not return what it promised')

@@ -7,10 +7,13 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** Reads a JSON file that must hold an object. Errors, of code `code`, name the file; larger than `maxBytes` is refused. */
+/**
+ * Reads a JSON file that must hold an object. Errors, of code `code`, name the file; larger than `maxBytes` is refused. `hint` says what
+ * to do where the file cannot be read.
+ */
 export async function readJsonObject(
   path: string,
-  { code, maxBytes = 64 * 2 ** 20 }: { code: ErrorCode; maxBytes?: number },
+  { code, maxBytes = 64 * 2 ** 20, hint }: { code: ErrorCode; maxBytes?: number; hint?: string },
 ): Promise<JsonObject> {
   let text: string
   try {
@@ -19,7 +22,7 @@ export async function readJsonObject(
     text = await readFile(path, 'utf8')
   } catch (cause) {
     if (cause instanceof LowrankError) throw cause
-    throw new LowrankError(code, `cannot read ${path}: ${messageOf(cause)}`, { cause })
+    throw new LowrankError(code, `cannot read ${path}: ${messageOf(cause)}`, { cause, hint })
   }
   let value: unknown
   try {

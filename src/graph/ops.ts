@@ -1,26 +1,8 @@
 import { internalError } from '../util/errors.ts'
 import type { Builder } from './build.ts'
-import { broadcast, product, sameShape, showShape, type Dim, type Shape } from './dims.ts'
+import { broadcast, product, sameShape, type Dim, type Shape } from './dims.ts'
+import { emitShape, type Emitter } from './emitter.ts'
 import { lastDim, showType, type OpAttributes, type OpName, type TensorType, type Value } from './value.ts'
-
-/** Attribute values of an ONNX node: a float must be told apart from an integer. */
-export type OnnxAttribute = number | string | readonly number[] | { readonly float: number }
-
-/** What an op writes its ONNX nodes with. `inputs` and `outputs` are the names of its own tensors. */
-export interface Emitter {
-  readonly inputs: readonly string[]
-  readonly outputs: readonly string[]
-  readonly inputTypes: readonly TensorType[]
-  readonly outputTypes: readonly TensorType[]
-  node(type: string, inputs: readonly string[], outputs: readonly string[], attributes?: Attributes): void
-  /** A node of the `com.microsoft` domain. */
-  contrib(type: string, inputs: readonly string[], outputs: readonly string[], attributes?: Attributes): void
-  /** Names of constants and of intermediate tensors. */
-  ints(values: readonly number[]): string
-  float(value: number): string
-  temporary(): string
-}
-type Attributes = Readonly<Record<string, OnnxAttribute>>
 
 export interface VjpContext<A> {
   readonly attributes: A
@@ -238,8 +220,8 @@ export const ops: { readonly [K in OpName]: OpDefinition<OpAttributes[K]> } = {
     },
     vjp: (b, { inputs }, dy) => [b.reshape(dy, single(inputs).type.shape)],
     emit: (e, { shape }) => {
-      const from = single(e.inputTypes).shape
-      e.node('Reshape', [single(e.inputs), e.ints(reshapeTarget(from, shape))], e.outputs)
+      const x = single(e.inputs)
+      e.node('Reshape', [x, emitShape(e, x, single(e.inputTypes).shape, shape)], e.outputs)
     },
   },
   transpose: {
@@ -253,6 +235,37 @@ export const ops: { readonly [K in OpName]: OpDefinition<OpAttributes[K]> } = {
       return [b.transpose(dy, inverse)]
     },
     emit: (e, { permutation }) => e.node('Transpose', e.inputs, e.outputs, { perm: permutation }),
+  },
+  /** (x, sizes i64 [2]) -> x cut in two along an axis, in parts of these sizes. */
+  split: {
+    infer: (inputs, { axis, parts }) => {
+      const { dtype, shape } = single(inputs)
+      return parts.map((part) => ({ dtype, shape: shape.map((dim, i) => (i === axis ? part : dim)) }))
+    },
+    vjp: (b, { inputs, outputs, attributes: { axis } }, dFirst, dSecond) => {
+      const [x, sizes] = pair(inputs)
+      const [, second] = pair(outputs)
+      const rest = dSecond ?? b.expandLike(b.constant(0), second)
+      return [b.concat(dFirst, rest, sizes, { axis, whole: x.type.shape[axis] ?? 0 }), undefined]
+    },
+    emit: (e, { axis }) => e.node('Split', e.inputs, e.outputs, { axis }),
+  },
+  /** (x, y, sizes i64 [2]) -> x and y joined along an axis of which they have `sizes`: the inverse of `split`. */
+  concat: {
+    infer: (inputs, { axis, whole }) => {
+      const [x, y] = pair(inputs)
+      const others = (shape: Shape): Shape => shape.filter((_, i) => i !== axis)
+      need(sameShape(others(x.shape), others(y.shape)), 'concat', inputs)
+      return [f32(x.shape.map((dim, i) => (i === axis ? whole : dim)))]
+    },
+    vjp: (b, { inputs, attributes: { axis } }, dy) => {
+      const [x, y] = pair(inputs)
+      const sizes = inputs[2]
+      if (sizes === undefined) throw internalError('concat without its sizes')
+      const parts = [x, y].map((part) => part.type.shape[axis] ?? 0)
+      return [...b.split(dy, sizes, { axis, parts: pair(parts) }), undefined]
+    },
+    emit: (e, { axis }) => e.node('Concat', e.inputs.slice(0, 2), e.outputs, { axis }),
   },
   /** Keeps the summed axes as 1. */
   reduceSum: {
@@ -347,13 +360,4 @@ export const ops: { readonly [K in OpName]: OpDefinition<OpAttributes[K]> } = {
     vjp: 'discrete',
     emit: (e) => e.node('Cast', e.inputs, e.outputs, { to: 1 }),
   },
-}
-
-/** ONNX Reshape: 0 copies the dimension at the same place, one -1 is worked out at run time. */
-function reshapeTarget(from: Shape, to: Shape): number[] {
-  const target = to.map((dim, i) => (typeof dim === 'number' ? dim : dim === from[i] ? 0 : -1))
-  if (target.filter((dim) => dim === -1).length > 1) {
-    throw internalError(`reshape ${showShape(from)} to ${showShape(to)}: more than one dimension to work out`)
-  }
-  return target
 }

@@ -1,3 +1,4 @@
+import { closest } from '../config.ts'
 import type { TensorReader } from '../formats/safetensors.ts'
 import { bytesToF32 } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -67,7 +68,13 @@ function savedModules(entries: readonly string[], modules: readonly string[]): R
     const found = [...candidates].filter((module) => module.endsWith(entry))
     if (found.length === 0) {
       const names = new Set([...candidates].map((module) => module.split('.').at(-1)))
-      throw new LowrankError('config', `modulesToSave: "${entry}" matches no module (has ${[...names].join(', ')})`)
+      const near = closest(
+        entry,
+        [...names].filter((name) => name !== undefined),
+      )
+      throw new LowrankError('config', `modulesToSave: "${entry}" matches no module (has ${[...names].join(', ')})`, {
+        hint: near === undefined ? undefined : `Did you mean "${near}"?`,
+      })
     }
     for (const module of found) saved.add(module)
   }

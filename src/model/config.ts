@@ -85,7 +85,8 @@ const dtypes: Readonly<Record<string, FloatDtype>> = { float32: 'F32', float16: 
 /** Reads and checks `config.json` of a model folder. */
 export async function readDecoderConfig(folder: string): Promise<DecoderConfig> {
   const file = join(folder, 'config.json')
-  return parseDecoderConfig(await readJsonObject(file, { code: 'model' }), file)
+  const hint = 'A model folder holds config.json, *.safetensors and tokenizer.json, as the model hub has it.'
+  return parseDecoderConfig(await readJsonObject(file, { code: 'model', hint }), file)
 }
 
 /** `file` is named in errors only. */

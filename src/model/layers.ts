@@ -9,8 +9,14 @@ export interface BlockContext {
   /** Per position of each row, so that packed rows can restart: [batch, seq, headDim / 2] each. */
   readonly cos: Value
   readonly sin: Value
-  /** Added to attention scores: 0 where a query may look, very negative elsewhere. [1, 1, 1, seq, seq] */
-  readonly mask: Value
+  /**
+   * Queries come in two parts, so that the early ones need not be multiplied with the late keys, which they may not see: lengths of
+   * the parts [2], and what is added to the scores of each part, 0 where a query may look and very negative elsewhere:
+   * [1, 1, 1, early, early] and [1, 1, 1, late, seq].
+   */
+  readonly parts: Value
+  readonly earlyMask: Value
+  readonly lateMask: Value
 }
 
 /** A linear layer as the checkpoint names it, relative to its block: weight [outFeatures, inFeatures]. */

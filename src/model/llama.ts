@@ -38,13 +38,15 @@ function norm(layers: Layers, config: DecoderConfig, module: string, x: Value): 
 }
 
 /**
- * Attention(Q, K, V) = softmax(Q KT / sqrt(d) + mask) V. The query heads that share a key head are laid along the sequence,
+ * Attention(Q, K, V) = softmax(Q KT / sqrt(d) + mask) V, causal. The query heads that share a key head are laid along the sequence,
  * [batch, kv heads, group * seq, d], so that keys are never repeated and their gradients sum by themselves.
  */
-function attention(layers: Layers, config: DecoderConfig, x: Value, { cos, sin, mask }: BlockContext): Value {
+function attention(layers: Layers, config: DecoderConfig, x: Value, context: BlockContext): Value {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, attentionBias: bias } = config
+  const { cos, sin, parts: sizes, earlyMask, lateMask } = context
   const group = heads / kvHeads
   const [batch, seq] = ['batch', 'seq']
+  const parts = ['early', 'late'] as const
   const project = (name: string, count: number): Value =>
     layers.linear(`self_attn.${name}`, x, { outFeatures: count * headDim, bias })
   const keyHeads = (y: Value): Value => b.transpose(b.reshape(y, [batch, seq, kvHeads, headDim]), [0, 2, 1, 3])
@@ -52,18 +54,26 @@ function attention(layers: Layers, config: DecoderConfig, x: Value, { cos, sin, 
   const q = b.rope(project('q_proj', heads), cos, sin, heads)
   const k = keyHeads(b.rope(project('k_proj', kvHeads), cos, sin, kvHeads))
   const v = keyHeads(project('v_proj', kvHeads))
-  const queries = b.reshape(b.transpose(b.reshape(q, [batch, seq, kvHeads, group, headDim]), [0, 2, 3, 1, 4]), [
-    batch,
-    kvHeads,
-    product([group, seq]),
-    headDim,
-  ])
-  const scores = b.matmul(queries, k, { transB: true, alpha: 1 / Math.sqrt(headDim) })
-  const masked = b.add(b.reshape(scores, [batch, kvHeads, group, seq, seq]), mask)
-  const weights = b.reshape(b.softmax(masked), scores.type.shape)
-  const mixed = b.reshape(b.matmul(weights, v), [batch, kvHeads, group, seq, headDim])
+  const queries = b.transpose(b.reshape(q, [batch, seq, kvHeads, group, headDim]), [0, 2, 3, 1, 4])
+  const [earlyQueries, lateQueries] = b.split(queries, sizes, { axis: 3, parts })
+  const [earlyKeys] = b.split(k, sizes, { axis: 2, parts })
+  const [earlyValues] = b.split(v, sizes, { axis: 2, parts })
+  const early = attend(earlyQueries, earlyKeys, earlyValues, earlyMask)
+  const late = attend(lateQueries, k, v, lateMask)
+  const mixed = b.concat(early, late, sizes, { axis: 3, whole: seq })
   const joined = b.reshape(b.transpose(mixed, [0, 3, 1, 2, 4]), [batch, seq, heads * headDim])
   return layers.linear('self_attn.o_proj', joined, { outFeatures: config.hiddenSize, bias })
+}
+
+/** Queries [batch, kv heads, group, n, d] over keys and values [batch, kv heads, m, d] -> the shape of the queries. */
+function attend(queries: Value, keys: Value, values: Value, mask: Value): Value {
+  const [batch = 0, kvHeads = 0, group = 0, n = 0, headDim = 0] = queries.type.shape
+  const m = keys.type.shape[2] ?? 0
+  const rows = b.reshape(queries, [batch, kvHeads, product([group, n]), headDim])
+  const scores = b.matmul(rows, keys, { transB: true, alpha: 1 / Math.sqrt(Number(headDim)) })
+  const masked = b.add(b.reshape(scores, [batch, kvHeads, group, n, m]), mask)
+  const weights = b.reshape(b.softmax(masked), scores.type.shape)
+  return b.reshape(b.matmul(weights, values), queries.type.shape)
 }
 
 /** SwiGLU: down(silu(gate x) * up x). Shazeer 2020. */

@@ -60,7 +60,8 @@ export async function readAdapterConfig(
   folder: string,
 ): Promise<{ config: LoraConfig; baseModel: string | undefined }> {
   const path = join(folder, configName)
-  return parseAdapterConfig(await readJsonObject(path, { code: 'adapter', maxBytes: 2 ** 24 }), path)
+  const hint = `An adapter folder holds ${configName} and ${weightsName}, as PEFT saves it.`
+  return parseAdapterConfig(await readJsonObject(path, { code: 'adapter', maxBytes: 2 ** 24, hint }), path)
 }
 
 /** Opens an adapter folder and checks its tensors against its configuration. Errors have code `adapter`. */

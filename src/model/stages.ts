@@ -19,7 +19,7 @@ export interface GradientPort {
 }
 
 /**
- * A transformer block as programs. Inputs `x`, `cos`, `sin`, `mask`, parameters and dropout masks by port.
+ * A transformer block as programs. Inputs `x`, those of `BlockContext`, parameters and dropout masks by port.
  * `evaluate`: -> `y`. `forward`: -> `y` and values named `saved.N`. `backward`: those and `dy` -> `dx` (if wanted) and gradients.
  */
 export interface BlockStage {
@@ -64,7 +64,7 @@ export interface StagesOptions {
 }
 
 /** Typical sizes to weigh saved values with; what is kept does not depend on them much. */
-const typicalSizes: DimValues = { batch: 4, seq: 256 }
+const typicalSizes: DimValues = { batch: 4, seq: 256, early: 128, late: 128 }
 
 /** Writes all stages of a decoder and differentiates them. Stages that compute the same share their programs. */
 export function buildStages(options: StagesOptions): DecoderStages {
@@ -108,12 +108,15 @@ function buildBlock(
   const x = f32('x', 'batch', 'seq', config.hiddenSize)
   const cos = f32('cos', 'batch', 'seq', config.headDim / 2)
   const sin = f32('sin', 'batch', 'seq', config.headDim / 2)
-  const mask = f32('mask', 1, 1, 1, 'seq', 'seq')
-  const fixed = ports({ x, cos, sin, mask })
+  const parts = b.input('parts', { dtype: 'i64', shape: [2] })
+  const earlyMask = f32('earlyMask', 1, 1, 1, 'early', 'early')
+  const lateMask = f32('lateMask', 1, 1, 1, 'late', 'seq')
+  const context = { cos, sin, parts, earlyMask, lateMask }
+  const fixed = ports({ x, ...context })
   const write = (training: boolean): Written => {
     const stage = new StageLayers({ prefix, policy })
     const layers = withLora(stage, (module) => evaluationOf(adapterOf(`${prefix}${module}`), training))
-    return { stage, y: decoder.block(layers, config, x, { cos, sin, mask }) }
+    return { stage, y: decoder.block(layers, config, x, context) }
   }
 
   const plain = write(false)

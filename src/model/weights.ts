@@ -51,9 +51,9 @@ export function linearPaths(config: DecoderConfig): string[] {
 export interface WeightSource {
   readonly config: DecoderConfig
   readonly specs: readonly WeightSpec[]
-  storage(name: string): FloatDtype
-  load(name: string): Promise<StoredWeight>
-  close(): Promise<void>
+  readonly storage: (name: string) => FloatDtype
+  readonly load: (name: string) => Promise<StoredWeight>
+  readonly close: () => Promise<void>
 }
 
 /** Opens a model folder; every tensor is checked to be there with the shape that config.json promises. */
@@ -105,21 +105,22 @@ function floatDtype(reader: TensorReader, name: string): FloatDtype {
   return dtype === 'F16' || dtype === 'BF16' ? dtype : 'F32'
 }
 
+const belongs = 'Is config.json the one that belongs to these weights? Download the model folder again.'
+
 function checkTensor(folder: string, reader: TensorReader, { name, shape }: WeightSpec): void {
   const tensor = reader.tensors.get(name)
   if (tensor === undefined) {
     throw new LowrankError(
       'model',
       `${folder}: the tensor ${name} that config.json asks for is not in the checkpoint`,
-      {
-        hint: 'Is config.json the one that belongs to these weights? Download the model folder again.',
-      },
+      { hint: belongs },
     )
   }
   if (tensor.shape.length !== shape.length || tensor.shape.some((size, i) => size !== shape[i])) {
     throw new LowrankError(
       'model',
       `${tensor.file}: tensor ${name} has shape [${tensor.shape.join(', ')}], but config.json asks for [${shape.join(', ')}]`,
+      { hint: belongs },
     )
   }
   if (!['F32', 'F16', 'BF16'].includes(tensor.dtype)) {

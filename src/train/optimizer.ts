@@ -17,7 +17,7 @@ export interface AdamWOptions {
 
 /** Biases and norms are not decayed, as in transformers' Trainer. */
 export function isDecayed({ name }: Trainable): boolean {
-  return !name.endsWith('.bias') && !/norm\.weight$/.test(name)
+  return !name.endsWith('.bias') && !name.endsWith('norm.weight')
 }
 
 /** Adam with decoupled weight decay. Loshchilov and Hutter 2019; operations in the order of `torch.optim.AdamW`. */

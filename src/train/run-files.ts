@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs'
 import { mkdir, open, readdir, rm, type FileHandle } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { writeFileAtomic } from '../formats/atomic.ts'
+import { messageOf } from '../formats/json.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { TrainEvent } from './events.ts'
 
@@ -51,7 +52,12 @@ export class RunFiles {
       await files.update({})
       return files
     } catch (cause) {
-      throw new LowrankError('io', `cannot write to outputDir ${folder}: ${String(cause)}`, { cause })
+      const { code } = cause as NodeJS.ErrnoException
+      const taken = code === 'EEXIST' || code === 'ENOTDIR'
+      throw new LowrankError(taken ? 'config' : 'io', `outputDir: cannot write to ${folder}: ${messageOf(cause)}`, {
+        cause,
+        hint: taken ? 'There is a file in its place: choose another folder.' : 'May you write there?',
+      })
     }
   }
 

@@ -97,12 +97,21 @@ async function compare(python: string, work: string): Promise<void> {
   const common = ['--model', model, '--max-length', '512']
   const peft = await runPython<{ loss: number[] }>(python, script('peft_train.py'), [
     ...common,
-    ...['--adapter', join(work, 'initial'), '--data', trainFile, '--steps', join(work, 'steps.json')],
-    ...['--learning-rate', '2e-4'],
+    '--adapter',
+    join(work, 'initial'),
+    '--data',
+    trainFile,
+    '--steps',
+    join(work, 'steps.json'),
+    '--learning-rate',
+    '2e-4',
   ])
   const theirs = await runPython<{ loss: number; tokenAccuracy: number }>(python, script('peft_eval.py'), [
     ...common,
-    ...['--adapter', join(work, 'adapter'), '--data', validFile],
+    '--adapter',
+    join(work, 'adapter'),
+    '--data',
+    validFile,
   ])
   losses.forEach((loss, i) => {
     console.log(`step ${i + 1}: here ${loss.toFixed(6)}, PEFT ${(peft.loss[i] ?? NaN).toFixed(6)}`)
@@ -119,5 +128,9 @@ async function compare(python: string, work: string): Promise<void> {
 const python = await findPython()
 if (python !== undefined) {
   const work = await mkdtemp(join(tmpdir(), 'lowrank-parity-'))
-  await compare(python, work).finally(() => rm(work, { recursive: true }))
+  try {
+    await compare(python, work)
+  } finally {
+    await rm(work, { recursive: true })
+  }
 }

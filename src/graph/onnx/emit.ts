@@ -1,6 +1,7 @@
 import { create, toBinary, type MessageInitShape } from '@bufbuild/protobuf'
 import { internalError } from '../../util/errors.ts'
-import { ops, type Emitter, type OnnxAttribute, type OpDefinition } from '../ops.ts'
+import type { Emitter, OnnxAttribute } from '../emitter.ts'
+import { ops, type OpDefinition } from '../ops.ts'
 import type { Program } from '../program.ts'
 import type { DType, OpAttributes, OpName, TensorType, Value } from '../value.ts'
 import {
