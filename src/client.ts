@@ -3,7 +3,7 @@ import { ComputeThread } from './thread.ts'
 import type { EvalResult, TrainEvent } from './train/events.ts'
 
 export interface CallOptions {
-  /** Ends the work early: a training run saves a checkpoint and throws an error of code `cancelled`. */
+  /** Ends the work early, with an error of code `cancelled`; a training run saves a checkpoint first. */
   readonly signal?: AbortSignal | undefined
 }
 

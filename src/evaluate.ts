@@ -6,7 +6,7 @@ import { evaluateBatches } from './train/evaluate.ts'
 import type { EvalResult } from './train/events.ts'
 
 /** Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset. */
-export async function runEvaluation(config: EvalConfig): Promise<EvalResult> {
+export async function runEvaluation(config: EvalConfig, cancelled: () => boolean): Promise<EvalResult> {
   const model = await openModel(config)
   try {
     const { examples } = await readExamples({
@@ -17,7 +17,7 @@ export async function runEvaluation(config: EvalConfig): Promise<EvalResult> {
       skipBadLines: config.skipBadLines,
     })
     const batches = evalBatches(examples, config.perDeviceEvalBatchSize)
-    return await evaluateBatches({ pipeline: model.pipeline, batches })
+    return await evaluateBatches({ pipeline: model.pipeline, batches, cancelled })
   } finally {
     await model.close()
   }

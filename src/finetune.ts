@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
@@ -25,7 +26,13 @@ interface Dataset {
  */
 export async function* runFinetune(config: TrainConfig, cancelled: () => boolean): AsyncGenerator<TrainEvent, void> {
   const begun = performance.now()
-  yield { type: 'status', message: `reading ${config.train}` }
+  // Told before there is a folder to write them to, which is made only once nothing is refused any more.
+  const early: TrainEvent[] = []
+  const tell = (event: TrainEvent): TrainEvent => {
+    early.push(event)
+    return event
+  }
+  yield tell({ type: 'status', message: `reading ${config.train}` })
   const decoder = await readDecoderConfig(config.model)
   const tokenizer = await loadTokenizer(config.model)
   const read = (path: string): Promise<Dataset> =>
@@ -34,10 +41,14 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     train: await read(config.train),
     valid: config.valid === undefined ? undefined : await read(config.valid),
   }
-  yield { type: 'data', train: data.train.summary, valid: data.valid?.summary }
+  yield tell({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
 
-  yield { type: 'status', message: `loading ${config.model}` }
+  yield tell({ type: 'status', message: `loading ${config.model}` })
   const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
+  if (longest > decoder.maxPositionEmbeddings) {
+    const message = `the longest example has ${longest} tokens, the model was made for ${decoder.maxPositionEmbeddings} (max_position_embeddings); set maxLength`
+    yield tell({ type: 'warning', message })
+  }
   const positions = longest * Math.min(config.perDeviceTrainBatchSize, data.train.examples.length)
   const plan = planMemory({
     setting: config.activations,
@@ -55,6 +66,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   try {
     const files = await startRun(config, data)
     try {
+      for (const event of early) await files.log(event)
       for await (const event of trainAndSave(config, model, data, plan.activations, { begun, cancelled, files })) {
         await files.log(event)
         yield event
@@ -110,9 +122,13 @@ async function* trainAndSave(
       ['Seed', config.seed],
     ],
   })
+  const checkpoints: string[] = []
   const checkpoint = async (step: number): Promise<string> => {
     const folder = join(outputDir, `checkpoint-${step}`)
     await saveCheckpoint(saving(folder))
+    if (!checkpoints.includes(folder)) checkpoints.push(folder)
+    const tooMany = Math.max(0, checkpoints.length - (config.saveTotalLimit ?? Infinity))
+    for (const oldest of checkpoints.splice(0, tooMany)) await rm(oldest, { recursive: true, force: true })
     return folder
   }
   const { cancelled } = run
@@ -157,19 +173,23 @@ async function startRun(
   const load = createRequire(import.meta.url)
   const own = load('lowrank/package.json') as { version: string }
   const runtime = load('onnxruntime-node/package.json') as { version: string }
-  return RunFiles.create(config.outputDir, {
-    config,
-    versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
-    hashes: {
-      model: await hashFiles(await modelFiles(config.model)),
-      train: await hashFiles([config.train]),
-      ...(config.valid === undefined ? {} : { valid: await hashFiles([config.valid]) }),
-      ...(config.adapter === undefined
-        ? {}
-        : { adapter: await hashFiles([join(config.adapter, 'adapter_model.safetensors')]) }),
+  return RunFiles.create(
+    config.outputDir,
+    {
+      config,
+      versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
+      hashes: {
+        model: await hashFiles(await modelFiles(config.model)),
+        train: await hashFiles([config.train]),
+        ...(config.valid === undefined ? {} : { valid: await hashFiles([config.valid]) }),
+        ...(config.adapter === undefined
+          ? {}
+          : { adapter: await hashFiles([join(config.adapter, 'adapter_model.safetensors')]) }),
+      },
+      data: data.train.summary,
     },
-    data: data.train.summary,
-  })
+    [config.model, config.train, ...(config.adapter === undefined ? [] : [config.adapter])],
+  )
 }
 
 function usage(begun: number): { readonly seconds: number; readonly peakMemory: number } {

@@ -11,6 +11,11 @@ type Returned<K extends keyof Tasks> = Awaited<ReturnType<Tasks[K]>>
  */
 export class ComputeThread {
   readonly #worker = new Worker(new URL('./worker.js', import.meta.url))
+  #ended = false
+
+  constructor() {
+    this.#worker.once('exit', () => (this.#ended = true))
+  }
 
   /** Runs a task: yields the events it tells and returns what it returns. Aborting `signal` asks it to end early. */
   async *call<K extends keyof Tasks>(
@@ -18,14 +23,13 @@ export class ComputeThread {
     input: Parameters<Tasks[K]>[0],
     { signal }: { readonly signal?: AbortSignal | undefined } = {},
   ): AsyncGenerator<TrainEvent, Returned<K>> {
+    if (this.#ended) throw new LowrankError('usage', 'this model is closed', { hint: 'Load it again with loadModel.' })
     const replies = new Queue<Reply>()
+    const onMessage = (reply: Reply): void => replies.push(reply)
     const fail = (error: unknown): void => replies.push({ type: 'error', code: 'internal', message: String(error) })
     const onExit = (): void => fail('internal: the compute thread ended unexpectedly')
     const onAbort = (): void => this.#worker.postMessage({ type: 'cancel' } satisfies Request)
-    this.#worker
-      .on('message', (reply: Reply) => replies.push(reply))
-      .on('error', fail)
-      .on('exit', onExit)
+    this.#worker.on('message', onMessage).on('error', fail).on('exit', onExit)
     signal?.addEventListener('abort', onAbort)
     try {
       this.#worker.postMessage({ type: 'call', task, input } satisfies Request)
@@ -38,7 +42,7 @@ export class ComputeThread {
       }
     } finally {
       signal?.removeEventListener('abort', onAbort)
-      this.#worker.removeAllListeners()
+      this.#worker.off('message', onMessage).off('error', fail).off('exit', onExit)
     }
   }
 

@@ -43,7 +43,7 @@ const tasks: Tasks = {
   finetune: async (config, emit) => {
     for await (const event of runFinetune(config, () => cancelled)) emit(event)
   },
-  evaluate: runEvaluation,
+  evaluate: (config) => runEvaluation(config, () => cancelled),
   open: async (options) => {
     model = await openModel(options)
   },

@@ -69,3 +69,8 @@ export function columns(titles: readonly string[], texts: readonly string[], wid
   const rows = Array.from({ length: height }, (_, line) => row(cells.map((cell) => cell[line] ?? '')))
   return [row(titles), row(titles.map(() => '-'.repeat(column))), ...rows]
 }
+
+/** `1 step`, `1,200 steps`. */
+export function plural(value: number, noun: string): string {
+  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`
+}

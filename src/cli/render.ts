@@ -1,5 +1,5 @@
 import type { DatasetSummary, EvalResult, TrainEvent } from '../train/events.ts'
-import { bytes, columns, count, duration, number, percent, printable, wrap } from './format.ts'
+import { bytes, columns, count, duration, number, percent, plural, printable, wrap } from './format.ts'
 
 type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
 
@@ -54,7 +54,7 @@ export function evalText(result: EvalResult): string {
 export function doneLines(event: EventOf<'done'>, next: string | undefined): string[] {
   const best = event.best === undefined ? '' : `, best eval loss ${number(event.best.loss)} at step ${event.best.step}`
   return [
-    `${count(event.steps)} steps in ${duration(event.seconds)}: train loss ${number(event.trainLoss)}${best}, ` +
+    `${plural(event.steps, 'step')} in ${duration(event.seconds)}: train loss ${number(event.trainLoss)}${best}, ` +
       `peak memory ${bytes(event.peakMemory)}`,
     `saved in ${event.outputDir}`,
     ...(next === undefined ? [] : [`next: ${next}`]),
@@ -99,7 +99,7 @@ function planLine(event: EventOf<'plan'>): string {
   const share = percent(event.trainableParameters / event.parameters, 2)
   return (
     `${event.modelType}: ${count(event.parameters)} parameters, ${count(event.trainableParameters)} trained (${share}); ` +
-    `${count(event.steps)} steps; ${event.threads} ${event.threads === 1 ? 'thread' : 'threads'}; ` +
+    `${plural(event.steps, 'step')}; ${plural(event.threads, 'thread')}; ` +
     `activations ${event.activations === 'keep' ? 'kept' : 'recomputed'}`
   )
 }

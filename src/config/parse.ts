@@ -94,11 +94,20 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
   } else if (config.loadBestModelAtEnd === true && config.evalStrategy === 'no') {
     problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs evaluations, but ${nameOfKey('evalStrategy')} is no`)
   }
+  // A value equal to the default says nothing, so that a complete configuration can be parsed again.
+  const defaults = new Map(optionsOf(trainSchema).map((option) => [option.key, JSON.stringify(option.default)]))
+  const isSet = (key: keyof TrainConfig): boolean =>
+    config[key] !== undefined && JSON.stringify(config[key]) !== defaults.get(key)
+  if (config.method !== 'full' && config.adapter !== undefined) {
+    for (const key of loraKeys.filter(isSet)) {
+      problems.push(
+        `${nameOfKey(key)}: has no meaning with ${nameOfKey('adapter')}: training goes on with the adapter's own shape`,
+      )
+    }
+  }
   if (config.method === 'full') {
-    // A value equal to the default says nothing, so that a complete configuration can be parsed again.
-    const defaults = new Map(optionsOf(trainSchema).map((option) => [option.key, JSON.stringify(option.default)]))
     for (const key of [...loraKeys, 'adapter'] as const) {
-      if (config[key] !== undefined && JSON.stringify(config[key]) !== defaults.get(key))
+      if (isSet(key))
         problems.push(`${nameOfKey(key)}: has no meaning with ${nameOfKey('method')} full, which trains every weight`)
     }
   } else if (config.init === 'random') {

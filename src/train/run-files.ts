@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdir, open, readdir, rm, type FileHandle } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { basename, join, resolve, sep } from 'node:path'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { messageOf } from '../formats/json.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -36,12 +36,30 @@ export class RunFiles {
     this.#record = record
   }
 
-  /** Starts a run in a folder, made where it is missing. Checkpoints of an earlier run there are removed: they are not of this one. */
-  static async create(folder: string, record: Omit<RunRecord, 'startedAt' | 'status'>): Promise<RunFiles> {
+  /**
+   * Starts a run in a folder, made where it is missing. Checkpoints of an earlier run there are removed, since they are not of
+   * this one; `inputs` are paths that the run reads and that must not be among them.
+   */
+  static async create(
+    folder: string,
+    record: Omit<RunRecord, 'startedAt' | 'status'>,
+    inputs: readonly string[],
+  ): Promise<RunFiles> {
     try {
       await mkdir(folder, { recursive: true })
       for (const name of await readdir(folder)) {
-        if (/^checkpoint-\d+$/.test(name)) await rm(join(folder, name), { recursive: true })
+        if (!/^checkpoint-\d+$/.test(name)) continue
+        const checkpoint = resolve(folder, name)
+        if (inputs.some((path) => `${resolve(path)}${sep}`.startsWith(`${checkpoint}${sep}`))) {
+          throw new LowrankError(
+            'config',
+            `outputDir ${folder}: the run reads ${checkpoint}, which starting it would remove`,
+            {
+              hint: 'Choose another outputDir, or move the checkpoint.',
+            },
+          )
+        }
+        await rm(checkpoint, { recursive: true })
       }
       const metrics = await open(join(folder, 'metrics.jsonl'), 'w')
       const files = new RunFiles(folder, metrics, {
@@ -52,6 +70,7 @@ export class RunFiles {
       await files.update({})
       return files
     } catch (cause) {
+      if (cause instanceof LowrankError) throw cause
       const { code } = cause as NodeJS.ErrnoException
       const taken = code === 'EEXIST' || code === 'ENOTDIR'
       throw new LowrankError(taken ? 'config' : 'io', `outputDir: cannot write to ${folder}: ${messageOf(cause)}`, {

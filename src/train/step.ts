@@ -1,5 +1,5 @@
 import type { FillMask, GradientSink, MicroBatch, Pipeline } from '../engine/pipeline.ts'
-import { internalError } from '../util/errors.ts'
+import { internalError, LowrankError } from '../util/errors.ts'
 import { fillDropoutMask, stream } from '../util/random.ts'
 import type { Trainable } from './optimizer.ts'
 
@@ -14,7 +14,9 @@ export interface StepGradients {
 /**
  * Adds the gradients of the sum of losses over the micro-batches of one optimizer step to its trainables. Dividing by the label tokens
  * of the whole step comes after, so that how the step is split into micro-batches changes nothing. Dropout masks depend on
- * seed, step and place only. Returns undefined, with the gradients half summed, when `cancelled()` says so in between.
+ * seed, step and place only.
+ *
+ * @throws LowrankError `cancelled` when `cancelled()` says so between two micro-batches: the gradients are half summed then.
  */
 export async function accumulateGradients(options: {
   readonly pipeline: Pipeline
@@ -23,12 +25,12 @@ export async function accumulateGradients(options: {
   readonly seed: number
   readonly step: number
   readonly cancelled?: () => boolean
-}): Promise<StepGradients | undefined> {
+}): Promise<StepGradients> {
   const { pipeline, trainables, batches, seed, step, cancelled } = options
   const sink = gradientSink(trainables)
   let [lossSum, labelTokens, tokens] = [0, 0, 0]
   for (const [micro, batch] of batches.entries()) {
-    if (cancelled?.() === true) return undefined
+    if (cancelled?.() === true) throw new LowrankError('cancelled', 'cancelled within a step')
     const fillMask: FillMask = (mask, p, stage, index) =>
       fillDropoutMask(mask, p, stream(seed, 'dropout', step, micro, stage, index))
     lossSum += await pipeline.train(batch, fillMask, sink)

@@ -4,7 +4,7 @@ import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch } from '../text/batches.ts'
 import type { Example } from '../text/examples.ts'
 import { evaluateBatches } from './evaluate.ts'
-import type { TrainEvent } from './events.ts'
+import type { EvalResult, TrainEvent } from './events.ts'
 import { AdamW, clipFactor, gradientNorm, isDecayed, type Trainable } from './optimizer.ts'
 import { scheduleFactor } from './schedule.ts'
 import { accumulateGradients } from './step.ts'
@@ -58,10 +58,22 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
   })
   const validBatches = options.valid && evalBatches(options.valid, config.perDeviceEvalBatchSize)
   const best = new BestWeights(trainables, config.loadBestModelAtEnd)
+  /** Saves what the last whole step made, and throws. */
+  const stop = async function* (step: number): AsyncGenerator<TrainEvent, never> {
+    const path = await options.saveCheckpoint(step)
+    yield { type: 'save', step, path }
+    throw new LowrankError('cancelled', `cancelled after step ${step} of ${steps}; its weights are in ${path}`)
+  }
   const evaluate = async function* (step: number, epoch: number): AsyncGenerator<TrainEvent> {
     if (validBatches === undefined) return
     const start = performance.now()
-    const result = await evaluateBatches({ pipeline, batches: validBatches })
+    let result: EvalResult
+    try {
+      result = await evaluateBatches({ pipeline, batches: validBatches, cancelled })
+    } catch (error) {
+      if (error instanceof LowrankError && error.code === 'cancelled') return yield* stop(step)
+      throw error
+    }
     const isBest = best.offer(step, result.loss)
     yield { type: 'eval', step, epoch, seconds: (performance.now() - start) / 1000, best: isBest, ...result }
   }
@@ -69,59 +81,64 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
     strategy === 'steps' ? step % (every ?? Infinity) === 0 : strategy === 'epoch' && step % perEpoch === 0
 
   const begun = performance.now()
-  let [lossTotal, sinceLog, logged] = [0, 0, 0]
-  if (config.evalOnStart) yield* evaluate(0, 0)
-  for (let step = 1; step <= steps; step++) {
-    const start = performance.now()
-    const { epoch, batches } = stepBatches({ ...order, step: step - 1 })
-    const sums = await accumulateGradients({ pipeline, trainables, batches, seed: config.seed, step, cancelled })
-    if (sums === undefined) {
-      // The weights are those of the last whole step: only its gradients were under way.
-      const path = await options.saveCheckpoint(step - 1)
-      yield { type: 'save', step: step - 1, path }
-      throw new LowrankError('cancelled', `cancelled after step ${step - 1} of ${steps}; its weights are in ${path}`)
-    }
-    const loss = sums.lossSum / sums.labelTokens
-    const gradNorm = gradientNorm(trainables.values()) / sums.labelTokens
-    const learningRate =
-      config.learningRate * scheduleFactor(config.lrSchedulerType, { step: step - 1, steps, warmupSteps })
-    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
-      throw new LowrankError('diverged', `step ${step}: the loss is ${loss} and the gradient norm ${gradNorm}`, {
-        hint: `Lower learningRate (now ${config.learningRate}) or set maxGradNorm and warmupSteps. The weights were not changed by this step.`,
-      })
-    }
-    optimizer.step(learningRate, clipFactor(gradNorm, config.maxGradNorm) / sums.labelTokens)
+  let [lossTotal, sinceLog, logged, done] = [0, 0, 0, 0]
+  try {
+    if (config.evalOnStart) yield* evaluate(0, 0)
+    for (let step = 1; step <= steps; step++) {
+      const start = performance.now()
+      const { epoch, batches } = stepBatches({ ...order, step: step - 1 })
+      const sums = await accumulateGradients({ pipeline, trainables, batches, seed: config.seed, step, cancelled })
+      // The weights are those of the last whole step: only gradients were under way.
+      if (sums === undefined) return yield* stop(step - 1)
+      const loss = sums.lossSum / sums.labelTokens
+      const gradNorm = gradientNorm(trainables.values()) / sums.labelTokens
+      const learningRate =
+        config.learningRate * scheduleFactor(config.lrSchedulerType, { step: step - 1, steps, warmupSteps })
+      if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
+        throw new LowrankError('diverged', `step ${step}: the loss is ${loss} and the gradient norm ${gradNorm}`, {
+          hint: `Lower learningRate (now ${config.learningRate}) or set maxGradNorm and warmupSteps. The weights were not changed by this step.`,
+        })
+      }
+      optimizer.step(learningRate, clipFactor(gradNorm, config.maxGradNorm) / sums.labelTokens)
+      done = step
 
-    const seconds = (performance.now() - start) / 1000
-    const secondsLeft = ((performance.now() - begun) / 1000 / step) * (steps - step)
-    const { tokens, labelTokens } = sums
-    const memory = process.memoryUsage.rss()
-    const common = { step, epoch, loss, learningRate, gradNorm }
-    yield {
-      type: 'step',
-      ...common,
-      steps,
-      tokens,
-      labelTokens,
-      seconds,
-      tokensPerSecond: tokens / seconds,
-      memory,
-      secondsLeft,
+      const seconds = (performance.now() - start) / 1000
+      const secondsLeft = ((performance.now() - begun) / 1000 / step) * (steps - step)
+      const { tokens, labelTokens } = sums
+      const memory = process.memoryUsage.rss()
+      const common = { step, epoch, loss, learningRate, gradNorm }
+      yield {
+        type: 'step',
+        ...common,
+        steps,
+        tokens,
+        labelTokens,
+        seconds,
+        tokensPerSecond: tokens / seconds,
+        memory,
+        secondsLeft,
+      }
+      lossTotal += loss
+      sinceLog += loss
+      if (step % config.loggingSteps === 0) {
+        yield { type: 'log', ...common, loss: sinceLog / (step - logged) }
+        sinceLog = 0
+        logged = step
+      }
+      // The last step is always evaluated, so that a run ends with a figure for what it made.
+      const evaluates =
+        config.evalStrategy !== 'no' && (due(config.evalStrategy, config.evalSteps, step) || step === steps)
+      if (evaluates) yield* evaluate(step, epoch)
+      if (due(config.saveStrategy, config.saveSteps, step)) {
+        yield { type: 'save', step, path: await options.saveCheckpoint(step) }
+      }
     }
-    lossTotal += loss
-    sinceLog += loss
-    if (step % config.loggingSteps === 0) {
-      yield { type: 'log', ...common, loss: sinceLog / (step - logged) }
-      sinceLog = 0
-      logged = step
-    }
-    // The last step is always evaluated, so that a run ends with a figure for what it made.
-    const evaluates =
-      config.evalStrategy !== 'no' && (due(config.evalStrategy, config.evalSteps, step) || step === steps)
-    if (evaluates) yield* evaluate(step, epoch)
-    if (due(config.saveStrategy, config.saveSteps, step)) {
-      yield { type: 'save', step, path: await options.saveCheckpoint(step) }
-    }
+  } catch (error) {
+    if (!(error instanceof LowrankError && error.code === 'cancelled')) throw error
+    // The weights are those of the last whole step: gradients or an evaluation were under way.
+    const path = await options.saveCheckpoint(done)
+    yield { type: 'save', step: done, path }
+    throw new LowrankError('cancelled', `cancelled after step ${done} of ${steps}; its weights are in ${path}`)
   }
   best.restore()
   return { steps, trainLoss: lossTotal / steps, best: best.found }
