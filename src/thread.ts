@@ -10,7 +10,8 @@ type Returned<K extends keyof Tasks> = Awaited<ReturnType<Tasks[K]>>
  * what the worker has loaded lives until `close`.
  */
 export class ComputeThread {
-  readonly #worker = new Worker(new URL('./worker.js', import.meta.url))
+  // Without the flags of the main thread, which may be of no use here (`--input-type` of a script given by `--eval`).
+  readonly #worker = new Worker(new URL('./worker.js', import.meta.url), { execArgv: [] })
   #ended = false
 
   constructor() {

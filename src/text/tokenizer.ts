@@ -35,7 +35,8 @@ const HuggingFaceTokenizer = UntypedTokenizer as new (tokenizer: object, config:
 /** Loads the tokenizer of a Hugging Face model folder. Needs `tokenizer.json`; errors have code `model`. */
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const names = await readdir(folder).catch((cause: unknown) => {
-    throw new LowrankError('model', `cannot open the folder ${folder}: ${messageOf(cause)}`, { cause })
+    const hint = 'A model folder holds config.json, *.safetensors and tokenizer.json, as the model hub has it.'
+    throw new LowrankError('model', `cannot open the folder ${folder}: ${messageOf(cause)}`, { cause, hint })
   })
   const path = join(folder, 'tokenizer.json')
   if (!names.includes('tokenizer.json')) {
