@@ -153,6 +153,7 @@ describe('problems', () => {
     [{ valid: 'v', loadBestModelAtEnd: true, evalStrategy: 'no' }, 'loadBestModelAtEnd: needs evaluations'],
     [{ method: 'full', r: 16 }, 'r: has no meaning with method full'],
     [{ method: 'full', adapter: 'a' }, 'adapter: has no meaning with method full'],
+    [{ adapter: 'a', r: 16 }, 'r: has no meaning with adapter'],
     [{ init: 'random' }, 'init: random weights need method full'],
   ])('%j', (extra, expected) => {
     expect(problems({ ...required, ...extra })).toContain(expected)
