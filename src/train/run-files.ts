@@ -47,9 +47,9 @@ export class RunFiles {
   ): Promise<RunFiles> {
     try {
       await mkdir(folder, { recursive: true })
-      for (const name of await readdir(folder)) {
-        if (!/^checkpoint-\d+$/.test(name)) continue
-        const checkpoint = resolve(folder, name)
+      const names = await readdir(folder)
+      const checkpoints = names.filter((name) => /^checkpoint-\d+$/.test(name)).map((name) => resolve(folder, name))
+      for (const checkpoint of checkpoints) {
         if (inputs.some((path) => `${resolve(path)}${sep}`.startsWith(`${checkpoint}${sep}`))) {
           throw new LowrankError(
             'config',
@@ -59,8 +59,8 @@ export class RunFiles {
             },
           )
         }
-        await rm(checkpoint, { recursive: true })
       }
+      for (const checkpoint of checkpoints) await rm(checkpoint, { recursive: true })
       const metrics = await open(join(folder, 'metrics.jsonl'), 'w')
       const files = new RunFiles(folder, metrics, {
         ...record,
