@@ -1,0 +1,155 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { evaluate, finetune, LowrankError, type TrainEvent } from 'lowrank'
+import { beforeAll, expect, test } from 'vitest'
+import {
+  evaluateByCommand,
+  flags,
+  last,
+  listFiles,
+  makeTinyModel,
+  only,
+  quickstart,
+  readJson,
+  readMetrics,
+  startLowrank,
+  startNode,
+  temporaryFolder,
+  writeData,
+} from './support.ts'
+
+const folder = temporaryFolder()
+const data = writeData(folder)
+let tiny: string
+beforeAll(async () => {
+  tiny = await makeTinyModel(folder)
+})
+
+/** Far more steps than any test waits for. */
+const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 100_000, saveStrategy: 'no' } as const
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await sleep(20)
+}
+
+function stepsTold(outputDir: string): number {
+  const path = join(outputDir, 'metrics.jsonl')
+  return existsSync(path) ? readFileSync(path, 'utf8').split('"type":"step"').length - 1 : 0
+}
+
+test('Ctrl-C while training: code 130 and a checkpoint that can be used', async () => {
+  const outputDir = join(folder, 'interrupted')
+  const { child, ended } = startLowrank([
+    'train',
+    ...flags({ ...endless, model: quickstart, ...data, outputDir, learningRate: 1e-3 }),
+  ])
+  await until(() => stepsTold(outputDir) >= 2 || child.exitCode !== null)
+  child.kill('SIGINT')
+  const { code, stdout, stderr } = await ended
+  expect(code, stderr).toBe(130)
+  expect(stdout).toBe('')
+  expect(stderr).toContain('stopping after this step')
+  expect(stderr).toMatch(/^cancelled after step \d+ of 100000; its weights are in /m)
+  expect(stderr).not.toMatch(/error|^\s+at /m)
+
+  const step = last(only(readMetrics(outputDir), 'step')).step
+  const checkpoint = `checkpoint-${step}`
+  expect(listFiles(outputDir)).toEqual(
+    [
+      'metrics.jsonl',
+      'run.json',
+      ...['README.md', 'adapter_config.json', 'adapter_model.safetensors'].map((name) => `${checkpoint}/${name}`),
+      ...['special_tokens_map.json', 'tokenizer.json', 'tokenizer_config.json'].map((name) => `${checkpoint}/${name}`),
+    ].sort(),
+  )
+  expect(last(only(readMetrics(outputDir), 'save')).path).toBe(join(outputDir, checkpoint))
+  expect(readJson(join(outputDir, 'run.json'))).toMatchObject({
+    status: 'cancelled',
+    seconds: expect.any(Number),
+    peakMemory: expect.any(Number),
+  })
+
+  const base = await evaluate({ model: quickstart, data: data.valid, maxLength: 96 })
+  const adapter = join(outputDir, checkpoint)
+  const found = await evaluateByCommand({ model: quickstart, adapter, data: data.valid, maxLength: 96 })
+  expect(found.loss).not.toBe(base.loss)
+  expect(found.labelTokens).toBe(base.labelTokens)
+})
+
+/** A run that is aborted at the first event that `when` picks: its events, and the error it ends in. */
+async function abortAt(
+  when: (event: TrainEvent) => boolean,
+  options: object = {},
+): Promise<{ events: TrainEvent[]; error: unknown; outputDir: string }> {
+  const outputDir = join(folder, `aborted-${aborted++}`)
+  const controller = new AbortController()
+  const events: TrainEvent[] = []
+  const config = { ...endless, model: tiny, train: data.train, outputDir, ...options }
+  try {
+    for await (const event of finetune(config, { signal: controller.signal })) {
+      events.push(event)
+      if (when(event)) controller.abort()
+    }
+  } catch (error) {
+    return { events, error, outputDir }
+  }
+  throw new Error('the run was not cancelled')
+}
+let aborted = 0
+
+test('an aborted signal ends the run in an error of code cancelled, after a checkpoint', async () => {
+  const { events, error, outputDir } = await abortAt((event) => event.type === 'step' && event.step === 2)
+  expect(error).toBeInstanceOf(LowrankError)
+  expect(error).toMatchObject({ code: 'cancelled' })
+  const saved = last(events)
+  expect(saved).toMatchObject({ type: 'save', path: expect.stringMatching(/checkpoint-\d+$/) })
+  expect(last(only(events, 'save')).step).toBe(last(only(events, 'step')).step)
+  expect(listFiles(outputDir).filter((path) => path.includes('tmp'))).toEqual([])
+})
+
+test('a signal that was aborted before is heeded before the first step', async () => {
+  const outputDir = join(folder, 'never')
+  const run = finetune({ ...endless, model: tiny, train: data.train, outputDir }, { signal: AbortSignal.abort() })
+  const events: TrainEvent[] = []
+  await expect(
+    (async () => {
+      for await (const event of run) events.push(event)
+    })(),
+  ).rejects.toMatchObject({ code: 'cancelled' })
+  expect(only(events, 'step')).toEqual([])
+})
+
+test('a run that is aborted while it evaluates keeps the last step', async () => {
+  // One example a batch and many of them: the evaluation is what takes the time.
+  const { valid } = writeData(folder, { valid: 80 })
+  const options = { valid, evalSteps: 1, perDeviceEvalBatchSize: 1 }
+  const { events, error, outputDir } = await abortAt((event) => event.type === 'step', options)
+  expect(error).toMatchObject({ code: 'cancelled', message: expect.stringContaining('after step 1 of') })
+  expect(only(events, 'eval')).toEqual([])
+  const adapter = join(outputDir, 'checkpoint-1')
+  expect((await evaluate({ model: tiny, adapter, data: data.valid, maxLength: 96 })).loss).toBeGreaterThan(0)
+})
+
+test('an evaluation can be aborted too', async () => {
+  const controller = new AbortController()
+  const { valid } = writeData(folder, { valid: 80 })
+  const config = { model: quickstart, data: valid, perDeviceEvalBatchSize: 1 }
+  const running = evaluate(config, { signal: controller.signal })
+  controller.abort()
+  await expect(running).rejects.toMatchObject({ name: 'LowrankError', code: 'cancelled' })
+})
+
+test('a loop that is left ends the compute thread: the process exits by itself', async () => {
+  const outputDir = join(folder, 'left')
+  const config = JSON.stringify({ ...endless, model: tiny, train: data.train, outputDir })
+  const script = `import { finetune } from 'lowrank'
+    for await (const event of finetune(${config})) if (event.type === 'step') break
+    console.log('left')`
+  const { child, ended } = startNode(['--input-type=module', '--eval', script])
+  const limit = setTimeout(() => child.kill('SIGKILL'), 20_000)
+  const { code, stdout, stderr } = await ended
+  clearTimeout(limit)
+  expect(stdout, stderr).toBe('left\n')
+  expect(code).toBe(0)
+})

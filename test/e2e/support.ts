@@ -1,0 +1,177 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { finetune, type EvalResult, type TrainConfigInput, type TrainEvent } from 'lowrank'
+import { afterAll, expect } from 'vitest'
+
+/** Folder of the package; a script run from here may import 'lowrank'. */
+export const root = fileURLToPath(new URL('../..', import.meta.url))
+
+/** A small trained model with its tokenizer, and the texts of its task. */
+export const quickstart = join(root, 'examples/quickstart/model')
+const texts = join(root, 'examples/quickstart')
+
+export type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
+
+/** A folder that is gone after the tests of a file. */
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'lowrank-e2e-'))
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** The first examples of the quickstart in a folder of their own; returns the paths of both files. */
+export function writeData(folder: string, { train = 16, valid = 8 } = {}): { train: string; valid: string } {
+  const copy = (name: string, lines: number): string => {
+    const path = join(folder, name)
+    const all = readFileSync(join(texts, name), 'utf8').split('\n')
+    writeFileSync(path, `${all.slice(0, lines).join('\n')}\n`)
+    return path
+  }
+  return { train: copy('train.jsonl', train), valid: copy('valid.jsonl', valid) }
+}
+
+/** The smallest model that trains: two blocks, random weights, biases, the quickstart's tokenizer. */
+export async function makeTinyModel(folder: string, changes: Readonly<Record<string, unknown>> = {}): Promise<string> {
+  const [shape, model] = [join(folder, 'shape'), join(folder, 'tiny')]
+  cpSync(quickstart, shape, { recursive: true, filter: (path) => !path.endsWith('.safetensors') })
+  const config = {
+    ...(readJson(join(shape, 'config.json')) as object),
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    attention_bias: true,
+    mlp_bias: true,
+    torch_dtype: 'float32',
+    ...changes,
+  }
+  writeFileSync(join(shape, 'config.json'), JSON.stringify(config))
+  const { train } = writeData(shape, { train: 2 })
+  const options = { method: 'full', init: 'random', maxSteps: 1, maxLength: 64, saveStrategy: 'no' } as const
+  await collect({ ...options, model: shape, train, outputDir: model })
+  return model
+}
+
+/** All events of a run through the public API. */
+export async function collect(config: TrainConfigInput, signal?: AbortSignal): Promise<TrainEvent[]> {
+  const events: TrainEvent[] = []
+  for await (const event of finetune(config, { signal })) events.push(event)
+  return events
+}
+
+export function only<T extends TrainEvent['type']>(events: readonly TrainEvent[], type: T): EventOf<T>[] {
+  return events.filter((event): event is EventOf<T> => event.type === type)
+}
+
+/** The last element, which must be there. */
+export function last<T>(items: readonly T[]): T {
+  const item = items.at(-1)
+  if (item === undefined) throw new Error('nothing there')
+  return item
+}
+
+/** The five figures of an evaluation, without what an event has beside them. */
+export function figures({ loss, perplexity, tokenAccuracy, labelTokens, examples }: EvalResult): EvalResult {
+  return { loss, perplexity, tokenAccuracy, labelTokens, examples }
+}
+
+export interface Outcome {
+  /** Exit code; null when a signal ended the process. */
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface Running {
+  readonly child: ChildProcess
+  readonly ended: Promise<Outcome>
+}
+
+/** Starts Node.js with these arguments. */
+export function startNode(args: readonly string[], cwd = root): Running {
+  expect(existsSync(join(root, 'dist/cli/main.js')), 'npm run build comes first').toBe(true)
+  const child = spawn(process.execPath, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] })
+  let [stdout, stderr] = ['', '']
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
+  const ended = new Promise<Outcome>((resolve, reject) => {
+    child.on('error', reject).on('close', (code) => resolve({ code, stdout, stderr }))
+  })
+  return { child, ended }
+}
+
+type Flags = Readonly<Record<string, string | number | boolean>>
+
+/** `{ maxSteps: 3, json: true }` as `--max-steps 3 --json`. */
+export function flags(options: Flags): string[] {
+  return Object.entries(options).flatMap(([key, value]) => {
+    const flag = `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+    return value === true ? [flag] : [flag, String(value)]
+  })
+}
+
+/** Starts the real command line. */
+export function startLowrank(args: readonly string[], cwd = root): Running {
+  return startNode([join(root, 'dist/cli/main.js'), ...args], cwd)
+}
+
+/** Runs the real command line to its end. */
+export async function lowrank(args: readonly string[], cwd = root): Promise<Outcome> {
+  return await startLowrank(args, cwd).ended
+}
+
+/** `lowrank eval --json`, which must succeed. */
+export async function evaluateByCommand(options: Flags): Promise<EvalResult> {
+  const { code, stdout, stderr } = await lowrank(['eval', ...flags({ ...options, json: true })])
+  expect(code, stderr).toBe(0)
+  return JSON.parse(stdout) as EvalResult
+}
+
+export function readJson(path: string): unknown {
+  return JSON.parse(readFileSync(path, 'utf8'))
+}
+
+/** The objects of a JSONL text, one a line. */
+export function parseLines<T>(text: string): T[] {
+  expect(text.endsWith('\n')).toBe(true)
+  return text
+    .slice(0, -1)
+    .split('\n')
+    .map((line) => JSON.parse(line) as T)
+}
+
+/** The events that a run left in its output folder. */
+export function readMetrics(folder: string): (TrainEvent & { readonly time: string })[] {
+  return parseLines(readFileSync(join(folder, 'metrics.jsonl'), 'utf8'))
+}
+
+/** All files below a folder, sorted; none when there is no folder. */
+export function listFiles(folder: string): string[] {
+  if (!existsSync(folder)) return []
+  const entries = readdirSync(folder, { recursive: true, withFileTypes: true })
+  const files = entries.filter((entry) => entry.isFile())
+  return files.map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1)).sort()
+}
+
+export function sha256(path: string): string {
+  return createHash('sha256').update(readFileSync(path)).digest('hex')
+}
+
+/** SHA-256 of every file below a folder, by name. */
+export function hashFolder(folder: string): Record<string, string> {
+  return Object.fromEntries(listFiles(folder).map((name) => [name, sha256(join(folder, name))]))
+}
+
+/** Names and shapes of the tensors of a safetensors file, sorted by name. */
+export function tensorShapes(path: string): Record<string, readonly number[]> {
+  const bytes = readFileSync(path)
+  const header = bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE()))
+  const entries = Object.entries(JSON.parse(header.toString()) as Record<string, { shape: number[] }>)
+  const tensors = entries.filter(([name]) => name !== '__metadata__').map(([name, { shape }]) => [name, shape] as const)
+  return Object.fromEntries(tensors.sort(([a], [b]) => (a < b ? -1 : 1)))
+}

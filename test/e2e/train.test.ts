@@ -1,0 +1,349 @@
+import { createHash } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { evaluate, type TrainEvent } from 'lowrank'
+import { beforeAll, describe, expect, test } from 'vitest'
+import {
+  collect,
+  evaluateByCommand,
+  figures,
+  flags,
+  hashFolder,
+  last,
+  listFiles,
+  lowrank,
+  makeTinyModel,
+  only,
+  parseLines,
+  quickstart,
+  readJson,
+  readMetrics,
+  root,
+  sha256,
+  temporaryFolder,
+  tensorShapes,
+  writeData,
+  type Outcome,
+} from './support.ts'
+
+const folder = temporaryFolder()
+const data = writeData(folder)
+const adapterFile = 'adapter_model.safetensors'
+const tokenizerFiles = ['special_tokens_map.json', 'tokenizer.json', 'tokenizer_config.json']
+
+/** A file whose keys are spelled as PEFT and transformers do; some are overridden by flags. */
+const yaml = join(folder, 'run.yaml')
+writeFileSync(
+  yaml,
+  `model: ${quickstart}
+train: ${data.train}
+valid: ${data.valid}
+r: 4
+lora_alpha: 16
+lora_dropout: 0.1
+per_device_train_batch_size: 4
+learning_rate: 1e-4
+max_steps: 99
+seed: 1
+logging_steps: 2
+eval_steps: 4
+saveSteps: 4
+max_length: 96
+samples: 1
+`,
+)
+const out = join(folder, 'out')
+const common = { maxSteps: 8, learningRate: 1e-2, seed: 7 }
+
+let before: Record<string, string>
+let outcome: Outcome
+let events: (TrainEvent & { readonly time: string })[]
+
+beforeAll(async () => {
+  before = hashFolder(quickstart)
+  outcome = await lowrank(['train', yaml, ...flags({ ...common, outputDir: out })])
+  expect(outcome.code, outcome.stderr).toBe(0)
+  events = readMetrics(out)
+})
+
+describe('a run from a file and flags', () => {
+  test('lowers the loss', () => {
+    const losses = only(events, 'step').map((event) => event.loss)
+    expect(losses).toHaveLength(8)
+    // Four steps go through all sixteen examples.
+    expect(mean(losses.slice(4))).toBeLessThan(mean(losses.slice(0, 4)) - 0.02)
+    const [first, second] = only(events, 'eval')
+    expect(second?.loss).toBeLessThan(first!.loss)
+  })
+
+  test('writes results to standard output and progress to standard error', () => {
+    const { stdout, stderr } = outcome
+    expect(stdout).toMatch(/^sample 1$/m)
+    expect(stdout).toMatch(/^8 steps in .+: train loss \d/m)
+    expect(stdout).toContain(`saved in ${out}\n`)
+    expect(stdout).not.toMatch(/^step \d/m)
+    expect(stderr).toMatch(/^train: 16 examples, .*\nvalid: 8 examples, /m)
+    expect(stderr).toMatch(/^step 2 {2}epoch 0\.50 {2}loss \d/m)
+    expect(stderr).toMatch(/^step 4 {2}eval loss \d/m)
+    expect(stderr).not.toContain('saved in')
+  })
+
+  test('leaves an adapter as PEFT names it, checkpoints and the record of the run', () => {
+    const adapter = ['README.md', 'adapter_config.json', adapterFile, ...tokenizerFiles]
+    const checkpoints = ['checkpoint-4', 'checkpoint-8'].flatMap((name) => adapter.map((file) => `${name}/${file}`))
+    expect(listFiles(out)).toEqual([...adapter, ...checkpoints, 'metrics.jsonl', 'run.json'].sort())
+    expect(readJson(join(out, 'adapter_config.json'))).toMatchObject({
+      peft_type: 'LORA',
+      base_model_name_or_path: quickstart,
+      r: 4,
+      lora_alpha: 16,
+      lora_dropout: 0.1,
+      target_modules: ['q_proj', 'v_proj'],
+    })
+    const modules = Array.from({ length: 5 }, (_, layer) =>
+      ['q_proj', 'v_proj'].map((name) => `base_model.model.model.layers.${layer}.self_attn.${name}`),
+    ).flat()
+    expect(Object.keys(tensorShapes(join(out, adapterFile)))).toEqual(
+      modules.flatMap((module) => [`${module}.lora_A.weight`, `${module}.lora_B.weight`]),
+    )
+    for (const name of tokenizerFiles) expect(sha256(join(out, name))).toBe(sha256(join(quickstart, name)))
+    expect(readFileSync(join(out, 'README.md'), 'utf8')).toContain('library_name: peft')
+  })
+
+  test('records what went in and what came out in run.json', () => {
+    const { version } = readJson(join(root, 'package.json')) as { version: string }
+    const runtime = readJson(join(root, 'node_modules/onnxruntime-node/package.json')) as { version: string }
+    const done = last(only(events, 'done'))
+    const model = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json']
+    expect(readJson(join(out, 'run.json'))).toEqual({
+      // The flags won over the file, and the rest of the file counts.
+      config: expect.objectContaining({
+        ...common,
+        r: 4,
+        loraAlpha: 16,
+        loraDropout: 0.1,
+        maxLength: 96,
+        saveSteps: 4,
+      }),
+      versions: { lowrank: version, node: process.version, onnxruntime: runtime.version },
+      hashes: {
+        model: hashTogether(model.map((name) => join(quickstart, name))),
+        train: hashTogether([data.train]),
+        valid: hashTogether([data.valid]),
+      },
+      data: only(events, 'data')[0]?.train,
+      startedAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT/),
+      status: 'done',
+      seconds: done.seconds,
+      peakMemory: done.peakMemory,
+      result: { steps: 8, trainLoss: done.trainLoss, best: done.best },
+    })
+    expect(done.seconds).toBeGreaterThan(0.1)
+    expect(done.peakMemory).toBeGreaterThan(50e6)
+    expect(done.peakMemory).toBeLessThan(4e9)
+  })
+
+  test('tells every event in metrics.jsonl', () => {
+    expect(events.map((event) => event.type).join(' ')).toBe(
+      'status data status plan sample step step log step step log eval save step step log step step log eval save save sample done',
+    )
+    for (const { time } of events) expect(new Date(time).toISOString()).toBe(time)
+  })
+
+  test('made what eval finds: the five figures of the last evaluation, on one line', async () => {
+    const args = flags({ model: quickstart, adapter: out, data: data.valid, maxLength: 96 })
+    const { code, stdout } = await lowrank(['eval', ...args, '--json'])
+    expect(code).toBe(0)
+    expect(stdout.indexOf('\n')).toBe(stdout.length - 1)
+    expect(Object.keys(JSON.parse(stdout) as object)).toEqual([
+      'loss',
+      'perplexity',
+      'tokenAccuracy',
+      'labelTokens',
+      'examples',
+    ])
+    expect(JSON.parse(stdout)).toEqual(figures(last(only(events, 'eval'))))
+  })
+
+  test('made checkpoints that can be evaluated', async () => {
+    const { train: _, ...rest } = { ...data, model: quickstart, maxLength: 96 }
+    const atStep4 = await evaluate({
+      model: rest.model,
+      maxLength: 96,
+      data: data.valid,
+      adapter: join(out, 'checkpoint-4'),
+    })
+    expect(atStep4).toEqual(figures(only(events, 'eval')[0]!))
+    expect(sha256(join(out, 'checkpoint-8', adapterFile))).toBe(sha256(join(out, adapterFile)))
+  })
+
+  test('left the base model alone', () => {
+    expect(Object.keys(before)).toContain('model.safetensors')
+    expect(hashFolder(quickstart)).toEqual(before)
+  })
+})
+
+describe('the seed', () => {
+  const again = join(folder, 'again')
+  const other = join(folder, 'other')
+
+  test('gives the same bytes again, dropout included', async () => {
+    const { code, stdout } = await lowrank(['train', yaml, ...flags({ ...common, outputDir: again, json: true })])
+    expect(code).toBe(0)
+    expect(sha256(join(again, adapterFile))).toBe(sha256(join(out, adapterFile)))
+    // With --json, standard output is the events and nothing else.
+    const told = parseLines<TrainEvent>(stdout)
+    expect(readMetrics(again)).toEqual(told.map((event) => ({ ...event, time: expect.any(String) as unknown })))
+    expect(lossesOf(told)).toEqual(lossesOf(events))
+  })
+
+  test('when another, gives another adapter', async () => {
+    const { code } = await lowrank(['train', yaml, ...flags({ ...common, seed: 8, outputDir: other })])
+    expect(code).toBe(0)
+    expect(sha256(join(other, adapterFile))).not.toBe(sha256(join(out, adapterFile)))
+  })
+})
+
+test('--load-best-model-at-end saves the adapter with the lowest evaluation loss', async () => {
+  const outputDir = join(folder, 'best')
+  // Far too high a rate: good at first, then worse.
+  const rate = { learningRate: 0.3, lrSchedulerType: 'constant', maxGradNorm: 0 }
+  const watch = { evalSteps: 1, evalOnStart: true, saveStrategy: 'no', samples: 0, loadBestModelAtEnd: true }
+  const { code } = await lowrank(['train', yaml, ...flags({ ...common, ...rate, ...watch, maxSteps: 4, outputDir })])
+  expect(code).toBe(0)
+  const evals = only(readMetrics(outputDir), 'eval')
+  const losses = evals.map(({ loss }) => loss)
+  const lowest = Math.min(...losses)
+  expect(evals.map(({ step }) => step)).toEqual([0, 1, 2, 3, 4])
+  expect(last(losses)).toBeGreaterThan(lowest)
+  const best = evals.find(({ loss }) => loss === lowest)
+  expect(last(only(readMetrics(outputDir), 'done')).best).toEqual({ step: best?.step, loss: lowest })
+  const found = await evaluateByCommand({ model: quickstart, adapter: outputDir, data: data.valid, maxLength: 96 })
+  expect(found.loss).toBe(lowest)
+})
+
+test('--adapter trains further from where that adapter is', async () => {
+  const outputDir = join(folder, 'further')
+  const more = { adapter: out, maxSteps: 2, evalOnStart: true, learningRate: 1e-3, maxLength: 96, outputDir }
+  const { code, stderr } = await lowrank(['train', ...flags({ model: quickstart, ...data, ...more })])
+  expect(code, stderr).toBe(0)
+  const evals = only(readMetrics(outputDir), 'eval')
+  expect(evals[0]?.loss).toBe(last(only(events, 'eval')).loss)
+  expect(last(evals).loss).toBeLessThan(evals[0]!.loss)
+  // It keeps the shape of the adapter that it continues.
+  expect(tensorShapes(join(outputDir, adapterFile))).toEqual(tensorShapes(join(out, adapterFile)))
+  expect(sha256(join(outputDir, adapterFile))).not.toBe(sha256(join(out, adapterFile)))
+})
+
+describe('on a tiny model with biases', () => {
+  let model: string
+  beforeAll(async () => {
+    model = await makeTinyModel(folder)
+  })
+  let runs = 0
+  const run = async (options: object): Promise<{ events: TrainEvent[]; outputDir: string }> => {
+    const outputDir = join(folder, `tiny-run-${runs++}`)
+    const config = { model, ...data, outputDir, r: 2, maxLength: 96, learningRate: 1e-2, ...options }
+    return { events: await collect(config), outputDir }
+  }
+
+  test('accumulation changes nothing: 8 x 1, 4 x 2 and 2 x 4', async () => {
+    const curves: number[][] = []
+    for (const [batch, accumulation] of [
+      [8, 1],
+      [4, 2],
+      [2, 4],
+    ] as const) {
+      const sizes = { perDeviceTrainBatchSize: batch, gradientAccumulationSteps: accumulation, maxSteps: 3 }
+      curves.push(lossesOf((await run(sizes)).events))
+    }
+    for (const curve of curves.slice(1)) {
+      curve.forEach((loss, i) => expect(Math.abs(loss - curves[0]![i]!)).toBeLessThan(1e-5))
+    }
+    // Four of sixteen examples a step are another run.
+    const other = lossesOf((await run({ perDeviceTrainBatchSize: 4, maxSteps: 3 })).events)
+    expect(Math.abs(other[0]! - curves[0]![0]!)).toBeGreaterThan(1e-4)
+  })
+
+  test('--save-total-limit keeps the last checkpoints', async () => {
+    const { outputDir } = await run({ maxSteps: 4, saveSteps: 1, saveTotalLimit: 2 })
+    const checkpoints = new Set(listFiles(outputDir).flatMap((path) => /^checkpoint-\d+/.exec(path) ?? []))
+    expect([...checkpoints]).toEqual(['checkpoint-3', 'checkpoint-4'])
+    // One of them can be trained further, but not into the same folder, where a run starts without checkpoints.
+    const again = flags({ model, train: data.train, outputDir, adapter: join(outputDir, 'checkpoint-4') })
+    const { code, stderr } = await lowrank(['train', ...again])
+    expect(stderr).toMatch(/^error: outputDir .*checkpoint-4, which starting it would remove\nhint: /m)
+    expect(code).toBe(2)
+    expect(listFiles(outputDir).filter((path) => path.endsWith(adapterFile))).toHaveLength(3)
+    await collect({ model, ...data, outputDir, maxSteps: 1, maxLength: 96, saveStrategy: 'no' })
+    expect(listFiles(outputDir).filter((path) => path.startsWith('checkpoint'))).toEqual([])
+  })
+
+  const lora = (...modules: string[]): string[] =>
+    modules.flatMap((name) => [`${name}.lora_A.weight`, `${name}.lora_B.weight`])
+  const eachLayer = (names: (prefix: string) => string[]): string[] =>
+    [0, 1].flatMap((i) => names(`model.layers.${i}.`))
+
+  test.each([
+    {
+      options: { bias: 'all', targetModules: ['q_proj'] },
+      names: eachLayer((p) => [
+        ...lora(`${p}self_attn.q_proj`),
+        `${p}self_attn.q_proj.base_layer.bias`,
+        ...['k', 'v', 'o'].map((name) => `${p}self_attn.${name}_proj.bias`),
+        ...['gate', 'up', 'down'].map((name) => `${p}mlp.${name}_proj.bias`),
+      ]),
+    },
+    {
+      options: { bias: 'lora_only', targetModules: ['q_proj'] },
+      names: eachLayer((p) => [...lora(`${p}self_attn.q_proj`), `${p}self_attn.q_proj.base_layer.bias`]),
+    },
+    {
+      options: { modulesToSave: ['lm_head'], targetModules: ['v_proj'] },
+      names: [...eachLayer((p) => lora(`${p}self_attn.v_proj`)), 'lm_head.weight'],
+    },
+    {
+      options: { targetModules: '.*\\.(q|up)_proj' },
+      names: eachLayer((p) => lora(`${p}self_attn.q_proj`, `${p}mlp.up_proj`)),
+    },
+    {
+      options: { targetModules: ['down_proj', 'k_proj'], layersToTransform: [1] },
+      names: lora('model.layers.1.mlp.down_proj', 'model.layers.1.self_attn.k_proj'),
+    },
+    {
+      options: { targetModules: 'all-linear', rankPattern: { o_proj: 3 }, loraDropout: 0.2, useRslora: true },
+      names: eachLayer((p) => [
+        ...lora(...['q', 'k', 'v', 'o'].map((name) => `${p}self_attn.${name}_proj`)),
+        ...lora(...['gate', 'up', 'down'].map((name) => `${p}mlp.${name}_proj`)),
+      ]),
+    },
+  ])('trains and saves exactly what $options names', async ({ options, names }) => {
+    const start = await evaluate({ model, data: data.valid, maxLength: 96 })
+    const { events: told, outputDir } = await run({ ...options, maxSteps: 1 })
+    const tensors = tensorShapes(join(outputDir, adapterFile))
+    expect(Object.keys(tensors)).toEqual(names.map((name) => `base_model.model.${name}`).sort())
+    for (const [name, [rank]] of Object.entries(tensors)) {
+      if (name.endsWith('.lora_A.weight'))
+        expect(rank, name).toBe('rankPattern' in options && name.includes('o_proj') ? 3 : 2)
+    }
+    // What was trained made a difference, and what was saved is what was trained.
+    const found = await evaluate({ model, adapter: outputDir, data: data.valid, maxLength: 96 })
+    expect(found).toEqual(figures(last(only(told, 'eval'))))
+    expect(found.loss).not.toBe(start.loss)
+  })
+})
+
+function mean(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0) / values.length
+}
+
+function lossesOf(told: readonly TrainEvent[]): number[] {
+  return only(told, 'step').map((event) => event.loss)
+}
+
+/** As run.json identifies files: names and contents, one after another. */
+function hashTogether(paths: readonly string[]): string {
+  const hash = createHash('sha256')
+  for (const path of paths) hash.update(basename(path)).update('\0').update(readFileSync(path))
+  return hash.digest('hex')
+}
