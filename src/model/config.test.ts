@@ -1,0 +1,170 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { LowrankError } from '../util/errors.ts'
+import { parseDecoderConfig, readDecoderConfig, type DecoderConfig } from './config.ts'
+
+/** What transformers 5.23.0 writes: LlamaConfig(hidden_size=64, ..., rope_parameters=...).to_json_string(). */
+const newer = {
+  attention_bias: false,
+  attention_dropout: 0.0,
+  bos_token_id: 1,
+  eos_token_id: 2,
+  head_dim: 16,
+  hidden_act: 'silu',
+  hidden_size: 64,
+  initializer_range: 0.02,
+  intermediate_size: 128,
+  max_position_embeddings: 2048,
+  mlp_bias: false,
+  model_type: 'llama',
+  num_attention_heads: 4,
+  num_hidden_layers: 2,
+  num_key_value_heads: 2,
+  pad_token_id: null,
+  pretraining_tp: 1,
+  rms_norm_eps: 1e-6,
+  rope_parameters: {
+    factor: 8.0,
+    high_freq_factor: 4.0,
+    low_freq_factor: 1.0,
+    original_max_position_embeddings: 8192,
+    rope_theta: 500000.0,
+    rope_type: 'llama3',
+  },
+  tie_word_embeddings: false,
+  transformers_version: '5.23.0',
+  use_cache: true,
+  vocab_size: 100,
+}
+
+/** The same model as older versions of transformers wrote it. */
+const { rope_parameters: _, ...rest } = newer
+const older = {
+  ...rest,
+  rope_theta: 500000.0,
+  rope_scaling: {
+    factor: 8.0,
+    high_freq_factor: 4.0,
+    low_freq_factor: 1.0,
+    original_max_position_embeddings: 8192,
+    rope_type: 'llama3',
+  },
+  torch_dtype: 'bfloat16',
+}
+
+const parse = (json: unknown): DecoderConfig => parseDecoderConfig(json, 'm/config.json')
+
+describe('config.json', () => {
+  test('of newer and older versions of transformers says the same', () => {
+    const config: DecoderConfig = {
+      modelType: 'llama',
+      hiddenSize: 64,
+      intermediateSize: 128,
+      numHiddenLayers: 2,
+      numAttentionHeads: 4,
+      numKeyValueHeads: 2,
+      headDim: 16,
+      vocabSize: 100,
+      maxPositionEmbeddings: 2048,
+      rmsNormEps: 1e-6,
+      rope: {
+        theta: 500000,
+        scaling: {
+          type: 'llama3',
+          factor: 8,
+          lowFrequencyFactor: 1,
+          highFrequencyFactor: 4,
+          originalMaxPositions: 8192,
+        },
+      },
+      tieWordEmbeddings: false,
+      attentionBias: false,
+      mlpBias: false,
+      dtype: 'F32',
+      initializerRange: 0.02,
+    }
+    expect(parse(newer)).toEqual(config)
+    expect(parse(older)).toEqual({ ...config, dtype: 'BF16' })
+    expect(parse({ ...newer, dtype: 'float16' }).dtype).toBe('F16')
+  })
+
+  test('may scale rotary positions linearly, or not at all, in either spelling', () => {
+    const scaling = { type: 'linear', factor: 4 }
+    expect(parse({ ...rest, rope_scaling: scaling }).rope).toEqual({ theta: 10000, scaling })
+    const parameters = { rope_type: 'linear', factor: 4, rope_theta: 1e6 }
+    expect(parse({ ...rest, rope_parameters: parameters }).rope).toEqual({ theta: 1e6, scaling })
+    const none = { theta: 10000, scaling: { type: 'default' } }
+    expect(parse(rest).rope).toEqual(none)
+    expect(parse({ ...rest, rope_scaling: null }).rope).toEqual(none)
+    expect(parse({ ...rest, rope_parameters: { rope_type: 'default', rope_theta: 10000 } }).rope).toEqual(none)
+  })
+
+  test('may leave out what follows from the rest', () => {
+    const { head_dim: _d, num_key_value_heads: _k, tie_word_embeddings: _t, ...least } = rest
+    expect(parse(least)).toMatchObject({ headDim: 16, numKeyValueHeads: 4, tieWordEmbeddings: false })
+    // A head may be wider than its share of the hidden size.
+    expect(parse({ ...rest, head_dim: 32 }).headDim).toBe(32)
+  })
+})
+
+const llama3 = older.rope_scaling
+describe('a bad config.json is refused, with the file and the field:', () => {
+  test.each<[string, unknown, string | RegExp]>([
+    ['no object', [1], 'm/config.json: the file: '],
+    ['nothing in it', {}, /model_type: .*hidden_size: .*vocab_size: /],
+    ['another family', { ...rest, model_type: 'gpt2' }, 'model_type "gpt2" is not supported (supported: llama'],
+    ['no layers', { ...rest, num_hidden_layers: 0 }, 'num_hidden_layers: '],
+    ['absurdly many layers', { ...rest, num_hidden_layers: 1e9 }, 'num_hidden_layers: '],
+    ['an absurd vocabulary', { ...rest, vocab_size: 2 ** 40 }, 'vocab_size: '],
+    ['half a head', { ...rest, num_attention_heads: 2.5 }, 'num_attention_heads: '],
+    ['a size as text', { ...rest, hidden_size: '64' }, 'hidden_size: '],
+    ['an epsilon of zero', { ...rest, rms_norm_eps: 0 }, 'rms_norm_eps: '],
+    ['another activation', { ...rest, hidden_act: 'gelu' }, 'hidden_act "gelu" is not supported'],
+    ['heads that share unevenly', { ...rest, num_key_value_heads: 3 }, '4 is not a multiple of num_key_value_heads 3'],
+    ['more key heads than heads', { ...rest, num_key_value_heads: 8 }, 'not a multiple'],
+    ['an odd head', { ...rest, head_dim: 15 }, 'a head has 15 channels'],
+    ['a broken head', { ...rest, head_dim: null, hidden_size: 66 }, 'a head has 16.5 channels'],
+    ['another scaling', { ...rest, rope_scaling: { type: 'yarn', factor: 2 } }, 'type "yarn" is not supported'],
+    ['a scaling without its factor', { ...rest, rope_scaling: { type: 'linear' } }, 'type "linear" needs factor'],
+    ['a scaling that shrinks', { ...rest, rope_scaling: { type: 'linear', factor: 0.5 } }, 'rope_scaling.factor: '],
+    [
+      'frequencies the wrong way round',
+      { ...rest, rope_scaling: { ...llama3, low_freq_factor: 4 } },
+      'low_freq_factor 4 must be below high_freq_factor 4',
+    ],
+    [
+      'llama3 without the trained length',
+      { ...rest, rope_scaling: { ...llama3, original_max_position_embeddings: undefined } },
+      'needs original_max_position_embeddings',
+    ],
+  ])('%s', (_name, json, message) => {
+    const attempt = (): DecoderConfig => parse(json)
+    expect(attempt).toThrow(LowrankError)
+    expect(attempt).toThrow('m/config.json: ')
+    expect(attempt).toThrow(message)
+    expect(attempt).toThrow(expect.objectContaining({ code: 'model' }))
+  })
+
+  test('a family that is nearly one gets a suggestion', () => {
+    expect(() => parse({ ...rest, model_type: 'lama' })).toThrow(
+      expect.objectContaining({ hint: 'Did you mean "llama"?' }),
+    )
+  })
+
+  test('no file, and a file that is no JSON', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'lowrank-config-'))
+    try {
+      await expect(readDecoderConfig(folder)).rejects.toMatchObject({
+        code: 'model',
+        message: expect.stringContaining(join(folder, 'config.json')),
+        hint: expect.stringContaining('A model folder holds config.json'),
+      })
+      writeFileSync(join(folder, 'config.json'), '{"model_type":')
+      await expect(readDecoderConfig(folder)).rejects.toMatchObject({ code: 'model', message: /not valid JSON/ })
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+})
