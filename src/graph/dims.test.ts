@@ -42,6 +42,7 @@ test('shapes broadcast from the right, as in numpy', () => {
 test('shapes are compared and shown', () => {
   expect(sameShape(['batch', 3], ['batch', 3])).toBe(true)
   expect(sameShape(['batch', 3], ['batch'])).toBe(false)
+  expect(sameShape(['batch'], ['batch', 3])).toBe(false)
   expect(sameShape(['batch', 3], [3, 'batch'])).toBe(false)
   expect(showShape(['2*seq', 3])).toBe('[2*seq, 3]')
 })

@@ -36,6 +36,13 @@ describe('the minimum cut', () => {
     expect(saved(wide, [x], [x, dy, narrow.node.inputs[1]!])).toEqual([narrow])
   })
 
+  test('keeps two small values rather than one that is larger than both', () => {
+    const [p, q] = [b.linear(x, input('row p', 1, 4)), b.linear(z, input('row q', 1, 4))]
+    const wide = b.exp(b.add(b.mul(p, dy), q))
+    const given = [x, z, dy, p.node.inputs[1]!, q.node.inputs[1]!]
+    expect(new Set(saved(wide, [x, z], given))).toEqual(new Set([p, q]))
+  })
+
   test('keeps nothing that follows cheaply from what is given', () => {
     expect(saved(b.exp(b.sigmoid(dy)), [dy], [dy])).toEqual([])
   })

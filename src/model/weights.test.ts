@@ -146,7 +146,7 @@ describe('a model folder', () => {
       { [up]: { shape: [8, 12] } },
       `tensor ${up} has shape [8, 12], but config.json asks for [12, 8]`,
     ],
-    ['has one flat', { [up]: { shape: [96] } }, `tensor ${up} has shape [96], but config.json asks for [12, 8]`],
+    ['has one cut', { [up]: { shape: [12] } }, `tensor ${up} has shape [12], but config.json asks for [12, 8]`],
     [
       'has one of integers',
       { [up]: { dtype: 'I16' as const } },
