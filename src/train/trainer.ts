@@ -4,7 +4,7 @@ import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch } from '../text/batches.ts'
 import type { Example } from '../text/examples.ts'
 import { evaluateBatches } from './evaluate.ts'
-import type { EvalResult, TrainEvent } from './events.ts'
+import type { TrainEvent } from './events.ts'
 import { AdamW, clipFactor, gradientNorm, isDecayed, type Trainable } from './optimizer.ts'
 import { scheduleFactor } from './schedule.ts'
 import { accumulateGradients } from './step.ts'
@@ -58,22 +58,10 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
   })
   const validBatches = options.valid && evalBatches(options.valid, config.perDeviceEvalBatchSize)
   const best = new BestWeights(trainables, config.loadBestModelAtEnd)
-  /** Saves what the last whole step made, and throws. */
-  const stop = async function* (step: number): AsyncGenerator<TrainEvent, never> {
-    const path = await options.saveCheckpoint(step)
-    yield { type: 'save', step, path }
-    throw new LowrankError('cancelled', `cancelled after step ${step} of ${steps}; its weights are in ${path}`)
-  }
   const evaluate = async function* (step: number, epoch: number): AsyncGenerator<TrainEvent> {
     if (validBatches === undefined) return
     const start = performance.now()
-    let result: EvalResult
-    try {
-      result = await evaluateBatches({ pipeline, batches: validBatches, cancelled })
-    } catch (error) {
-      if (error instanceof LowrankError && error.code === 'cancelled') return yield* stop(step)
-      throw error
-    }
+    const result = await evaluateBatches({ pipeline, batches: validBatches, cancelled })
     const isBest = best.offer(step, result.loss)
     yield { type: 'eval', step, epoch, seconds: (performance.now() - start) / 1000, best: isBest, ...result }
   }
@@ -88,8 +76,6 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
       const start = performance.now()
       const { epoch, batches } = stepBatches({ ...order, step: step - 1 })
       const sums = await accumulateGradients({ pipeline, trainables, batches, seed: config.seed, step, cancelled })
-      // The weights are those of the last whole step: only gradients were under way.
-      if (sums === undefined) return yield* stop(step - 1)
       const loss = sums.lossSum / sums.labelTokens
       const gradNorm = gradientNorm(trainables.values()) / sums.labelTokens
       const learningRate =
