@@ -17,6 +17,7 @@ import {
   readJson,
   readMetrics,
   temporaryFolder,
+  tensorHashes,
   tensorShapes,
   writeData,
 } from './support.ts'
@@ -80,5 +81,7 @@ test('from pretrained weights: starts where they are, trains all of them, and le
   expect(last(evals).loss).toBeLessThan(start.loss)
   expect(hashFolder(model)).toEqual(before)
   expect(tensorShapes(join(outputDir, 'model.safetensors'))).toEqual(tensorShapes(join(model, 'model.safetensors')))
+  const [then, now] = [model, outputDir].map((path) => tensorHashes(join(path, 'model.safetensors')))
+  expect(Object.keys(then!).filter((name) => then![name] === now![name])).toEqual([])
   expect(await evaluate({ model: outputDir, data: data.valid, maxLength: 96 })).toEqual(figures(last(evals)))
 })

@@ -167,11 +167,30 @@ export function hashFolder(folder: string): Record<string, string> {
   return Object.fromEntries(listFiles(folder).map((name) => [name, sha256(join(folder, name))]))
 }
 
-/** Names and shapes of the tensors of a safetensors file, sorted by name. */
-export function tensorShapes(path: string): Record<string, readonly number[]> {
+interface Header {
+  readonly [name: string]: { readonly shape: readonly number[]; readonly data_offsets: readonly [number, number] }
+}
+
+/** The tensors of a safetensors file sorted by name, each as `read` makes something of it. */
+function tensors<T>(path: string, read: (tensor: Header[string], data: Buffer) => T): Record<string, T> {
   const bytes = readFileSync(path)
-  const header = bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE()))
-  const entries = Object.entries(JSON.parse(header.toString()) as Record<string, { shape: number[] }>)
-  const tensors = entries.filter(([name]) => name !== '__metadata__').map(([name, { shape }]) => [name, shape] as const)
-  return Object.fromEntries(tensors.sort(([a], [b]) => (a < b ? -1 : 1)))
+  const start = 8 + Number(bytes.readBigUInt64LE())
+  const { __metadata__: _, ...header } = JSON.parse(bytes.toString('utf8', 8, start)) as Header
+  const data = bytes.subarray(start)
+  return Object.fromEntries(
+    Object.keys(header)
+      .sort()
+      .map((name) => [name, read(header[name]!, data)]),
+  )
+}
+
+export function tensorShapes(path: string): Record<string, readonly number[]> {
+  return tensors(path, ({ shape }) => shape)
+}
+
+/** SHA-256 of the bytes of each tensor. */
+export function tensorHashes(path: string): Record<string, string> {
+  return tensors(path, ({ data_offsets: [from, to] }, data) =>
+    createHash('sha256').update(data.subarray(from, to)).digest('hex'),
+  )
 }

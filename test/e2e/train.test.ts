@@ -265,6 +265,17 @@ describe('on a tiny model with biases', () => {
     expect(Math.abs(other[0]! - curves[0]![0]!)).toBeGreaterThan(1e-4)
   })
 
+  test('the seed chooses the first A too', async () => {
+    // So small a rate that the adapter stays as it started.
+    const still = { maxSteps: 1, learningRate: 1e-12, perDeviceTrainBatchSize: 16 }
+    const hashes: string[] = []
+    for (const seed of [1, 1, 2]) {
+      hashes.push(sha256(join((await run({ ...still, seed })).outputDir, adapterFile)))
+    }
+    expect(hashes[1]).toBe(hashes[0])
+    expect(hashes[2]).not.toBe(hashes[0])
+  })
+
   test('--save-total-limit keeps the last checkpoints', async () => {
     const { outputDir } = await run({ maxSteps: 4, saveSteps: 1, saveTotalLimit: 2 })
     const checkpoints = new Set(listFiles(outputDir).flatMap((path) => /^checkpoint-\d+/.exec(path) ?? []))
