@@ -47,8 +47,15 @@ export class ComputeThread {
     }
   }
 
+  /**
+   * Ends the thread, asking what it computes to end early. It leaves by itself: terminated within a native call, it would take the whole
+   * process with it.
+   */
   async close(): Promise<void> {
-    await this.#worker.terminate()
+    if (this.#ended) return
+    const ended = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()))
+    this.#worker.postMessage({ type: 'close' } satisfies Request)
+    await ended
   }
 }
 

@@ -7,9 +7,11 @@ import { runEvaluation } from './evaluate.ts'
 import { generateGreedy, promptIds } from './generate/greedy.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
 
-/** What the main thread says. */
+/** What the main thread says. `close`: cancel, and end the thread. */
 export type Request =
-  { readonly type: 'call'; readonly task: keyof Tasks; readonly input: unknown } | { readonly type: 'cancel' }
+  | { readonly type: 'call'; readonly task: keyof Tasks; readonly input: unknown }
+  | { readonly type: 'cancel' }
+  | { readonly type: 'close' }
 
 /** What the worker answers: any number of events, then a return or an error. */
 export type Reply =
@@ -77,7 +79,10 @@ function describe(error: unknown): Reply {
   }
 }
 
+let work = Promise.resolve()
 parentPort?.on('message', (request: Request) => {
-  if (request.type === 'cancel') cancelled = true
-  else void answer(request)
+  if (request.type === 'call') work = answer(request)
+  else cancelled = true
+  // Without the port nothing keeps the thread alive.
+  if (request.type === 'close') void work.then(() => parentPort?.close())
 })

@@ -17,7 +17,13 @@ process.exitCode = await run(
       process.on('SIGINT', listener).on('SIGTERM', listener)
       return () => process.off('SIGINT', listener).off('SIGTERM', listener)
     },
-    exit: (code) => process.exit(code),
+    exit: (code) => {
+      // Not `process.exit`: it ends the compute thread within a native call, which aborts. A shell sees death by SIGINT as 130.
+      process.exitCode = code
+      for (const listener of process.listeners('exit')) listener(code)
+      process.removeAllListeners('SIGINT')
+      process.kill(process.pid, 'SIGINT')
+    },
   },
   () => import('../index.ts'),
 )

@@ -141,16 +141,37 @@ test('an evaluation can be aborted too', async () => {
   await expect(running).rejects.toMatchObject({ name: 'LowrankError', code: 'cancelled' })
 })
 
-test('a loop that is left ends the compute thread: the process exits by itself', async () => {
+test('a second Ctrl-C ends the process at once, in the middle of a step', async () => {
+  const outputDir = join(folder, 'twice')
+  const model = { ...endless, model: quickstart, train: join(quickstart, '../train.jsonl'), outputDir }
+  const { child, ended } = startLowrank(['train', ...flags({ ...model, perDeviceTrainBatchSize: 200 })])
+  await until(() => existsSync(join(outputDir, 'run.json')) || child.exitCode !== null)
+  // The first step takes seconds.
+  await sleep(300)
+  child.kill('SIGINT')
+  await sleep(400)
+  child.kill('SIGINT')
+  const { stderr } = await ended
+  // What a shell calls 130; an abort would be SIGABRT.
+  expect(child.signalCode, stderr).toBe('SIGINT')
+  expect(stderr).toMatch(/stopping after this step; Ctrl-C again quits at once\n$/)
+  expect(listFiles(outputDir)).toEqual(['metrics.jsonl', 'run.json'])
+})
+
+test('a loop that is left ends the run and its thread: the process exits by itself', async () => {
   const outputDir = join(folder, 'left')
   const config = JSON.stringify({ ...endless, model: tiny, train: data.train, outputDir })
+  // Several times: the step that is under way must not take the process with it.
   const script = `import { finetune } from 'lowrank'
-    for await (const event of finetune(${config})) if (event.type === 'step') break
+    for (let i = 0; i < 8; i++) for await (const event of finetune(${config})) if (event.type === 'step') break
     console.log('left')`
   const { child, ended } = startNode(['--input-type=module', '--eval', script])
-  const limit = setTimeout(() => child.kill('SIGKILL'), 20_000)
+  const limit = setTimeout(() => child.kill('SIGKILL'), 30_000)
   const { code, stdout, stderr } = await ended
   clearTimeout(limit)
   expect(stdout, stderr).toBe('left\n')
   expect(code).toBe(0)
+  // As one that is cancelled: what was learned is kept.
+  expect(readJson(join(outputDir, 'run.json'))).toMatchObject({ status: 'cancelled' })
+  expect(listFiles(outputDir).filter((path) => path.endsWith('adapter_model.safetensors'))).toHaveLength(1)
 })
