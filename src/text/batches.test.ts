@@ -63,7 +63,19 @@ describe('stepBatches', () => {
 
 it('evalBatches takes each example once, sorted by length', () => {
   const batches = evalBatches(many, 5)
-  expect(batches.map(({ batch }) => batch)).toEqual([5, 5, 5, 5, 3])
+  expect(Math.max(...batches.map(({ batch }) => batch))).toBeLessThanOrEqual(5)
   expect(linesOf(batches).sort((a, b) => a - b)).toEqual(many.map(({ line }) => line))
   expect(batches.map(({ seq }) => seq)).toEqual(batches.map(({ seq }) => seq).toSorted((a, b) => b - a))
+})
+
+it('micro-batches are cut where lengths differ, and only there', () => {
+  const example = (length: number, line: number): Example => ({
+    ids: new Int32Array(length).fill(1),
+    labelMask: new Uint8Array(length).fill(1),
+    line,
+  })
+  const shapes = (lengths: number[]) => evalBatches(lengths.map(example), 4).map(({ batch, seq }) => `${batch}x${seq}`)
+  expect(shapes([500, 100, 100, 100])).toEqual(['1x500', '3x100'])
+  expect(shapes([110, 100, 105, 100])).toEqual(['4x110'])
+  expect(shapes([100, 100, 100, 100, 100])).toHaveLength(2)
 })

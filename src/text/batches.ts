@@ -24,7 +24,7 @@ export interface StepBatches {
 export interface TrainingOrder {
   readonly examples: readonly Example[]
   readonly seed: number
-  /** Examples of a micro-batch. */
+  /** Most examples of a micro-batch. */
   readonly batchSize: number
   /** Micro-batches of an optimizer step. */
   readonly accumulation: number
@@ -58,8 +58,8 @@ export function stepsPerEpoch({ examples, batchSize, accumulation }: Omit<Traini
  * without those before it. Each epoch is a new permutation of the examples, and a step takes the next
  * batchSize * accumulation of them.
  *
- * Within the step they are sorted by length before they are split into micro-batches, so that little padding is
- * computed. That changes nothing but speed: the loss of a step is the sum over all its label tokens divided by their
+ * Within the step they are sorted by length before they are split into micro-batches, some of them smaller than
+ * `batchSize`, so that little padding is computed. That changes nothing but speed: the loss of a step is the sum over all its label tokens divided by their
  * number, so its gradient does not depend on which examples share a micro-batch. The longest come first, so that
  * memory reaches its peak at the start.
  */
@@ -87,9 +87,32 @@ export function evalBatches(examples: readonly Example[], batchSize: number): Ba
   return byLength(examples, batchSize)
 }
 
+/**
+ * What a micro-batch costs besides its positions, in positions: each pass reads all weights anew. On SmolLM2-135M and two cores a
+ * position takes 3.3 ms, a pass over 1 x 64 of them 390 ms.
+ */
+const passCost = 48
+
+/**
+ * The examples, longest first, in micro-batches of at most `batchSize` cut where the sum of padding and passes is least: for the
+ * i longest examples, the best cheapest[i] ends in a micro-batch of sizes[i].
+ */
 function byLength(examples: readonly Example[], batchSize: number): Batch[] {
   const sorted = examples.toSorted((a, b) => b.ids.length - a.ids.length)
+  const cheapest = [0]
+  const sizes = [0]
+  for (let end = 1; end <= sorted.length; end++) {
+    cheapest[end] = Infinity
+    for (let size = 1; size <= Math.min(batchSize, end); size++) {
+      const longest = sorted[end - size]!.ids.length
+      const cost = cheapest[end - size]! + size * longest + passCost
+      if (cost >= cheapest[end]!) continue
+      cheapest[end] = cost
+      sizes[end] = size
+    }
+  }
   const batches: Batch[] = []
-  for (let i = 0; i < sorted.length; i += batchSize) batches.push(makeBatch(sorted.slice(i, i + batchSize)))
-  return batches
+  for (let end = sorted.length; end > 0; end -= sizes[end]!)
+    batches.push(makeBatch(sorted.slice(end - sizes[end]!, end)))
+  return batches.reverse()
 }
