@@ -92,6 +92,7 @@ async function* trainAndSave(
 ): AsyncGenerator<TrainEvent, void> {
   const { pipeline, trainables, lora, adaptation, storage } = model
   const { outputDir } = config
+  const { cancelled } = run
   const valid = data.valid?.examples
   const trainable = [...trainables.values()].reduce((total, parameter) => total + parameter.data.length, 0)
   yield {
@@ -104,7 +105,7 @@ async function* trainAndSave(
     activations,
   }
   const samples = (valid ?? []).slice(0, config.samples)
-  yield* complete(model, samples, 'before')
+  yield* complete(model, samples, 'before', cancelled)
 
   const saving = (folder: string): SaveOptions => ({
     folder,
@@ -131,7 +132,6 @@ async function* trainAndSave(
     for (const oldest of checkpoints.splice(0, tooMany)) await rm(oldest, { recursive: true, force: true })
     return folder
   }
-  const { cancelled } = run
   const result = yield* train({
     config,
     pipeline,
@@ -143,7 +143,7 @@ async function* trainAndSave(
   })
   await saveResult(saving(outputDir))
   yield { type: 'save', step: result.steps, path: outputDir }
-  yield* complete(model, samples, 'after')
+  yield* complete(model, samples, 'after', cancelled)
   const { seconds, peakMemory } = usage(run.begun)
   await run.files.update({ status: 'done', seconds, peakMemory, result })
   yield { type: 'done', ...result, outputDir, seconds, peakMemory }
@@ -154,8 +154,10 @@ async function* complete(
   { pipeline, tokenizer }: OpenModel,
   examples: readonly Example[],
   when: 'before' | 'after',
+  cancelled: () => boolean,
 ): AsyncGenerator<TrainEvent> {
   for (const { ids, labelMask } of examples) {
+    if (cancelled()) return
     const start = labelMask.indexOf(1)
     const prompt = Array.from(ids.subarray(0, start))
     const expected = Array.from(ids.subarray(start))

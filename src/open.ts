@@ -10,7 +10,7 @@ import {
   type Adaptation,
 } from './model/adapt.ts'
 import { readDecoderConfig, type DecoderConfig } from './model/config.ts'
-import { readAdapter } from './model/peft.ts'
+import { readAdapter, type Adapter } from './model/peft.ts'
 import { ropeTables } from './model/rope.ts'
 import type { LoraConfig } from './model/targets.ts'
 import { buildStages, embeddingName, type Activations } from './model/stages.ts'
@@ -83,8 +83,9 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
     training?.init === 'random'
       ? randomWeights(await readDecoderConfig(model), training.seed)
       : await openWeights(model)
-  const adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter)
+  let adapter: Adapter | undefined
   try {
+    adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter)
     const { config } = source
     // An adapter that is trained further keeps its own shape.
     const lora = adapter?.config ?? training?.lora
