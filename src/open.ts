@@ -13,7 +13,7 @@ import { readDecoderConfig, type DecoderConfig } from './model/config.ts'
 import { readAdapter, type Adapter } from './model/peft.ts'
 import { ropeTables } from './model/rope.ts'
 import type { LoraConfig } from './model/targets.ts'
-import { buildStages, embeddingName, type Activations } from './model/stages.ts'
+import { attentionParts, buildStages, embeddingName, type Activations } from './model/stages.ts'
 import { openWeights, randomWeights, type StoredWeight, type WeightSource } from './model/weights.ts'
 import { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
 import type { Trainable } from './train/optimizer.ts'
@@ -143,6 +143,7 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
       embedding: { name: embeddingName, trainable: stages.trainsEmbedding },
       rope: (positions) => ropeTables(config.rope, config.headDim, positions),
       headDim: config.headDim,
+      attentionParts,
       headRows: headRows[activations],
     })
     const parameters = [...weights.values()].reduce((total, { data }) => total + data.length, 0)

@@ -4,7 +4,7 @@ import { dimValue, type Shape } from '../graph/dims.ts'
 import { gradients } from '../graph/grad.ts'
 import { ops } from '../graph/ops.ts'
 import { program } from '../graph/program.ts'
-import type { DType, OpName, Value } from '../graph/value.ts'
+import { only, type DType, type OpName, type Value } from '../graph/value.ts'
 import { floats, Runtime, type Feeds, type HostTensor } from './runtime.ts'
 
 const runtime = new Runtime({ threads: 1 })
@@ -113,12 +113,13 @@ const cases: Case[] = [
   },
   {
     op: 'split',
-    name: 'both parts',
+    name: 'all parts',
     inputs: { x: ['batch', 'seq', 3] },
-    fixed: { sizes: { dtype: 'i64', shape: [2], values: [3, 2] } },
+    fixed: { sizes: { dtype: 'i64', shape: [3], values: [2, 2, 1] } },
     build: (v) => {
-      const [first, second] = b.split(at(v, 'x'), at(v, 'sizes'), { axis: 1, parts: [3, 2] })
-      return b.concat(b.scale(first, 2), b.mul(second, second), at(v, 'sizes'), { axis: 1, whole: 'seq' })
+      const parts = b.split(at(v, 'x'), at(v, 'sizes'), { axis: 1, parts: [2, 2, 1] })
+      const changed = parts.map((part, i) => (i === 1 ? b.mul(part, part) : b.scale(part, 2 - i)))
+      return b.concat(changed, at(v, 'sizes'), { axis: 1, whole: 'seq' })
     },
   },
   {
@@ -126,14 +127,14 @@ const cases: Case[] = [
     name: 'the first part only',
     inputs: { x: ['batch', 'seq', 3] },
     fixed: { sizes: { dtype: 'i64', shape: [2], values: [3, 2] } },
-    build: (v) => b.split(at(v, 'x'), at(v, 'sizes'), { axis: 1, parts: [3, 2] })[0],
+    build: (v) => only(b.split(at(v, 'x'), at(v, 'sizes'), { axis: 1, parts: [3, 2] })),
   },
   {
     op: 'concat',
     name: '',
     inputs: { x: ['batch', 3, 3], y: ['batch', 2, 3] },
     fixed: { sizes: { dtype: 'i64', shape: [2], values: [3, 2] } },
-    build: (v) => b.concat(at(v, 'x'), at(v, 'y'), at(v, 'sizes'), { axis: 1, whole: 'seq' }),
+    build: (v) => b.concat([at(v, 'x'), at(v, 'y')], at(v, 'sizes'), { axis: 1, whole: 'seq' }),
   },
   { op: 'reduceSum', name: '', inputs: { x: ['batch', 'seq', 3] }, build: (v) => b.reduceSum(at(v, 'x'), [1]) },
   {

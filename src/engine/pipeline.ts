@@ -50,6 +50,8 @@ export interface PipelineOptions {
   /** cos and sin [positions, headDim / 2] of the first positions. */
   readonly rope: (positions: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
   readonly headDim: number
+  /** Parts in which queries go through attention; no sequence may be shorter. */
+  readonly attentionParts: number
   /** Most rows that go through the head at once: what a large vocabulary takes is this times its size. */
   readonly headRows: number
 }
@@ -124,8 +126,9 @@ export class Pipeline {
   async nextLogits(ids: Int32Array): Promise<Float32Array> {
     const { runtime, head } = this.#o
     const last = Int32Array.of(ids.length - 1)
-    // A block takes two tokens at least; what follows the last does not change it.
-    const padded = ids.length > 1 ? ids : Int32Array.of(...ids, 0)
+    // What follows the last token does not change it.
+    const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts))
+    padded.set(ids)
     const hidden = await this.#hidden({ batch: 1, seq: padded.length, ids: padded, rows: last, targets: last })
     const x = gatherRows(floats(hidden), this.#width, last)
     return floats((await runtime.run(head.logits, { x, ...this.#weights(head) }))['logits'])
@@ -214,14 +217,7 @@ export class Pipeline {
       for (let row = 0; row < batch; row++) out.set(table, row * seq * half)
       return f32Tensor(out, [batch, seq, half])
     }
-    const early = Math.ceil(seq / 2)
-    const feeds = {
-      cos: repeat(tables.cos),
-      sin: repeat(tables.sin),
-      parts: idTensor(Int32Array.of(early, seq - early)),
-      earlyMask: causalMask(0, early, early),
-      lateMask: causalMask(early, seq - early, seq),
-    }
+    const feeds = { cos: repeat(tables.cos), sin: repeat(tables.sin), ...attentionFeeds(seq, this.#o.attentionParts) }
     this.#context = { batch, seq, feeds }
     return feeds
   }
@@ -256,11 +252,19 @@ export class Pipeline {
 /** The lowest f32, as transformers masks: minus infinity would make a fully masked row NaN. */
 const lowest = -3.4028234663852886e38
 
-/** Scores to add for `queries` queries from position `start` on over `keys` keys: none may look behind its own position. */
-function causalMask(start: number, queries: number, keys: number): HostTensor {
-  const mask = new Float32Array(queries * keys)
-  for (let i = 0; i < queries; i++) mask.fill(lowest, i * keys + start + i + 1, (i + 1) * keys)
-  return f32Tensor(mask, [1, 1, 1, queries, keys])
+/** Lengths and causal masks of the parts in which `seq` queries go through attention. */
+function attentionFeeds(seq: number, parts: number): Feeds {
+  if (seq < parts) throw internalError(`a sequence of ${seq} cannot be cut into ${parts} parts`)
+  const ends = Array.from({ length: parts }, (_, i) => Math.floor(((i + 1) * seq) / parts))
+  const feeds: Record<string, HostTensor> = {}
+  ends.forEach((keys, i) => {
+    const start = ends[i - 1] ?? 0
+    const mask = new Float32Array((keys - start) * keys)
+    for (let row = start; row < keys; row++) mask.fill(lowest, (row - start) * keys + row + 1, (row - start + 1) * keys)
+    feeds[`mask.${i}`] = f32Tensor(mask, [1, 1, 1, keys - start, keys])
+    if (i < parts - 1) feeds[`cut.${i}`] = idTensor(Int32Array.of(keys, seq - keys))
+  })
+  return { ...feeds, sizes: idTensor(Int32Array.from(ends, (end, i) => end - (ends[i - 1] ?? 0))) }
 }
 
 function needed<T>(value: T | undefined): T {

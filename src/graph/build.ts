@@ -71,14 +71,14 @@ export const b = {
     return only(makeNode('reshape', { shape }, [x]))
   },
   transpose: (x: Value, permutation: readonly number[]): Value => only(makeNode('transpose', { permutation }, [x])),
-  /** Two parts of x along an axis; `sizes` i64 [2] tells how long they are. */
+  /** Parts of x along an axis; `sizes` i64 [n] tells how long they are. */
   split: (
     x: Value,
     sizes: Value,
-    { axis, parts }: { readonly axis: number; readonly parts: readonly [Dim, Dim] },
-  ): readonly [Value, Value] => two(makeNode('split', { axis, parts }, [x, sizes])),
-  concat: (x: Value, y: Value, sizes: Value, { axis, whole }: { readonly axis: number; readonly whole: Dim }): Value =>
-    only(makeNode('concat', { axis, whole }, [x, y, sizes])),
+    attributes: { readonly axis: number; readonly parts: readonly Dim[] },
+  ): readonly Value[] => makeNode('split', attributes, [x, sizes]),
+  concat: (parts: readonly Value[], sizes: Value, attributes: { readonly axis: number; readonly whole: Dim }): Value =>
+    only(makeNode('concat', attributes, [sizes, ...parts])),
   reduceSum: (x: Value, axes: readonly number[]): Value =>
     axes.length === 0 ? x : only(makeNode('reduceSum', { axes }, [x])),
   expandLike: (x: Value, like: Value): Value =>

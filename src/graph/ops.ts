@@ -236,36 +236,38 @@ export const ops: { readonly [K in OpName]: OpDefinition<OpAttributes[K]> } = {
     },
     emit: (e, { permutation }) => e.node('Transpose', e.inputs, e.outputs, { perm: permutation }),
   },
-  /** (x, sizes i64 [2]) -> x cut in two along an axis, in parts of these sizes. */
+  /** (x, sizes i64 [n]) -> x cut along an axis into n parts of these sizes. */
   split: {
     infer: (inputs, { axis, parts }) => {
       const { dtype, shape } = single(inputs)
       return parts.map((part) => ({ dtype, shape: shape.map((dim, i) => (i === axis ? part : dim)) }))
     },
-    vjp: (b, { inputs, outputs, attributes: { axis } }, dFirst, dSecond) => {
+    vjp: (b, { inputs, outputs, attributes: { axis } }, ...grads) => {
       const [x, sizes] = pair(inputs)
-      const [, second] = pair(outputs)
-      const rest = dSecond ?? b.expandLike(b.constant(0), second)
-      return [b.concat(dFirst, rest, sizes, { axis, whole: x.type.shape[axis] ?? 0 }), undefined]
+      const whole = outputs.map((output, i) => grads[i] ?? b.expandLike(b.constant(0), output))
+      return [b.concat(whole, sizes, { axis, whole: x.type.shape[axis] ?? 0 }), undefined]
     },
     emit: (e, { axis }) => e.node('Split', e.inputs, e.outputs, { axis }),
   },
-  /** (x, y, sizes i64 [2]) -> x and y joined along an axis of which they have `sizes`: the inverse of `split`. */
+  /** (sizes i64 [n], n parts) -> the parts joined along an axis of which they have `sizes`: the inverse of `split`. */
   concat: {
     infer: (inputs, { axis, whole }) => {
-      const [x, y] = pair(inputs)
-      const others = (shape: Shape): Shape => shape.filter((_, i) => i !== axis)
-      need(sameShape(others(x.shape), others(y.shape)), 'concat', inputs)
-      return [f32(x.shape.map((dim, i) => (i === axis ? whole : dim)))]
+      const [, ...parts] = inputs
+      const others = (type: TensorType): Shape => type.shape.filter((_, i) => i !== axis)
+      const first = single(parts)
+      need(
+        parts.every((part) => sameShape(others(part), others(first))),
+        'concat',
+        inputs,
+      )
+      return [f32(first.shape.map((dim, i) => (i === axis ? whole : dim)))]
     },
     vjp: (b, { inputs, attributes: { axis } }, dy) => {
-      const [x, y] = pair(inputs)
-      const sizes = inputs[2]
+      const [sizes, ...parts] = inputs
       if (sizes === undefined) throw internalError('concat without its sizes')
-      const parts = [x, y].map((part) => part.type.shape[axis] ?? 0)
-      return [...b.split(dy, sizes, { axis, parts: pair(parts) }), undefined]
+      return [undefined, ...b.split(dy, sizes, { axis, parts: parts.map((part) => part.type.shape[axis] ?? 0) })]
     },
-    emit: (e, { axis }) => e.node('Concat', e.inputs.slice(0, 2), e.outputs, { axis }),
+    emit: (e, { axis }) => e.node('Concat', e.inputs.slice(1), e.outputs, { axis }),
   },
   /** Keeps the summed axes as 1. */
   reduceSum: {

@@ -26,7 +26,7 @@ export interface OpAttributes {
   matmul: { readonly transA: boolean; readonly transB: boolean; readonly alpha: number }
   reshape: { readonly shape: Shape }
   transpose: { readonly permutation: readonly number[] }
-  split: { readonly axis: number; readonly parts: readonly [Dim, Dim] }
+  split: { readonly axis: number; readonly parts: readonly Dim[] }
   concat: { readonly axis: number; readonly whole: Dim }
   reduceSum: { readonly axes: readonly number[] }
   expandLike: NoAttributes

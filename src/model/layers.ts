@@ -1,4 +1,5 @@
 import { b } from '../graph/build.ts'
+import type { Dim } from '../graph/dims.ts'
 import { lastDim, type Value } from '../graph/value.ts'
 import { internalError } from '../util/errors.ts'
 import type { FloatDtype } from '../util/dtype.ts'
@@ -9,14 +10,20 @@ export interface BlockContext {
   /** Per position of each row, so that packed rows can restart: [batch, seq, headDim / 2] each. */
   readonly cos: Value
   readonly sin: Value
-  /**
-   * Queries come in two parts, so that the early ones need not be multiplied with the late keys, which they may not see: lengths of
-   * the parts [2], and what is added to the scores of each part, 0 where a query may look and very negative elsewhere:
-   * [1, 1, 1, early, early] and [1, 1, 1, late, seq].
-   */
-  readonly parts: Value
-  readonly earlyMask: Value
-  readonly lateMask: Value
+  /** Attention goes through its queries in parts, so that early ones skip the late keys: their lengths, i64 [parts]. */
+  readonly sizes: Value
+  readonly parts: readonly AttentionPart[]
+}
+
+/** The queries of one part and the keys they may see. */
+export interface AttentionPart {
+  /** How many queries, and how many keys: all up to the last of the queries. */
+  readonly queries: Dim
+  readonly keys: Dim
+  /** Lengths of the keys seen and of those after, i64 [2]; undefined for the last part, which sees all. */
+  readonly cut: Value | undefined
+  /** Added to scores: 0 where a query may look, very negative elsewhere. [1, 1, 1, queries, keys] */
+  readonly mask: Value
 }
 
 /** A linear layer as the checkpoint names it, relative to its block: weight [outFeatures, inFeatures]. */

@@ -1,6 +1,6 @@
 import { b } from '../graph/build.ts'
 import { product } from '../graph/dims.ts'
-import type { Value } from '../graph/value.ts'
+import { only as firstOf, type Value } from '../graph/value.ts'
 import type { DecoderConfig } from './config.ts'
 import type { BlockContext, Decoder, Layers } from './layers.ts'
 
@@ -43,10 +43,9 @@ function norm(layers: Layers, config: DecoderConfig, module: string, x: Value): 
  */
 function attention(layers: Layers, config: DecoderConfig, x: Value, context: BlockContext): Value {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, attentionBias: bias } = config
-  const { cos, sin, parts: sizes, earlyMask, lateMask } = context
+  const { cos, sin, sizes, parts } = context
   const group = heads / kvHeads
   const [batch, seq] = ['batch', 'seq']
-  const parts = ['early', 'late'] as const
   const project = (name: string, count: number): Value =>
     layers.linear(`self_attn.${name}`, x, { outFeatures: count * headDim, bias })
   const keyHeads = (y: Value): Value => b.transpose(b.reshape(y, [batch, seq, kvHeads, headDim]), [0, 2, 1, 3])
@@ -55,12 +54,13 @@ function attention(layers: Layers, config: DecoderConfig, x: Value, context: Blo
   const k = keyHeads(b.rope(project('k_proj', kvHeads), cos, sin, kvHeads))
   const v = keyHeads(project('v_proj', kvHeads))
   const queries = b.transpose(b.reshape(q, [batch, seq, kvHeads, group, headDim]), [0, 2, 3, 1, 4])
-  const [earlyQueries, lateQueries] = b.split(queries, sizes, { axis: 3, parts })
-  const [earlyKeys] = b.split(k, sizes, { axis: 2, parts })
-  const [earlyValues] = b.split(v, sizes, { axis: 2, parts })
-  const early = attend(earlyQueries, earlyKeys, earlyValues, earlyMask)
-  const late = attend(lateQueries, k, v, lateMask)
-  const mixed = b.concat(early, late, sizes, { axis: 3, whole: seq })
+  const queryParts = b.split(queries, sizes, { axis: 3, parts: parts.map((part) => part.queries) })
+  const mixedParts = parts.map(({ keys, cut, mask }, i) => {
+    const seen = (heads: Value): Value =>
+      cut === undefined ? heads : firstOf(b.split(heads, cut, { axis: 2, parts: [keys, `after ${keys}`] }))
+    return attend(queryParts[i] ?? queries, seen(k), seen(v), mask)
+  })
+  const mixed = b.concat(mixedParts, sizes, { axis: 3, whole: seq })
   const joined = b.reshape(b.transpose(mixed, [0, 3, 1, 2, 4]), [batch, seq, heads * headDim])
   return layers.linear('self_attn.o_proj', joined, { outFeatures: config.hiddenSize, bias })
 }

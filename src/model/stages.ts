@@ -6,7 +6,13 @@ import { chooseSaved } from '../graph/saved.ts'
 import type { Value } from '../graph/value.ts'
 import type { DecoderConfig } from './config.ts'
 import { families } from './families.ts'
-import { StageLayers, type ParameterPolicy, type StageDropout, type StageParameter } from './layers.ts'
+import {
+  StageLayers,
+  type AttentionPart,
+  type ParameterPolicy,
+  type StageDropout,
+  type StageParameter,
+} from './layers.ts'
 import { withLora, type LoraModule } from './lora.ts'
 
 /** Whether a block returns what its backward pass needs, or computes it again. */
@@ -19,7 +25,7 @@ export interface GradientPort {
 }
 
 /**
- * A transformer block as programs. Inputs `x`, those of `BlockContext`, parameters and dropout masks by port.
+ * A transformer block as programs. Inputs `x`, `cos`, `sin`, `sizes`, `cut.N` and `mask.N` (see `BlockContext`), parameters and dropout masks by port.
  * `evaluate`: -> `y`. `forward`: -> `y` and values named `saved.N`. `backward`: those and `dy` -> `dx` (if wanted) and gradients.
  */
 export interface BlockStage {
@@ -63,8 +69,24 @@ export interface StagesOptions {
   readonly separateHead?: boolean
 }
 
+/**
+ * Parts in which queries go through attention. Each skips the keys behind it, and its scores are smaller, so that more of them stay in
+ * the cache.
+ */
+export const attentionParts = 4
+
 /** Typical sizes to weigh saved values with; what is kept does not depend on them much. */
-const typicalSizes: DimValues = { batch: 4, seq: 256, early: 128, late: 128 }
+const typicalSizes: DimValues = {
+  batch: 4,
+  seq: 256,
+  ...Object.fromEntries(
+    Array.from({ length: attentionParts }, (_, i) => [
+      [`part ${i}`, 64],
+      [`upto ${i}`, 64 * (i + 1)],
+      [`after upto ${i}`, 192 - 64 * i],
+    ]).flat(),
+  ),
+}
 
 /** Writes all stages of a decoder and differentiates them. Stages that compute the same share their programs. */
 export function buildStages(options: StagesOptions): DecoderStages {
@@ -108,11 +130,18 @@ function buildBlock(
   const x = f32('x', 'batch', 'seq', config.hiddenSize)
   const cos = f32('cos', 'batch', 'seq', config.headDim / 2)
   const sin = f32('sin', 'batch', 'seq', config.headDim / 2)
-  const parts = b.input('parts', { dtype: 'i64', shape: [2] })
-  const earlyMask = f32('earlyMask', 1, 1, 1, 'early', 'early')
-  const lateMask = f32('lateMask', 1, 1, 1, 'late', 'seq')
-  const context = { cos, sin, parts, earlyMask, lateMask }
-  const fixed = ports({ x, ...context })
+  const parts = Array.from({ length: attentionParts }, (_, i): AttentionPart => {
+    const last = i === attentionParts - 1
+    const [queries, keys] = [`part ${i}`, last ? 'seq' : `upto ${i}`]
+    const cut = last ? undefined : b.input(`cut.${i}`, { dtype: 'i64', shape: [2] })
+    return { queries, keys, cut, mask: f32(`mask.${i}`, 1, 1, 1, queries, keys) }
+  })
+  const sizes = b.input('sizes', { dtype: 'i64', shape: [attentionParts] })
+  const context = { cos, sin, sizes, parts }
+  const partPorts = parts.flatMap(({ cut, mask }, i) =>
+    ports({ ...(cut === undefined ? {} : { [`cut.${i}`]: cut }), [`mask.${i}`]: mask }),
+  )
+  const fixed = [...ports({ x, cos, sin, sizes }), ...partPorts]
   const write = (training: boolean): Written => {
     const stage = new StageLayers({ prefix, policy })
     const layers = withLora(stage, (module) => evaluationOf(adapterOf(`${prefix}${module}`), training))

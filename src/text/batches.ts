@@ -30,10 +30,13 @@ export interface TrainingOrder {
   readonly accumulation: number
 }
 
+/** Attention is computed in as many parts, of at least one position each. */
+const minimalWidth = 4
+
 /** Puts examples (at least one) side by side. */
 export function makeBatch(examples: readonly Example[]): Batch {
   const batch = examples.length
-  const seq = examples.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
+  const seq = examples.reduce((longest, { ids }) => Math.max(longest, ids.length), minimalWidth)
   const ids = new Int32Array(batch * seq)
   const rows: number[] = []
   const targets: number[] = []
