@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { evaluate, finetune, LowrankError, type TrainEvent } from 'lowrank'
@@ -143,10 +143,13 @@ test('an evaluation can be aborted too', async () => {
 
 test('a second Ctrl-C ends the process at once, in the middle of a step', async () => {
   const outputDir = join(folder, 'twice')
-  const model = { ...endless, model: quickstart, train: join(quickstart, '../train.jsonl'), outputDir }
-  const { child, ended } = startLowrank(['train', ...flags({ ...model, perDeviceTrainBatchSize: 200 })])
+  // Examples of one length go through in one pass, which takes seconds.
+  const train = join(folder, 'alike.jsonl')
+  const example = readFileSync(join(quickstart, '../train.jsonl'), 'utf8').split('\n')[0]
+  writeFileSync(train, `${example}\n`.repeat(400))
+  const model = { ...endless, model: quickstart, train, outputDir }
+  const { child, ended } = startLowrank(['train', ...flags({ ...model, perDeviceTrainBatchSize: 400 })])
   await until(() => existsSync(join(outputDir, 'run.json')) || child.exitCode !== null)
-  // The first step takes seconds.
   await sleep(300)
   child.kill('SIGINT')
   await sleep(400)
