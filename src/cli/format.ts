@@ -33,7 +33,6 @@ export function number(value: number): string {
 
 /** A text that cannot move the cursor or change colours: what a model or a file says is not to be trusted. */
 export function printable(text: string): string {
-  // eslint-disable-next-line no-control-regex
   return text
     .replaceAll(/\r\n?/g, '\n')
     .replaceAll('\t', '  ')
