@@ -154,17 +154,14 @@ function buildBlock(
   )
   const { stage, y } = write(true)
   const given = [...fixed, ...inputPorts(stage)]
-  const trained = stage.parameters.filter((parameter) => parameter.trainable)
-  const gradientPorts = trained.map(({ port, name }) => ({ port: `d ${port}`, name }))
+  const { gradientPorts, wrt, names } = wantedGradients(stage, x, wantsDx)
   const common = { evaluate, parameters: stage.parameters, dropouts: stage.dropouts, gradients: gradientPorts }
-  if (trained.length === 0 && !wantsDx) {
+  if (wrt.length === 0) {
     const forward = share(program({ name: 'block.forward', inputs: given, outputs: ports({ y }) }))
     return { ...common, forward, backward: undefined }
   }
 
   const dy = f32('dy', 'batch', 'seq', config.hiddenSize)
-  const wrt = [...(wantsDx ? [x] : []), ...trained.map((parameter) => parameter.value)]
-  const names = [...(wantsDx ? ['dx'] : []), ...gradientPorts.map(({ port }) => port)]
   const grads = namedGradients(gradients([{ value: y, cotangent: dy }], wrt), names)
   const saved =
     activations === 'recompute'
@@ -213,10 +210,7 @@ function buildHead(
   const predicted = b.argmax(plain.y)
   const { stage, y: logits } = write(true)
   const [losses] = b.crossEntropy(logits, targets)
-  const trained = stage.parameters.filter((parameter) => parameter.trainable)
-  const gradientPorts = trained.map(({ port, name }) => ({ port: `d ${port}`, name }))
-  const wrt = [...(wantsDx ? [x] : []), ...trained.map((parameter) => parameter.value)]
-  const names = [...(wantsDx ? ['dx'] : []), ...gradientPorts.map(({ port }) => port)]
+  const { gradientPorts, wrt, names } = wantedGradients(stage, x, wantsDx)
   // The cotangent 1 for every row: gradients of the sum of losses, divided by the label tokens of the whole step later.
   const grads = namedGradients(gradients([{ value: losses, cotangent: b.constant(1) }], wrt), names)
   return {
@@ -247,6 +241,25 @@ function ports(values: Readonly<Record<string, Value>>): Port[] {
 
 function inputPorts(stage: StageLayers): Port[] {
   return [...stage.parameters, ...stage.dropouts].map(({ port, input }) => ({ name: port, value: input }))
+}
+
+/** What a stage is differentiated with respect to, and what its gradients are called: `dx` if wanted, then the trained parameters. */
+function wantedGradients(
+  stage: StageLayers,
+  x: Value,
+  wantsDx: boolean,
+): {
+  readonly gradientPorts: readonly GradientPort[]
+  readonly wrt: readonly Value[]
+  readonly names: readonly string[]
+} {
+  const trained = stage.parameters.filter((parameter) => parameter.trainable)
+  const gradientPorts = trained.map(({ port, name }) => ({ port: `d ${port}`, name }))
+  return {
+    gradientPorts,
+    wrt: [...(wantsDx ? [x] : []), ...trained.map((parameter) => parameter.value)],
+    names: [...(wantsDx ? ['dx'] : []), ...gradientPorts.map(({ port }) => port)],
+  }
 }
 
 /** Every wanted gradient exists: a trained parameter that the loss does not depend on has none, and is left out. */
