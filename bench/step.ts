@@ -36,13 +36,17 @@ function neededFlops({ config }: OpenDecoder): number {
     (total, { inFeatures, outFeatures }) => total + 2 * 2 * tokens * inFeatures * outFeatures,
     0,
   )
+  // Past its attention, the last block is needed at the positions that predict a label only, which are half of them.
+  const spared = linears
+    .filter(({ module }) => !/[qkv]_proj$/.test(module))
+    .reduce((total, { inFeatures, outFeatures }) => total + 2 * 2 * (tokens / 2) * inFeatures * outFeatures, 0)
   const adapters = linears
     .filter(({ module }) => /[qv]_proj$/.test(module))
     .reduce((total, { inFeatures, outFeatures }) => total + 3 * 2 * tokens * rank * (inFeatures + outFeatures), 0)
   // Scores and mix forward; each of the two has two products backward.
   const attention = 3 * 2 * 2 * rows * config.numAttentionHeads * length * length * config.headDim
   const head = 2 * 2 * (tokens / 2) * config.hiddenSize * config.vocabSize
-  return config.numHiddenLayers * (frozen + adapters + attention) + head
+  return config.numHiddenLayers * (frozen + adapters + attention) - spared + head
 }
 
 /** The best rate of f32 products of the block's shapes, in operations a second. */

@@ -58,6 +58,7 @@ const matmuls = [false, true].flatMap((transA) =>
   })),
 )
 const targets = { dtype: 'i64', shape: ['seq'], values: [1, 0, 3, 2, 1] } as const
+const someRows = { dtype: 'i64', shape: [3], values: [1, 0, 7] } as const
 
 const cases: Case[] = [
   ...elementwise('add'),
@@ -157,6 +158,20 @@ const cases: Case[] = [
     inputs: { x: ['seq', 4] },
     fixed: { targets },
     build: (v) => b.addAt(at(v, 'x'), at(v, 'targets'), 0.5),
+  },
+  {
+    op: 'takeRows',
+    name: '',
+    inputs: { x: ['batch', 'seq', 4] },
+    fixed: { rows: someRows },
+    build: (v) => b.takeRows(at(v, 'x'), at(v, 'rows')),
+  },
+  {
+    op: 'putRows',
+    name: '',
+    inputs: { y: [3, 4], like: ['batch', 'seq', 4] },
+    fixed: { rows: someRows },
+    build: (v) => b.add(b.putRows(at(v, 'y'), at(v, 'rows'), at(v, 'like')), at(v, 'like')),
   },
 ]
 

@@ -1,3 +1,4 @@
+import { dimValue, type DimValues, type Shape } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
 import { bf16ToF32, f16ToF32, type FloatDtype } from '../util/dtype.ts'
 import { internalError } from '../util/errors.ts'
@@ -24,7 +25,7 @@ export interface MicroBatch {
 
 interface Stage {
   readonly parameters: readonly { readonly port: string; readonly name: string }[]
-  readonly dropouts: readonly { readonly port: string; readonly p: number; readonly width: number }[]
+  readonly dropouts: readonly { readonly port: string; readonly p: number; readonly shape: Shape }[]
   readonly gradients: readonly { readonly port: string; readonly name: string }[]
 }
 
@@ -72,7 +73,7 @@ export interface GradientSink {
 /** A decoder as a row of block programs between an embedding and a head, run over one micro-batch at a time. */
 export class Pipeline {
   readonly #o: PipelineOptions
-  #context: { readonly batch: number; readonly seq: number; readonly feeds: Feeds } | undefined
+  #known: { readonly batch: number; readonly seq: number; readonly feeds: Feeds } | undefined
 
   constructor(options: PipelineOptions) {
     this.#o = options
@@ -82,17 +83,18 @@ export class Pipeline {
   async train(batch: MicroBatch, fillMask: FillMask, gradients: GradientSink): Promise<number> {
     const { runtime, blocks, embedding } = this.#o
     const context = this.#contextOf(batch)
+    const sizes = { batch: batch.batch, seq: batch.seq, rows: batch.rows.length }
     let x = this.#embed(batch)
     // What backward reads of each block; dropped as soon as it was read, since it is most of the memory of a step.
     const tape: Feeds[] = []
     for (const [i, block] of blocks.entries()) {
-      const feeds = { x, ...context, ...this.#masks(block, i, [batch.batch, batch.seq], fillMask) }
+      const feeds = { x, ...context, ...this.#masks(block, i, sizes, fillMask) }
       const { y, ...saved } = await runtime.run(block.forward, { ...feeds, ...this.#weights(block) })
       if (block.backward !== undefined) tape[i] = { ...feeds, ...saved }
       x = needed(y)
     }
 
-    const { lossSum, dy: dHidden } = await this.#trainHead(batch, floats(x), fillMask, gradients)
+    const { lossSum, dy: dHidden } = await this.#trainHead(batch.targets, floats(x), fillMask, gradients)
     let dy: HostTensor | undefined = dHidden
     for (let i = blocks.length - 1; i >= 0 && dy !== undefined; i--) {
       const [block, feeds] = [blocks[i], tape.pop()]
@@ -110,12 +112,13 @@ export class Pipeline {
     const { runtime, head } = this.#o
     const hidden = floats(await this.#hidden(batch))
     let [lossSum, correct] = [0, 0]
-    for (const chunk of this.#chunks(batch)) {
-      const x = gatherRows(hidden, this.#width, chunk.rows)
-      const results = await runtime.run(head.evaluate, { x, targets: idTensor(chunk.targets), ...this.#weights(head) })
+    for (const { start, end } of this.#chunks(batch.targets.length)) {
+      const targets = batch.targets.subarray(start, end)
+      const x = rowsOf(hidden, this.#width, start, end)
+      const results = await runtime.run(head.evaluate, { x, targets: idTensor(targets), ...this.#weights(head) })
       lossSum += sum(floats(results['losses']))
       const predicted = needed(results['predicted']).data
-      chunk.targets.forEach((target, i) => {
+      targets.forEach((target, i) => {
         if (Number(predicted[i]) === target) correct++
       })
     }
@@ -129,8 +132,7 @@ export class Pipeline {
     // What follows the last token does not change it.
     const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts))
     padded.set(ids)
-    const hidden = await this.#hidden({ batch: 1, seq: padded.length, ids: padded, rows: last, targets: last })
-    const x = gatherRows(floats(hidden), this.#width, last)
+    const x = await this.#hidden({ batch: 1, seq: padded.length, ids: padded, rows: last, targets: last })
     return floats((await runtime.run(head.logits, { x, ...this.#weights(head) }))['logits'])
   }
 
@@ -142,6 +144,7 @@ export class Pipeline {
     return this.#weight(this.#o.embedding.name)
   }
 
+  /** What the last block makes of the positions whose next token is predicted, [rows, hidden]. */
   async #hidden(batch: MicroBatch): Promise<HostTensor> {
     const context = this.#contextOf(batch)
     let x = this.#embed(batch)
@@ -151,9 +154,9 @@ export class Pipeline {
     return x
   }
 
-  /** Only positions with a label reach the vocabulary; the gradient of all others is zero. */
+  /** Losses of the predicted tokens [rows] and the gradient of `hidden` [rows, hidden]: only they reach the vocabulary. */
   async #trainHead(
-    batch: MicroBatch,
+    targets: Int32Array,
     hidden: Float32Array,
     fillMask: FillMask,
     gradients: GradientSink,
@@ -163,32 +166,31 @@ export class Pipeline {
     const dHidden = new Float32Array(hidden.length)
     let lossSum = 0
     let reached = false
-    for (const [number, chunk] of [...this.#chunks(batch)].entries()) {
+    for (const [number, { start, end }] of this.#chunks(targets.length).entries()) {
       const fillChunkMask: FillMask = (mask, p, stage, index) =>
         fillMask(mask, p, stage, index + number * head.dropouts.length)
       const results = await runtime.run(head.train, {
-        x: gatherRows(hidden, width, chunk.rows),
-        targets: idTensor(chunk.targets),
-        ...this.#masks(head, blocks.length, [chunk.rows.length], fillChunkMask),
+        x: rowsOf(hidden, width, start, end),
+        targets: idTensor(targets.subarray(start, end)),
+        ...this.#masks(head, blocks.length, { rows: end - start }, fillChunkMask),
         ...this.#weights(head),
       })
       lossSum += sum(floats(results['losses']))
       collect(head, results, gradients)
       if (results['dx'] === undefined) continue
-      const dx = floats(results['dx'])
-      chunk.rows.forEach((row, i) => dHidden.set(dx.subarray(i * width, (i + 1) * width), row * width))
+      dHidden.set(floats(results['dx']), start * width)
       reached = true
     }
-    return { lossSum, dy: reached ? f32Tensor(dHidden, [batch.batch, batch.seq, width]) : undefined }
+    return { lossSum, dy: reached ? f32Tensor(dHidden, [targets.length, width]) : undefined }
   }
 
-  *#chunks({ rows, targets }: MicroBatch): Generator<{ readonly rows: Int32Array; readonly targets: Int32Array }> {
-    // Chunks of about equal size: a last one of few rows would pay for the whole weight.
-    const count = Math.ceil(rows.length / this.#o.headRows)
-    const size = Math.ceil(rows.length / count)
-    for (let start = 0; start < rows.length; start += size) {
-      yield { rows: rows.subarray(start, start + size), targets: targets.subarray(start, start + size) }
-    }
+  /** Cuts `rows` rows for the head, into parts of about equal size: a last one of few rows would pay for the whole weight. */
+  #chunks(rows: number): { readonly start: number; readonly end: number }[] {
+    const size = Math.ceil(rows / Math.ceil(rows / this.#o.headRows))
+    return Array.from({ length: Math.ceil(rows / size) }, (_, i) => ({
+      start: i * size,
+      end: Math.min(rows, (i + 1) * size),
+    }))
   }
 
   /** Rows of the embedding, gathered from the stored format. */
@@ -207,9 +209,13 @@ export class Pipeline {
     return f32Tensor(out, [batch, seq, width])
   }
 
+  #contextOf(batch: MicroBatch): Feeds {
+    return { ...this.#positions(batch), rows: idTensor(batch.rows) }
+  }
+
   /** Positions and the causal mask. Padding is on the right, where no real token looks. */
-  #contextOf({ batch, seq }: MicroBatch): Feeds {
-    if (this.#context?.batch === batch && this.#context.seq === seq) return this.#context.feeds
+  #positions({ batch, seq }: MicroBatch): Feeds {
+    if (this.#known?.batch === batch && this.#known.seq === seq) return this.#known.feeds
     const half = this.#o.headDim / 2
     const tables = this.#o.rope(seq)
     const repeat = (table: Float32Array): HostTensor => {
@@ -218,14 +224,14 @@ export class Pipeline {
       return f32Tensor(out, [batch, seq, half])
     }
     const feeds = { cos: repeat(tables.cos), sin: repeat(tables.sin), ...attentionFeeds(seq, this.#o.attentionParts) }
-    this.#context = { batch, seq, feeds }
+    this.#known = { batch, seq, feeds }
     return feeds
   }
 
-  #masks(stage: Stage, index: number, dims: readonly number[], fillMask: FillMask): Feeds {
+  #masks(stage: Stage, index: number, sizes: DimValues, fillMask: FillMask): Feeds {
     const feeds: Record<string, HostTensor> = {}
-    stage.dropouts.forEach(({ port, p, width }, i) => {
-      const shape = [...dims, width]
+    stage.dropouts.forEach(({ port, p, shape: dims }, i) => {
+      const shape = dims.map((dim) => dimValue(dim, sizes))
       const data = new Uint8Array(shape.reduce((total, size) => total * size, 1))
       fillMask(data, p, index, i)
       feeds[port] = { dtype: 'u8', shape, data }
@@ -279,10 +285,8 @@ function collect(stage: Stage, results: Results, gradients: GradientSink): void 
   }
 }
 
-function gatherRows(from: Float32Array, width: number, rows: Int32Array): HostTensor {
-  const out = new Float32Array(rows.length * width)
-  rows.forEach((row, i) => out.set(from.subarray(row * width, (row + 1) * width), i * width))
-  return f32Tensor(out, [rows.length, width])
+function rowsOf(from: Float32Array, width: number, start: number, end: number): HostTensor {
+  return f32Tensor(from.subarray(start * width, end * width), [end - start, width])
 }
 
 function idTensor(ids: Int32Array): HostTensor {

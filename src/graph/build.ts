@@ -87,6 +87,8 @@ export const b = {
   crossEntropy: (logits: Value, targets: Value): readonly [Value, Value] =>
     two(makeNode('crossEntropy', {}, [logits, targets])),
   addAt: (x: Value, columns: Value, value: number): Value => only(makeNode('addAt', { value }, [x, columns])),
+  takeRows: (x: Value, rows: Value): Value => only(makeNode('takeRows', {}, [x, rows])),
+  putRows: (y: Value, rows: Value, like: Value): Value => only(makeNode('putRows', {}, [y, rows, like])),
   argmax: (x: Value): Value => only(makeNode('argmax', {}, [x])),
   decode: (x: Value, format: 'bf16' | 'f16'): Value => only(makeNode('decode', { format }, [x])),
   toFloat: (x: Value): Value => only(makeNode('toFloat', {}, [x])),

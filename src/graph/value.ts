@@ -32,6 +32,8 @@ export interface OpAttributes {
   expandLike: NoAttributes
   crossEntropy: NoAttributes
   addAt: { readonly value: number }
+  takeRows: NoAttributes
+  putRows: NoAttributes
   argmax: NoAttributes
   decode: { readonly format: 'bf16' | 'f16' }
   toFloat: NoAttributes

@@ -1,5 +1,5 @@
 import { b } from '../graph/build.ts'
-import type { Dim } from '../graph/dims.ts'
+import type { Dim, Shape } from '../graph/dims.ts'
 import { lastDim, type Value } from '../graph/value.ts'
 import { internalError } from '../util/errors.ts'
 import type { FloatDtype } from '../util/dtype.ts'
@@ -13,6 +13,10 @@ export interface BlockContext {
   /** Attention goes through its queries in parts, so that early ones skip the late keys: their lengths, i64 [parts]. */
   readonly sizes: Value
   readonly parts: readonly AttentionPart[]
+  /**
+   * The positions (b * seq + t) whose result is wanted, i64 [rows]: of the last block only those that predict a label. Undefined: all.
+   */
+  readonly rows: Value | undefined
 }
 
 /** The queries of one part and the keys they may see. */
@@ -38,7 +42,7 @@ export interface LinearSpec {
 export interface Decoder {
   /** Linear layers of a block. */
   linears(config: DecoderConfig): readonly LinearSpec[]
-  /** One block: x [batch, seq, hidden] -> the same shape. */
+  /** One block: x [batch, seq, hidden] -> the same shape, or [rows, hidden] where only some positions are wanted. */
   block(layers: Layers, config: DecoderConfig, x: Value, context: BlockContext): Value
   /** Rows [n, hidden] after the last block -> logits [n, vocabulary]. */
   head(layers: Layers, config: DecoderConfig, rows: Value): Value
@@ -70,7 +74,7 @@ export interface StageParameter {
 export interface StageDropout {
   readonly port: string
   readonly p: number
-  readonly width: number
+  readonly shape: Shape
   readonly input: Value
 }
 
@@ -135,7 +139,7 @@ export class StageLayers implements Layers {
   drop(module: string, x: Value, p: number): Value {
     const port = `${module}.dropout`
     const input = b.input(port, { dtype: 'u8', shape: x.type.shape })
-    this.#dropouts.push({ port, p, width: Number(lastDim(x.type)), input })
+    this.#dropouts.push({ port, p, shape: x.type.shape, input })
     return b.mul(x, b.toFloat(input))
   }
 }

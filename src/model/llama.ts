@@ -24,13 +24,18 @@ export const llama: Decoder = {
     ]
   },
   block: (layers, config, x, context) => {
-    const h = b.add(x, attention(layers, config, norm(layers, config, 'input_layernorm', x), context))
+    const h = b.add(wanted(x, context), attention(layers, config, norm(layers, config, 'input_layernorm', x), context))
     return b.add(h, mlp(layers, config, norm(layers, config, 'post_attention_layernorm', h)))
   },
   head: (layers, config, rows) => {
     const normed = norm(layers, config, 'model.norm', rows)
     return layers.linear('lm_head', normed, { outFeatures: config.vocabSize, bias: false })
   },
+}
+
+/** The positions of x [batch, seq, n] that the rest of the block is computed for: all, or [rows, n]. */
+function wanted(x: Value, { rows }: BlockContext): Value {
+  return rows === undefined ? x : b.takeRows(x, rows)
 }
 
 function norm(layers: Layers, config: DecoderConfig, module: string, x: Value): Value {
@@ -62,7 +67,7 @@ function attention(layers: Layers, config: DecoderConfig, x: Value, context: Blo
   })
   const mixed = b.concat(mixedParts, sizes, { axis: 3, whole: seq })
   const joined = b.reshape(b.transpose(mixed, [0, 3, 1, 2, 4]), [batch, seq, heads * headDim])
-  return layers.linear('self_attn.o_proj', joined, { outFeatures: config.hiddenSize, bias })
+  return layers.linear('self_attn.o_proj', wanted(joined, context), { outFeatures: config.hiddenSize, bias })
 }
 
 /** Queries [batch, kv heads, group, n, d] over keys and values [batch, kv heads, m, d] -> the shape of the queries. */

@@ -25,7 +25,8 @@ export interface GradientPort {
 }
 
 /**
- * A transformer block as programs. Inputs `x`, `cos`, `sin`, `sizes`, `cut.N` and `mask.N` (see `BlockContext`), parameters and dropout masks by port.
+ * A transformer block as programs. Inputs `x`, `cos`, `sin`, `sizes`, `cut.N` and `mask.N` (see `BlockContext`), parameters and dropout
+ * masks by port; the last block also `rows`, the positions it is wanted for, and its `y` and `dy` are [rows, hidden].
  * `evaluate`: -> `y`. `forward`: -> `y` and values named `saved.N`. `backward`: those and `dy` -> `dx` (if wanted) and gradients.
  */
 export interface BlockStage {
@@ -79,6 +80,7 @@ export const attentionParts = 4
 const typicalSizes: DimValues = {
   batch: 4,
   seq: 256,
+  rows: 512,
   ...Object.fromEntries(
     Array.from({ length: attentionParts }, (_, i) => [
       [`part ${i}`, 64],
@@ -96,7 +98,8 @@ export function buildStages(options: StagesOptions): DecoderStages {
   let trainedBelow = trainsEmbedding
   const blocks: BlockStage[] = []
   for (let i = 0; i < config.numHiddenLayers; i++) {
-    const block = buildBlock(options, `model.layers.${i}.`, trainedBelow, share)
+    const last = i === config.numHiddenLayers - 1
+    const block = buildBlock(options, { prefix: `model.layers.${i}.`, last, wantsDx: trainedBelow }, share)
     trainedBelow ||= block.gradients.length > 0
     blocks.push(block)
   }
@@ -121,8 +124,7 @@ interface Written {
 
 function buildBlock(
   { config, policy, activations, adapterOf }: StagesOptions,
-  prefix: string,
-  wantsDx: boolean,
+  { prefix, last, wantsDx }: { readonly prefix: string; readonly last: boolean; readonly wantsDx: boolean },
   share: (candidate: Program) => Program,
 ): BlockStage {
   const decoder = families[config.modelType]
@@ -131,17 +133,19 @@ function buildBlock(
   const cos = f32('cos', 'batch', 'seq', config.headDim / 2)
   const sin = f32('sin', 'batch', 'seq', config.headDim / 2)
   const parts = Array.from({ length: attentionParts }, (_, i): AttentionPart => {
-    const last = i === attentionParts - 1
-    const [queries, keys] = [`part ${i}`, last ? 'seq' : `upto ${i}`]
-    const cut = last ? undefined : b.input(`cut.${i}`, { dtype: 'i64', shape: [2] })
+    const final = i === attentionParts - 1
+    const [queries, keys] = [`part ${i}`, final ? 'seq' : `upto ${i}`]
+    const cut = final ? undefined : b.input(`cut.${i}`, { dtype: 'i64', shape: [2] })
     return { queries, keys, cut, mask: f32(`mask.${i}`, 1, 1, 1, queries, keys) }
   })
   const sizes = b.input('sizes', { dtype: 'i64', shape: [attentionParts] })
-  const context = { cos, sin, sizes, parts }
+  // Past attention, what no label is predicted from is never read: the last block leaves it out.
+  const rows = last ? b.input('rows', { dtype: 'i64', shape: ['rows'] }) : undefined
+  const context = { cos, sin, sizes, parts, rows }
   const partPorts = parts.flatMap(({ cut, mask }, i) =>
     ports({ ...(cut === undefined ? {} : { [`cut.${i}`]: cut }), [`mask.${i}`]: mask }),
   )
-  const fixed = [...ports({ x, cos, sin, sizes }), ...partPorts]
+  const fixed = [...ports({ x, cos, sin, sizes, ...(rows === undefined ? {} : { rows }) }), ...partPorts]
   const write = (training: boolean): Written => {
     const stage = new StageLayers({ prefix, policy })
     const layers = withLora(stage, (module) => evaluationOf(adapterOf(`${prefix}${module}`), training))
@@ -161,7 +165,7 @@ function buildBlock(
     return { ...common, forward, backward: undefined }
   }
 
-  const dy = f32('dy', 'batch', 'seq', config.hiddenSize)
+  const dy = b.input('dy', y.type)
   const grads = namedGradients(gradients([{ value: y, cotangent: dy }], wrt), names)
   const saved =
     activations === 'recompute'

@@ -1,0 +1,110 @@
+import { internalError } from '../../util/errors.ts'
+import { product, sameShape, type Dim, type Shape } from '../dims.ts'
+import { emitShape } from '../emitter.ts'
+import { lastDim, type TensorType } from '../value.ts'
+import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
+
+/** Operations that move elements and compute nothing. */
+export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' | 'takeRows' | 'putRows'> = {
+  reshape: {
+    infer: (inputs, { shape }) => {
+      const x = single(inputs)
+      need(product(x.shape) === product(shape), 'reshape', inputs)
+      return [{ dtype: x.dtype, shape }]
+    },
+    vjp: (b, { inputs }, dy) => [b.reshape(dy, single(inputs).type.shape)],
+    emit: (e, { shape }) => {
+      const x = single(e.inputs)
+      e.node('Reshape', [x, emitShape(e, x, single(e.inputTypes).shape, shape)], e.outputs)
+    },
+  },
+  transpose: {
+    infer: (inputs, { permutation }) => {
+      const { dtype, shape } = single(inputs)
+      need(permutation.length === shape.length, 'transpose', inputs)
+      return [{ dtype, shape: permutation.map((axis): Dim => shape[axis] ?? 0) }]
+    },
+    vjp: (b, { attributes: { permutation } }, dy) => {
+      const inverse = permutation.map((_, axis) => permutation.indexOf(axis))
+      return [b.transpose(dy, inverse)]
+    },
+    emit: (e, { permutation }) => e.node('Transpose', e.inputs, e.outputs, { perm: permutation }),
+  },
+  /** (x, sizes i64 [n]) -> x cut along an axis into n parts of these sizes. */
+  split: {
+    infer: (inputs, { axis, parts }) => {
+      const { dtype, shape } = single(inputs)
+      return parts.map((part) => ({ dtype, shape: shape.map((dim, i) => (i === axis ? part : dim)) }))
+    },
+    vjp: (b, { inputs, outputs, attributes: { axis } }, ...grads) => {
+      const [x, sizes] = pair(inputs)
+      const whole = outputs.map((output, i) => grads[i] ?? b.expandLike(b.constant(0), output))
+      return [b.concat(whole, sizes, { axis, whole: x.type.shape[axis] ?? 0 }), undefined]
+    },
+    emit: (e, { axis }) => e.node('Split', e.inputs, e.outputs, { axis }),
+  },
+  /** (sizes i64 [n], n parts) -> the parts joined along an axis of which they have `sizes`: the inverse of `split`. */
+  concat: {
+    infer: (inputs, { axis, whole }) => {
+      const [, ...parts] = inputs
+      const others = (type: TensorType): Shape => type.shape.filter((_, i) => i !== axis)
+      const first = single(parts)
+      need(
+        parts.every((part) => sameShape(others(part), others(first))),
+        'concat',
+        inputs,
+      )
+      return [f32(first.shape.map((dim, i) => (i === axis ? whole : dim)))]
+    },
+    vjp: (b, { inputs, attributes: { axis } }, dy) => {
+      const [sizes, ...parts] = inputs
+      if (sizes === undefined) throw internalError('concat without its sizes')
+      return [undefined, ...b.split(dy, sizes, { axis, parts: parts.map((part) => part.type.shape[axis] ?? 0) })]
+    },
+    emit: (e, { axis }) => e.node('Concat', e.inputs.slice(1), e.outputs, { axis }),
+  },
+  /** (x [..., w], flat rows i64 [m]) -> those rows of x, [m, w]. No row may be taken twice: gradients are put, not added. */
+  takeRows: {
+    infer: (inputs) => {
+      const [x, rows] = pair(inputs)
+      need(rows.dtype === 'i64' && rows.shape.length === 1, 'takeRows', inputs)
+      return [f32([...rows.shape, lastDim(x)])]
+    },
+    vjp: (b, { inputs }, dy) => {
+      const [x, rows] = pair(inputs)
+      return [b.putRows(dy, rows, x), undefined]
+    },
+    emit: (e) => {
+      const [x, rows] = pair(e.inputs)
+      const flat = e.temporary()
+      e.node('Reshape', [x, e.ints([-1, Number(lastDim(pair(e.inputTypes)[0]))])], [flat])
+      e.node('Gather', [flat, rows], e.outputs, { axis: 0 })
+    },
+  },
+  /** (y [m, w], flat rows i64 [m], like [..., w]) -> zeros like `like`, with y at those rows. The values of `like` do not matter. */
+  putRows: {
+    infer: (inputs) => {
+      const [y, rows] = pair(inputs)
+      const like = inputs[2] ?? y
+      need(sameShape(y.shape, [...rows.shape, lastDim(like)]), 'putRows', inputs)
+      return [like]
+    },
+    vjp: (b, { inputs }, dy) => [b.takeRows(dy, pair(inputs)[1]), undefined, undefined],
+    emit: (e) => {
+      const [y = '', rows = '', like = ''] = e.inputs
+      const [shape, zeros, flat, column, put] = [
+        e.temporary(),
+        e.temporary(),
+        e.temporary(),
+        e.temporary(),
+        e.temporary(),
+      ]
+      e.node('Shape', [like], [shape])
+      e.node('Expand', [e.float(0), shape], [zeros])
+      e.node('Reshape', [zeros, e.ints([-1, Number(lastDim(single(e.inputTypes)))])], [flat])
+      e.node('Unsqueeze', [rows, e.ints([1])], [column])
+      e.node('ScatterND', [flat, column, y], [put])
+      e.node('Reshape', [put, shape], e.outputs)
+    },
+  },
+}

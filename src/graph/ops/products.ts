@@ -1,0 +1,66 @@
+import { broadcast, type Shape } from '../dims.ts'
+import { lastDim } from '../value.ts'
+import { f32, need, pair, type OpDefinitions } from './definition.ts'
+
+function matmulShape(a: Shape, b: Shape, transA: boolean, transB: boolean): Shape | undefined {
+  const [m, k] = transA ? [a.at(-1), a.at(-2)] : [a.at(-2), a.at(-1)]
+  const [k2, n] = transB ? [b.at(-1), b.at(-2)] : [b.at(-2), b.at(-1)]
+  const batch = broadcast(a.slice(0, -2), b.slice(0, -2))
+  if (batch === undefined || m === undefined || n === undefined || k !== k2) return undefined
+  return [...batch, m, n]
+}
+
+/** Matrix products. */
+export const products: OpDefinitions<'linear' | 'matmul'> = {
+  /**
+   * (x [..., k], weight) -> x weightT with weight [n, k] as checkpoints store it (`transposed`), or x weight with weight
+   * [k, n]. The one op of every weight product, so that its lowering is chosen in one place.
+   */
+  linear: {
+    dear: true,
+    infer: (inputs, { transposed }) => {
+      const [x, w] = pair(inputs)
+      const [n, k] = transposed ? pair(w.shape) : [w.shape[1], w.shape[0]]
+      need(w.shape.length === 2 && lastDim(x) === k && n !== undefined, 'linear', inputs)
+      return [f32([...x.shape.slice(0, -1), n ?? 0])]
+    },
+    vjp: (b, { inputs, attributes: { transposed } }, dy) => {
+      const [x, w] = pair(inputs)
+      const [dyRows, xRows] = [b.rows(dy), b.rows(x)]
+      const dw = transposed ? b.matmul(dyRows, xRows, { transA: true }) : b.matmul(xRows, dyRows, { transA: true })
+      return [b.linear(dy, w, { transposed: !transposed }), dw]
+    },
+    emit: (e, { transposed }) => {
+      if (transposed) e.contrib('FusedMatMul', e.inputs, e.outputs, { transB: 1 })
+      else e.node('MatMul', e.inputs, e.outputs)
+    },
+  },
+  /** alpha a b, batched over the leading dimensions, either operand transposed in its last two. */
+  matmul: {
+    infer: (inputs, { transA, transB }) => {
+      const [a, b] = pair(inputs)
+      const shape = matmulShape(a.shape, b.shape, transA, transB)
+      need(shape !== undefined, 'matmul', inputs)
+      return [f32(shape ?? [])]
+    },
+    vjp: (b, { inputs, attributes: { transA, transB, alpha } }, dy) => {
+      const [x, y] = pair(inputs)
+      const dx = transA
+        ? b.matmul(y, dy, { transA: transB, transB: true, alpha })
+        : b.matmul(dy, y, { transB: !transB, alpha })
+      const dyy = transB
+        ? b.matmul(dy, x, { transA: true, transB: transA, alpha })
+        : b.matmul(x, dy, { transA: !transA, alpha })
+      return [dx, dyy]
+    },
+    emit: (e, { transA, transB, alpha }) => {
+      if (!transA && !transB && alpha === 1) e.node('MatMul', e.inputs, e.outputs)
+      else
+        e.contrib('FusedMatMul', e.inputs, e.outputs, {
+          transA: Number(transA),
+          transB: Number(transB),
+          alpha: { float: alpha },
+        })
+    },
+  },
+}
