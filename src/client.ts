@@ -1,4 +1,12 @@
-import { parseEvalConfig, parseTrainConfig, type EvalConfigInput, type TrainConfigInput } from './config.ts'
+import {
+  parseEvalConfig,
+  parseQuantizeConfig,
+  parseTrainConfig,
+  type EvalConfigInput,
+  type QuantizeConfigInput,
+  type TrainConfigInput,
+} from './config.ts'
+import type { QuantizeResult } from './quantize.ts'
 import { ComputeThread } from './thread.ts'
 import type { EvalResult, TrainEvent } from './train/events.ts'
 
@@ -29,6 +37,20 @@ export async function evaluate(config: EvalConfigInput, options: CallOptions = {
   const thread = new ComputeThread()
   try {
     return await last(thread.call('evaluate', resolved, options))
+  } finally {
+    await thread.close()
+  }
+}
+
+/**
+ * Quantizes a model to 4 bits (nf4 with double quantization, unless told otherwise) or 8, in the layout of bitsandbytes: a
+ * folder that transformers loads too, and that serves as `model` here.
+ */
+export async function quantize(config: QuantizeConfigInput, options: CallOptions = {}): Promise<QuantizeResult> {
+  const resolved = parseQuantizeConfig(config)
+  const thread = new ComputeThread()
+  try {
+    return await last(thread.call('quantize', resolved, options))
   } finally {
     await thread.close()
   }

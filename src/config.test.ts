@@ -10,6 +10,7 @@ import {
   optionsOf,
   parseEvalConfig,
   parseTrainConfig,
+  quantizeSchema,
   readTrainConfig,
   trainSchema,
   type Source,
@@ -57,6 +58,8 @@ describe('defaults', () => {
       loraDropout: 0,
       bias: 'none',
       useRslora: false,
+      loadIn4bit: false,
+      loadIn8bit: false,
       method: 'lora',
       init: 'pretrained',
       perDeviceTrainBatchSize: 8,
@@ -67,6 +70,7 @@ describe('defaults', () => {
       lrSchedulerType: 'linear',
       warmupSteps: 0,
       warmupRatio: 0,
+      optim: 'adamw',
       weightDecay: 0,
       adamBeta1: 0.9,
       adamBeta2: 0.999,
@@ -79,6 +83,8 @@ describe('defaults', () => {
       perDeviceEvalBatchSize: 8,
       saveStrategy: 'steps',
       saveSteps: 500,
+      saveDtype: 'auto',
+      maxShardSize: 50e9,
       loadBestModelAtEnd: false,
       samples: 0,
       activations: 'auto',
@@ -95,7 +101,16 @@ describe('defaults', () => {
   })
 
   test('a complete configuration parses to itself', () => {
-    for (const extra of [{}, { valid: 'v', evalSteps: 3, r: 4 }, { method: 'full', init: 'random' }]) {
+    const all = [
+      {},
+      { valid: 'v', evalSteps: 3, r: 4 },
+      { method: 'full', init: 'random', saveDtype: 'bf16', maxShardSize: '900MB' },
+      { method: 'qlora', memory: '8GiB' },
+      { method: 'qlora', loadIn8bit: true },
+      { loadIn4bit: true, bnb4bitBlockSize: 128 },
+      { adapter: 'a' },
+    ]
+    for (const extra of all) {
       const config = parseTrainConfig({ ...required, ...extra })
       expect(parseTrainConfig(config)).toEqual(config)
     }
@@ -107,8 +122,45 @@ describe('defaults', () => {
       data: 'd',
       maxLength: 1024,
       skipBadLines: false,
+      loadIn4bit: false,
+      loadIn8bit: false,
       perDeviceEvalBatchSize: 8,
     })
+  })
+})
+
+test.each([
+  ['adamw_torch', 'adamw'],
+  ['adamw_torch_fused', 'adamw'],
+  ['adamw_hf', 'adamw'],
+  ['paged_adamw_32bit', 'adamw'],
+  ['adamw', 'adamw'],
+  ['adamw-8bit', 'adamw-8bit'],
+  ['adamw_8bit', 'adamw-8bit'],
+  ['adamw_bnb_8bit', 'adamw-8bit'],
+  ['paged_adamw_8bit', 'adamw-8bit'],
+])('the optimizer %s is %s', (optim, expected) => {
+  expect(parseTrainConfig({ ...required, optim }).optim).toBe(expected)
+  const sources = [flags({ model: 'm', train: 't', 'output-dir': 'o', optim })]
+  expect(parseTrainConfig(readTrainConfig(sources)).optim).toBe(expected)
+})
+
+describe('sizes', () => {
+  test.each([
+    ['8GB', 8e9],
+    ['1.5 GiB', 1.5 * 2 ** 30],
+    [123456, 123456],
+  ])('memory %s', (memory, bytes) => {
+    expect(parseTrainConfig({ ...required, memory }).memory).toBe(bytes)
+    const sources = [flags({ model: 'm', train: 't', 'output-dir': 'o', memory: String(memory) })]
+    expect(parseTrainConfig(readTrainConfig(sources)).memory).toBe(bytes)
+  })
+
+  test.each(['8', 'lots', '8G', '0GB', -1, 0, 1.5, NaN, Infinity, true, '9999999TB'])('%s is refused', (memory) => {
+    expect(problems({ ...required, memory })).toContain(
+      'expected a size such as 8GB, 900MB or 24GiB, or a number of bytes',
+    )
+    expect(problems({ ...required, maxShardSize: memory })).toContain('maxShardSize: found')
   })
 })
 
@@ -155,6 +207,10 @@ describe('problems', () => {
     [{ method: 'full', adapter: 'a' }, 'adapter: has no meaning with method full'],
     [{ adapter: 'a', r: 16 }, 'r: has no meaning with adapter'],
     [{ init: 'random' }, 'init: random weights need method full'],
+    [{ saveDtype: 'bf16' }, 'saveDtype: needs method full'],
+    [{ optim: 'adafactor' }, 'optim: found "adafactor", expected one of adamw, adamw-8bit'],
+    [{ optimizer: 'adamw' }, 'optimizer: unknown option. Did you mean "optim"?'],
+    [{ constructor: 1, optim: 'constructor' }, 'optim: found "constructor"'],
   ])('%j', (extra, expected) => {
     expect(problems({ ...required, ...extra })).toContain(expected)
   })
@@ -258,7 +314,7 @@ describe('flags', () => {
 })
 
 test('every option has help, a group and a distinct flag', () => {
-  const counts = [trainSchema, evalSchema].map((schema) => {
+  const counts = [trainSchema, evalSchema, quantizeSchema].map((schema) => {
     const options = optionsOf(schema)
     for (const option of options) {
       expect(option.help, option.key).not.toBe('')
@@ -267,8 +323,8 @@ test('every option has help, a group and a distinct flag', () => {
     expect(new Set(options.map((option) => option.flag)).size).toBe(options.length)
     return options.length
   })
-  expect(counts).toEqual([Object.keys(trainSchema.shape).length, Object.keys(evalSchema.shape).length])
-  expect(counts).toEqual([46, 7])
+  expect(counts).toEqual([trainSchema, evalSchema, quantizeSchema].map(({ shape }) => Object.keys(shape).length))
+  expect(counts).toEqual([55, 12, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {
@@ -276,7 +332,10 @@ test('the JSON Schema closes the object and carries the defaults', () => {
   expect(schema).toMatchObject({
     additionalProperties: false,
     required: ['model', 'train', 'outputDir'],
-    properties: { r: { type: 'integer', default: 8, minimum: 1 } },
+    properties: {
+      r: { type: 'integer', default: 8, minimum: 1 },
+      maxShardSize: { anyOf: [{ type: 'integer' }, { type: 'string' }], default: '50GB' },
+    },
   })
 })
 

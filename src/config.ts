@@ -4,17 +4,23 @@ export { closest, resolveName } from './config/names.ts'
 export { jsonSchema, optionsOf, type Option } from './config/options.ts'
 export {
   parseEvalConfig,
+  parseQuantizeConfig,
   parseTrainConfig,
   readEvalConfig,
+  readQuantizeConfig,
   readTrainConfig,
   type Entry,
   type Source,
 } from './config/parse.ts'
+export { quantizationOf, type Quantization } from './config/quantization.ts'
 export {
   evalSchema,
+  quantizeSchema,
   trainSchema,
   type EvalConfig,
   type EvalConfigInput,
+  type QuantizeConfig,
+  type QuantizeConfigInput,
   type TrainConfig,
   type TrainConfigInput,
 } from './config/schema.ts'

@@ -54,7 +54,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     setting: config.activations,
     ...estimateMemory(decoder, config.method === 'full' ? 'F32' : decoder.dtype, positions),
   })
-  const lora = config.method === 'lora' ? config : undefined
+  const lora = config.method === 'full' ? undefined : config
   const { model: folder, adapter, threads, init, seed } = config
   const model = await openModel({
     model: folder,

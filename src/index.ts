@@ -1,5 +1,6 @@
-export { evaluate, finetune, loadModel, Model } from './client.ts'
+export { evaluate, finetune, loadModel, Model, quantize } from './client.ts'
 export type { CallOptions, GenerateOptions, LoadModelOptions } from './client.ts'
-export type { EvalConfigInput, TrainConfigInput } from './config.ts'
+export type { EvalConfigInput, QuantizeConfigInput, TrainConfigInput } from './config.ts'
+export type { QuantizeResult } from './quantize.ts'
 export type { DatasetSummary, EvalResult, TrainEvent } from './train/events.ts'
 export { LowrankError, type ErrorCode } from './util/errors.ts'

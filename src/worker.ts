@@ -1,9 +1,10 @@
 import { parentPort } from 'node:worker_threads'
-import type { EvalConfig, TrainConfig } from './config.ts'
+import type { EvalConfig, QuantizeConfig, TrainConfig } from './config.ts'
 import { runFinetune } from './finetune.ts'
 import { openModel, type OpenModel, type OpenOptions } from './open.ts'
 import type { EvalResult, TrainEvent } from './train/events.ts'
 import { runEvaluation } from './evaluate.ts'
+import { runQuantize, type QuantizeResult } from './quantize.ts'
 import { generateGreedy, promptIds } from './generate/greedy.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
 
@@ -34,6 +35,7 @@ export interface GenerateInput {
 export interface Tasks {
   readonly finetune: (config: TrainConfig, emit: (event: TrainEvent) => void) => Promise<void>
   readonly evaluate: (config: EvalConfig) => Promise<EvalResult>
+  readonly quantize: (config: QuantizeConfig) => Promise<QuantizeResult>
   readonly open: (options: OpenOptions) => Promise<void>
   readonly generate: (input: GenerateInput) => Promise<string>
 }
@@ -46,6 +48,7 @@ const tasks: Tasks = {
     for await (const event of runFinetune(config, () => cancelled)) emit(event)
   },
   evaluate: (config) => runEvaluation(config, () => cancelled),
+  quantize: (config) => runQuantize(config, () => cancelled),
   open: async (options) => {
     model = await openModel(options)
   },

@@ -1,6 +1,7 @@
-import { evalSchema, optionsOf, trainSchema, type Option } from '../config.ts'
+import { evalSchema, optionsOf, quantizeSchema, trainSchema, type Option } from '../config.ts'
 import { evaluation } from './eval.ts'
 import type { Invocation } from './io.ts'
+import { quantization } from './quantize.ts'
 import { train } from './train.ts'
 
 /** A command of the command line; its flags are the options of its schema. */
@@ -37,5 +38,16 @@ export const commands: readonly Command[] = [
     configFile: false,
     options: () => optionsOf(evalSchema),
     run: evaluation,
+  },
+  {
+    name: 'quantize',
+    summary: 'Quantize a model to 4 or 8 bits a weight, as bitsandbytes does, into a folder of its own',
+    usage: '[flags]',
+    notes:
+      'Linear layers are quantized; norms, embeddings and the output head stay as they are. The result serves as --model ' +
+      'here, and transformers loads it.',
+    configFile: false,
+    options: () => optionsOf(quantizeSchema),
+    run: quantization,
   },
 ]

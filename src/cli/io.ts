@@ -1,4 +1,5 @@
-import type { EvalConfigInput, Source, TrainConfigInput } from '../config.ts'
+import type { EvalConfigInput, QuantizeConfigInput, Source, TrainConfigInput } from '../config.ts'
+import type { QuantizeResult } from '../quantize.ts'
 import type { EvalResult, TrainEvent } from '../train/events.ts'
 
 /** A stream that text goes to, and what is known of its terminal. */
@@ -25,6 +26,7 @@ export interface Io {
 export interface Api {
   readonly finetune: (config: TrainConfigInput, options?: { signal?: AbortSignal }) => AsyncGenerator<TrainEvent>
   readonly evaluate: (config: EvalConfigInput, options?: { signal?: AbortSignal }) => Promise<EvalResult>
+  readonly quantize: (config: QuantizeConfigInput, options?: { signal?: AbortSignal }) => Promise<QuantizeResult>
 }
 
 /** A command's invocation: its options from file and flags, not yet checked. */

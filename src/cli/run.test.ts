@@ -2,7 +2,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import type { EvalConfigInput, TrainConfigInput } from '../config.ts'
+import type { EvalConfigInput, QuantizeConfigInput, TrainConfigInput } from '../config.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { Api, Io } from './io.ts'
@@ -17,6 +17,7 @@ interface Outcome {
   stderr: string
   trainConfigs: TrainConfigInput[]
   evalConfigs: EvalConfigInput[]
+  quantizeConfigs: QuantizeConfigInput[]
 }
 
 /** Runs a command line against a library that replays a recorded run. */
@@ -29,7 +30,7 @@ async function lowrank(
     exits?: number[]
   } = {},
 ): Promise<Outcome> {
-  const outcome: Outcome = { code: -1, stdout: '', stderr: '', trainConfigs: [], evalConfigs: [] }
+  const outcome: Outcome = { code: -1, stdout: '', stderr: '', trainConfigs: [], evalConfigs: [], quantizeConfigs: [] }
   const io: Io = {
     stdout: { write: (text) => (outcome.stdout += text) },
     stderr: { write: (text) => (outcome.stderr += text) },
@@ -48,6 +49,10 @@ async function lowrank(
     evaluate: (config) => {
       outcome.evalConfigs.push(config)
       return Promise.resolve({ loss: 0.5, perplexity: 1.6487, tokenAccuracy: 0.875, labelTokens: 1200, examples: 40 })
+    },
+    quantize: (config) => {
+      outcome.quantizeConfigs.push(config)
+      return Promise.resolve({ outputDir: config.output, bytes: 123_456_789, tensors: 1200, seconds: 4.2 })
     },
   }
   outcome.code = await run(args, io, () => Promise.resolve(api))
@@ -161,6 +166,56 @@ describe('eval', () => {
   })
 })
 
+describe('quantize', () => {
+  test('to nf4 where nothing else is said', async () => {
+    const { stdout, stderr, code, quantizeConfigs } = await lowrank('quantize --model m --output q'.split(' '))
+    expect(code).toBe(0)
+    expect(stderr).toBe('quantizing m: 4-bit nf4, double quantization, blocks of 64\n')
+    expect(stdout).toBe('saved in q  123 MB  4-bit nf4, double quantization, blocks of 64  (1,200 tensors, 4.2 s)\n')
+    expect(quantizeConfigs).toEqual([{ model: 'm', output: 'q' }])
+  })
+
+  test('--json prints one line', async () => {
+    const flags = '--load-in-4bit --bnb-4bit-quant-type fp4 --no-bnb-4bit-use-double-quant --bnb-4bit-block-size=128'
+    const { stdout, quantizeConfigs } = await lowrank(`quantize --model m --output q ${flags} --json`.split(' '))
+    expect(JSON.parse(stdout)).toEqual({
+      outputDir: 'q',
+      bytes: 123456789,
+      tensors: 1200,
+      seconds: 4.2,
+      quantization: { kind: '4bit', quantType: 'fp4', doubleQuant: false, blockSize: 128 },
+    })
+    expect(quantizeConfigs).toEqual([
+      {
+        model: 'm',
+        output: 'q',
+        loadIn4bit: true,
+        bnb4bitQuantType: 'fp4',
+        bnb4bitUseDoubleQuant: false,
+        bnb4bitBlockSize: 128,
+      },
+    ])
+  })
+
+  test('to 8 bits', async () => {
+    const { stdout } = await lowrank('quantize --model m --output q --load-in-8bit --max_shard_size 2GB'.split(' '))
+    expect(stdout).toContain('8-bit, a scale for each row')
+  })
+})
+
+describe('the next command after training', () => {
+  test.each([
+    ['', ''],
+    ['--method qlora', ' --load-in-4bit --bnb-4bit-quant-type nf4 --bnb-4bit-use-double-quant'],
+    ['--load-in-4bit --bnb_4bit_block_size 128', ' --load-in-4bit --bnb-4bit-quant-type fp4 --bnb-4bit-block-size 128'],
+    ['--method qlora --load-in-8bit', ' --load-in-8bit'],
+  ])('%s: on the same base', async (given, expected) => {
+    const args = ['train', ...trainFlags, '--valid', 'v', ...given.split(' ').filter((part) => part !== '')]
+    const { stdout } = await lowrank(args)
+    expect(stdout).toContain(`next: npx lowrank eval --model m --adapter out --data v${expected}\n`)
+  })
+})
+
 describe('bad usage exits with 2 and a reason on stderr', () => {
   test.each([
     [[], 'no command given'],
@@ -176,6 +231,15 @@ describe('bad usage exits with 2 and a reason on stderr', () => {
     [['train', '/nonexistent/a.yaml'], 'a.yaml: no such file'],
     [['train', '--model', 'm'], '--train: missing'],
     [['train', ...trainFlags, '--r', '0'], '--r: found 0, expected a whole number'],
+    [
+      ['train', ...trainFlags, '--load-in-4bit', '--load-in-8bit'],
+      '--load-in-4bit: cannot be combined with --load-in-8bit',
+    ],
+    [['train', ...trainFlags, '--bnb_4bit_quant_type=nf4'], '--bnb-4bit-quant-type: describes a base in 4 bits'],
+    [['train', ...trainFlags, '--bnb-4bit-compute-dtype', 'bf16'], '--bnb-4bit-compute-dtype: unknown option. Lowrank'],
+    [['train', ...trainFlags, '--memory', '8G'], '--memory: found "8G", expected a size such as 8GB'],
+    [['quantize', '--model', 'm', '--output-dir', 'o'], '--output-dir: unknown option. Did you mean "--output"?'],
+    [['quantise'], 'Did you mean "quantize"?'],
     [['eval', 'x.yaml'], 'unexpected argument "x.yaml"'],
     [['eval', '--model', 'm', '--data', 'd', '--r', '8'], '--r: unknown option.'],
   ])('%j', async (args, expected) => {
@@ -290,6 +354,7 @@ describe('help', () => {
     expect(code).toBe(0)
     expect(stdout).toContain('train     Train a LoRA adapter')
     expect(stdout).toContain('eval ')
+    expect(stdout).toContain('quantize  Quantize a model')
   })
 
   test('a command: every flag, with its default, in lines that fit', async () => {
@@ -301,7 +366,7 @@ describe('help', () => {
     expect(stdout).toMatch(/--model DIR .*\n? .*\(required\)/)
     expect(stdout).toContain('(default: q_proj,v_proj)')
     expect(stdout).toContain('--bias none|all|lora_only')
-    expect(stdout.match(/^ {2}--/gm)).toHaveLength(47)
+    expect(stdout.match(/^ {2}--/gm)).toHaveLength(56)
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
   })
 

@@ -1,5 +1,5 @@
 import leven from 'leven'
-import type { Option } from './options.ts'
+import { snakeCase, type Option } from './options.ts'
 
 /** Names that other tools use for an option, beside its own in camelCase and snake_case. */
 const ALIASES: Readonly<Record<string, string>> = {
@@ -16,6 +16,27 @@ const ALIASES: Readonly<Record<string, string>> = {
   evaluation_strategy: 'evalStrategy',
 }
 
+/** Values that other tools use, by option, and the one that means the same here. */
+const VALUES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  optim: {
+    adamw_torch: 'adamw',
+    adamw_torch_fused: 'adamw',
+    adamw_hf: 'adamw',
+    paged_adamw: 'adamw',
+    paged_adamw_32bit: 'adamw',
+    adamw_8bit: 'adamw-8bit',
+    adamw_bnb_8bit: 'adamw-8bit',
+    paged_adamw_8bit: 'adamw-8bit',
+  },
+  saveDtype: {
+    float32: 'f32',
+    fp32: 'f32',
+    bfloat16: 'bf16',
+    float16: 'f16',
+    fp16: 'f16',
+  },
+}
+
 const NO_MIXED_PRECISION =
   'Lowrank computes in f32 and reads the base model in the precision it is stored in; remove it.'
 
@@ -25,12 +46,16 @@ const HINTS: Readonly<Record<string, string>> = {
   fp16: NO_MIXED_PRECISION,
   tf32: NO_MIXED_PRECISION,
   torch_dtype: NO_MIXED_PRECISION,
+  bnb_4bit_compute_dtype: 'Lowrank computes in f32, whatever the base is stored in; remove it.',
+  bnb_4bit_quant_storage: 'Quantized weights are stored as bytes (uint8), as is the default there; remove it.',
+  llm_int8_threshold: 'Lowrank computes in f32, where outliers need no path of their own; remove it.',
+  llm_int8_skip_modules: 'Norms, embeddings and the output head are never quantized; remove it.',
+  quantization_config: 'Give its keys as options of their own, as in load_in_4bit: true.',
   gradient_checkpointing: 'Use "activations": keep, recompute or auto.',
   no_cuda: 'Lowrank computes on the CPU; remove it.',
   use_cpu: 'Lowrank computes on the CPU; remove it.',
-  optim: 'The optimizer is AdamW; remove it.',
   task_type: 'The task is always CAUSAL_LM; remove it.',
-  peft_type: 'Use "method": lora or full.',
+  peft_type: 'Use "method": lora, qlora or full.',
   init_lora_weights: "The adapter starts as PEFT's default does; remove it.",
 }
 
@@ -49,6 +74,16 @@ const MEANT: Readonly<Record<string, string>> = {
   eval_batch_size: 'perDeviceEvalBatchSize',
   output: 'outputDir',
   out: 'outputDir',
+  output_dir: 'output',
+  optimizer: 'optim',
+  quant_type: 'bnb4bitQuantType',
+  double_quant: 'bnb4bitUseDoubleQuant',
+  bnb_4bit_double_quant: 'bnb4bitUseDoubleQuant',
+  block_size: 'bnb4bitBlockSize',
+  blocksize: 'bnb4bitBlockSize',
+  load_4bit: 'loadIn4bit',
+  load_8bit: 'loadIn8bit',
+  max_memory: 'memory',
   eval: 'valid',
   validation: 'valid',
   warmup: 'warmupSteps',
@@ -73,6 +108,12 @@ export function closest(name: string, candidates: Iterable<string>): string | un
   return best
 }
 
+/** The value as Lowrank calls it, where it is one that other tools use. */
+export function resolveValue(key: string, value: unknown): unknown {
+  const values = Object.hasOwn(VALUES, key) ? VALUES[key] : undefined
+  return values !== undefined && typeof value === 'string' && Object.hasOwn(values, value) ? values[value] : value
+}
+
 export type Spelling = 'key' | 'snake' | 'flag'
 
 /** The option a name means (camelCase, snake_case, kebab-case or an alias), or what is wrong with the name. */
@@ -85,7 +126,7 @@ export function resolveName(
   const key = Object.hasOwn(ALIASES, snake) ? ALIASES[snake] : undefined
   const option = options.find((one) => one.key === name || one.snake === snake || one.key === key)
   if (option !== undefined) return { option }
-  const plain = snake.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+  const plain = snakeCase(snake)
   if (Object.hasOwn(HINTS, plain)) return { problem: `unknown option. ${HINTS[plain]}` }
   // Suggested as the user spells: somebody who writes snake_case is offered snake_case.
   const form = spelling === 'key' && name.includes('_') ? 'snake' : spelling

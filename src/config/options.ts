@@ -10,7 +10,7 @@ interface JsonSchema {
   readonly exclusiveMinimum?: number
   readonly exclusiveMaximum?: number
   readonly minLength?: number
-  readonly enum?: readonly string[]
+  readonly enum?: readonly (string | number)[]
   readonly const?: string | number
   readonly anyOf?: readonly JsonSchema[]
   readonly items?: JsonSchema
@@ -49,12 +49,17 @@ export function jsonSchema(schema: z.ZodObject): Record<string, unknown> {
   return z.toJSONSchema(schema, { io: 'input' })
 }
 
+/** `loraAlpha` as `lora_alpha`; a number that begins a word as in BitsAndBytesConfig: `loadIn4bit` as `load_in_4bit`. */
+export function snakeCase(key: string): string {
+  return key.replace(/[A-Z]|(?<=[a-z])\d+(?=[a-z])/g, (start) => `_${start.toLowerCase()}`)
+}
+
 /** The options of a schema, in the order of their declaration. */
 export function optionsOf(schema: z.ZodObject): readonly Option[] {
   const json = jsonSchema(schema) as { properties: Record<string, JsonSchema>; required?: string[] }
   return Object.entries(json.properties).map(([key, property]) => {
     const kind = kindOf(property)
-    const snake = key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+    const snake = snakeCase(key)
     return {
       key,
       snake,

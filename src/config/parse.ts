@@ -1,12 +1,17 @@
 import { LowrankError } from '../util/errors.ts'
-import { resolveName, type Spelling } from './names.ts'
-import { optionsOf, type Option } from './options.ts'
+import { resolveName, resolveValue, type Spelling } from './names.ts'
+import { optionsOf, snakeCase, type Option } from './options.ts'
+import { checkQuantization, fillQuantization } from './quantization.ts'
 import {
   evalSchema,
   loraKeys,
+  quantizeSchema,
   trainSchema,
   type EvalConfig,
   type EvalConfigInput,
+  type QuantizationOptions,
+  type QuantizeConfig,
+  type QuantizeConfigInput,
   type TrainConfig,
   type TrainConfigInput,
 } from './schema.ts'
@@ -48,6 +53,11 @@ export function parseEvalConfig(input: unknown): EvalConfig {
   return resolveEval([objectSource(input)])
 }
 
+/** Checks the options of `quantize` and fills in the defaults, as `parseTrainConfig` does. */
+export function parseQuantizeConfig(input: unknown): QuantizeConfig {
+  return resolveQuantize([objectSource(input)])
+}
+
 /**
  * The options of a training run from several places, the later winning over the earlier; checked, but without defaults,
  * so that they can be passed on as a user would pass them.
@@ -63,20 +73,44 @@ export function readEvalConfig(sources: readonly Source[]): EvalConfigInput {
   return rawValues(evalSchema, sources) as EvalConfigInput
 }
 
+/** The same for `quantize`. */
+export function readQuantizeConfig(sources: readonly Source[]): QuantizeConfigInput {
+  resolveQuantize(sources)
+  return rawValues(quantizeSchema, sources) as QuantizeConfigInput
+}
+
 function resolveTrain(sources: readonly Source[]): TrainConfig {
   const { values, given, problems } = collect(trainSchema, sources)
   const config = values as Partial<TrainConfig>
-  problems.push(...crossCheck(config, (key) => nameOf(key, given, sources)))
+  const qlora = config.method === 'qlora'
+  const name = (key: keyof TrainConfig): string => nameOf(key, given, sources)
+  problems.push(...crossCheck(config, name), ...checkQuantization(config, { qlora }, name))
   raise(problems)
+  fillQuantization(config, { qlora })
   config.evalStrategy ??= config.evalSteps !== undefined ? 'steps' : config.valid !== undefined ? 'epoch' : 'no'
   if (config.evalStrategy === 'steps') config.evalSteps ??= config.loggingSteps
   return config as TrainConfig
 }
 
 function resolveEval(sources: readonly Source[]): EvalConfig {
-  const { values, problems } = collect(evalSchema, sources)
+  return resolveQuantized<EvalConfig>(evalSchema, sources, { qlora: false })
+}
+
+function resolveQuantize(sources: readonly Source[]): QuantizeConfig {
+  return resolveQuantized<QuantizeConfig>(quantizeSchema, sources, { qlora: true })
+}
+
+/** Options that depend on each other in what concerns quantization only. */
+function resolveQuantized<T extends QuantizationOptions>(
+  schema: z.ZodObject,
+  sources: readonly Source[],
+  defaults: { readonly qlora: boolean },
+): T {
+  const { values, given, problems } = collect(schema, sources)
+  problems.push(...checkQuantization(values, defaults, (key) => nameOf(key, given, sources)))
   raise(problems)
-  return values as EvalConfig
+  fillQuantization(values, defaults)
+  return values as T
 }
 
 /** What no single option can tell. `config` lacks the options that are wrong by themselves. */
@@ -95,9 +129,9 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
     problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs evaluations, but ${nameOfKey('evalStrategy')} is no`)
   }
   // A value equal to the default says nothing, so that a complete configuration can be parsed again.
-  const defaults = new Map(optionsOf(trainSchema).map((option) => [option.key, JSON.stringify(option.default)]))
   const isSet = (key: keyof TrainConfig): boolean =>
-    config[key] !== undefined && JSON.stringify(config[key]) !== defaults.get(key)
+    config[key] !== undefined &&
+    JSON.stringify(config[key]) !== JSON.stringify(trainSchema.shape[key].safeParse(undefined).data)
   if (config.method !== 'full' && config.adapter !== undefined) {
     for (const key of loraKeys.filter(isSet)) {
       problems.push(
@@ -110,10 +144,15 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
       if (isSet(key))
         problems.push(`${nameOfKey(key)}: has no meaning with ${nameOfKey('method')} full, which trains every weight`)
     }
-  } else if (config.init === 'random') {
-    problems.push(
-      `${nameOfKey('init')}: random weights need ${nameOfKey('method')} full; an adapter needs a trained base`,
-    )
+  } else {
+    if (config.init === 'random') {
+      problems.push(
+        `${nameOfKey('init')}: random weights need ${nameOfKey('method')} full; an adapter needs a trained base`,
+      )
+    }
+    if (isSet('saveDtype')) {
+      problems.push(`${nameOfKey('saveDtype')}: needs ${nameOfKey('method')} full; an adapter is stored in f32`)
+    }
   }
   return problems
 }
@@ -169,7 +208,7 @@ function gather(
       given.set(option.key, {
         option,
         where,
-        value: text && typeof value === 'string' ? readText(option, value) : value,
+        value: resolveValue(option.key, text && typeof value === 'string' ? readText(option, value) : value),
       })
     }
   }
@@ -226,7 +265,7 @@ function nameOf(key: string, given: ReadonlyMap<string, Given>, sources: readonl
   const where = given.get(key)?.where
   if (where !== undefined) return where
   if (sources.at(-1)?.spelling !== 'flag') return key
-  return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+  return `--${snakeCase(key).replaceAll('_', '-')}`
 }
 
 function at(value: unknown, path: readonly PropertyKey[]): unknown {

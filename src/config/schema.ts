@@ -1,48 +1,11 @@
 import { z } from 'zod'
+import { beta, count, COUNT_MAX, modules, name, option, path, positive, size, sizeMeta, unset } from './fields.ts'
 
 /**
  * Every option, declared once: its type, bounds, default, help text and group. Types, command line flags, keys of YAML
  * files, help pages and the JSON Schema all derive from here. Names and defaults are those of PEFT's `LoraConfig` and
  * transformers' `TrainingArguments`, in camelCase.
  */
-
-/** What the help page and the error messages need beyond the schema itself. */
-interface OptionMeta {
-  readonly group: 'Model and data' | 'LoRA' | 'Training' | 'Logging, evaluation and saving' | 'Machine'
-  readonly description: string
-  /** What a flag's value is called in the help page, where the type does not say it. */
-  readonly placeholder?: string
-  /** What is accepted, where the derived wording would mislead. */
-  readonly accepts?: string
-  /** What an unset option means, where there is no default. */
-  readonly unset?: string
-}
-
-function option<T extends z.ZodType>(schema: T, meta: OptionMeta): T {
-  return schema.meta({ ...meta })
-}
-
-/** Larger counts are typing errors; the bound also keeps every index exact in 32 bits. */
-const COUNT_MAX = 2 ** 31 - 1
-const count = z.int().min(1).max(COUNT_MAX)
-const path = z.string().min(1).max(4096)
-const name = z.string().min(1).max(256)
-const positive = z.number().positive().max(1e6)
-const beta = z.number().min(0).lt(1)
-
-const regularExpression = z
-  .string()
-  .min(1)
-  .max(2000)
-  .refine((source) => {
-    try {
-      new RegExp(source)
-      return true
-    } catch {
-      return false
-    }
-  })
-const modules = z.union([z.array(name).min(1), regularExpression])
 
 const modelAndData = {
   model: option(path, {
@@ -74,6 +37,42 @@ const threads = option(count.max(1024).optional(), {
   group: 'Machine',
   description: 'Threads that compute',
   unset: 'number of cores',
+})
+
+/** As in transformers' `BitsAndBytesConfig`; what is unset follows from the method, in `quantization.ts`. */
+const quantization = {
+  loadIn4bit: option(z.boolean().optional(), {
+    group: 'Quantization',
+    description: "Quantize the base model's linear layers to 4 bits a weight",
+    unset: 'with method qlora, unless load-in-8bit',
+  }),
+  loadIn8bit: option(z.boolean().default(false), {
+    group: 'Quantization',
+    description: "Quantize the base model's linear layers to 8 bits a weight",
+  }),
+  bnb4bitQuantType: option(z.enum(['nf4', 'fp4']).optional(), {
+    group: 'Quantization',
+    description: 'The 16 values of 4 bits: normal float, or float',
+    unset: 'nf4 with method qlora, else fp4',
+  }),
+  bnb4bitUseDoubleQuant: option(z.boolean().optional(), {
+    group: 'Quantization',
+    description: 'Quantize the scales of the 4-bit blocks too',
+    unset: 'with method qlora',
+  }),
+  // What bitsandbytes has kernels for.
+  bnb4bitBlockSize: option(z.literal([32, 64, 128, 256, 512, 1024, 2048, 4096]).optional(), {
+    group: 'Quantization',
+    description: 'Weights that share a scale in 4 bits',
+    unset: '64',
+  }),
+}
+
+/** transformers' default. */
+const maxShardSize = option(size.prefault('50GB'), {
+  group: 'Logging, evaluation and saving',
+  description: 'A checkpoint larger than this is split into files of at most this size',
+  ...sizeMeta,
 })
 
 const lora = {
@@ -124,9 +123,9 @@ const lora = {
 }
 
 const training = {
-  method: option(z.enum(['lora', 'full']).default('lora'), {
+  method: option(z.enum(['lora', 'qlora', 'full']).default('lora'), {
     group: 'Training',
-    description: 'Train an adapter, or every weight',
+    description: 'Train an adapter, an adapter on a quantized base, or every weight',
   }),
   init: option(z.enum(['pretrained', 'random']).default('pretrained'), {
     group: 'Training',
@@ -160,6 +159,10 @@ const training = {
   warmupRatio: option(z.number().min(0).max(1).default(0), {
     group: 'Training',
     description: 'The same as a share of all steps',
+  }),
+  optim: option(z.enum(['adamw', 'adamw-8bit']).default('adamw'), {
+    group: 'Training',
+    description: 'Optimizer: AdamW with its state in f32, or in blocks of 8 bits',
   }),
   weightDecay: option(z.number().min(0).max(100).default(0), {
     group: 'Training',
@@ -218,6 +221,11 @@ const watching = {
     description: 'Checkpoints kept; the oldest go first',
     unset: 'all',
   }),
+  saveDtype: option(z.enum(['auto', 'f32', 'bf16', 'f16']).default('auto'), {
+    group: 'Logging, evaluation and saving',
+    description: 'How the weights of a whole model are stored (method full); auto: as in the base',
+  }),
+  maxShardSize,
   loadBestModelAtEnd: option(z.boolean().default(false), {
     group: 'Logging, evaluation and saving',
     description: 'Keep the weights with the lowest evaluation loss, not the last',
@@ -249,12 +257,19 @@ export const trainSchema = z.strictObject({
   maxLength: modelAndData.maxLength,
   skipBadLines: modelAndData.skipBadLines,
   ...lora,
+  ...quantization,
   ...training,
   ...watching,
   threads,
   activations: option(z.enum(['keep', 'recompute', 'auto']).default('auto'), {
     group: 'Machine',
     description: 'Keep what the backward pass needs (faster), or compute it again (less memory)',
+  }),
+  memory: option(size.optional(), {
+    group: 'Machine',
+    description: 'Most memory the process may take; the run is planned to fit',
+    ...sizeMeta,
+    unset: 'no bound',
   }),
 })
 
@@ -268,23 +283,54 @@ export const evalSchema = z.strictObject({
   }),
   maxLength: modelAndData.maxLength,
   skipBadLines: modelAndData.skipBadLines,
+  ...quantization,
+  loadIn4bit: unset(quantization.loadIn4bit, 'no'),
+  bnb4bitQuantType: unset(quantization.bnb4bitQuantType, 'fp4'),
+  bnb4bitUseDoubleQuant: unset(quantization.bnb4bitUseDoubleQuant, 'no'),
   perDeviceEvalBatchSize: perDeviceEvalBatchSize.meta({ group: 'Model and data' }),
   threads,
+})
+
+export const quantizeSchema = z.strictObject({
+  model: modelAndData.model,
+  output: option(path, {
+    group: 'Model and data',
+    description: 'Folder that receives the quantized model',
+    placeholder: 'DIR',
+  }),
+  ...quantization,
+  loadIn4bit: unset(quantization.loadIn4bit, 'yes, unless load-in-8bit'),
+  bnb4bitQuantType: unset(quantization.bnb4bitQuantType, 'nf4'),
+  bnb4bitUseDoubleQuant: unset(quantization.bnb4bitUseDoubleQuant, 'yes'),
+  maxShardSize: maxShardSize.meta({ group: 'Model and data' }),
 })
 
 /** Options of a training run as a user passes them; what is left out takes its default. */
 export type TrainConfigInput = z.input<typeof trainSchema>
 
-/** Options of a training run, complete: defaults filled in, `evalStrategy` decided, `evalSteps` set where it counts. */
-export type TrainConfig = Omit<z.output<typeof trainSchema>, 'evalStrategy'> & {
+/**
+ * Options of a training run, complete: defaults filled in, `evalStrategy` and `loadIn4bit` decided, `evalSteps` and the
+ * options of a 4-bit base set where they count.
+ */
+export type TrainConfig = Omit<z.output<typeof trainSchema>, 'evalStrategy' | 'loadIn4bit'> & {
   evalStrategy: 'no' | 'steps' | 'epoch'
+  loadIn4bit: boolean
 }
 
 /** Options of an evaluation as a user passes them. */
 export type EvalConfigInput = z.input<typeof evalSchema>
 
 /** Options of an evaluation, complete. */
-export type EvalConfig = z.output<typeof evalSchema>
+export type EvalConfig = z.output<typeof evalSchema> & { loadIn4bit: boolean }
+
+/** Options of `quantize` as a user passes them. */
+export type QuantizeConfigInput = z.input<typeof quantizeSchema>
+
+/** Options of `quantize`, complete. */
+export type QuantizeConfig = z.output<typeof quantizeSchema> & { loadIn4bit: boolean }
+
+/** The options that describe how a base model is quantized. */
+export type QuantizationOptions = Pick<EvalConfig, keyof typeof quantization>
 
 /** The options that describe an adapter: without meaning where every weight is trained. */
 export const loraKeys = Object.keys(lora) as readonly (keyof typeof lora)[]

@@ -1,0 +1,55 @@
+import { z } from 'zod'
+import { parseSize, sizePattern } from '../util/size.ts'
+
+/** What the help page and the error messages need beyond the schema itself. */
+interface OptionMeta {
+  readonly group: 'Model and data' | 'LoRA' | 'Quantization' | 'Training' | 'Logging, evaluation and saving' | 'Machine'
+  readonly description: string
+  /** What a flag's value is called in the help page, where the type does not say it. */
+  readonly placeholder?: string
+  /** What is accepted, where the derived wording would mislead. */
+  readonly accepts?: string
+  /** What an unset option means, where there is no default. */
+  readonly unset?: string
+}
+
+/** A schema with what the help page and the messages say of it. */
+export function option<T extends z.ZodType>(schema: T, meta: OptionMeta): T {
+  return schema.meta({ ...meta })
+}
+
+/** The same option, where leaving it out means something else. */
+export function unset<T extends z.ZodType>(schema: T, meaning: string): T {
+  return schema.meta({ ...schema.meta(), unset: meaning })
+}
+
+/** Larger counts are typing errors; the bound also keeps every index exact in 32 bits. */
+export const COUNT_MAX = 2 ** 31 - 1
+export const count = z.int().min(1).max(COUNT_MAX)
+export const path = z.string().min(1).max(4096)
+export const name = z.string().min(1).max(256)
+export const positive = z.number().positive().max(1e6)
+export const beta = z.number().min(0).lt(1)
+
+/** A size in bytes, or as a text with its unit; bytes when parsed. */
+export const size = z.union([z.int().min(1), z.string().regex(sizePattern)]).transform((value, context) => {
+  const bytes = typeof value === 'number' ? value : parseSize(value)
+  if (bytes !== undefined) return bytes
+  context.addIssue('not a size')
+  return z.NEVER
+})
+export const sizeMeta = { placeholder: 'SIZE', accepts: 'a size such as 8GB, 900MB or 24GiB, or a number of bytes' }
+
+const regularExpression = z
+  .string()
+  .min(1)
+  .max(2000)
+  .refine((source) => {
+    try {
+      new RegExp(source)
+      return true
+    } catch {
+      return false
+    }
+  })
+export const modules = z.union([z.array(name).min(1), regularExpression])

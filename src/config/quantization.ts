@@ -1,0 +1,72 @@
+import type { EvalConfig, QuantizationOptions, TrainConfig } from './schema.ts'
+
+/** How the linear layers of a base model are quantized. */
+export type Quantization =
+  | {
+      readonly kind: '4bit'
+      readonly quantType: 'nf4' | 'fp4'
+      /** Whether the scales of the blocks are quantized too. */
+      readonly doubleQuant: boolean
+      /** Weights that share a scale. */
+      readonly blockSize: number
+    }
+  | { readonly kind: '8bit' }
+
+/** How the base model is to be quantized, by a resolved configuration; undefined: it is used as it is stored. */
+export function quantizationOf(config: QuantizationOptions): Quantization | undefined {
+  if (config.loadIn8bit) return { kind: '8bit' }
+  if (!config.loadIn4bit) return undefined
+  return {
+    kind: '4bit',
+    quantType: config.bnb4bitQuantType ?? 'fp4',
+    doubleQuant: config.bnb4bitUseDoubleQuant ?? false,
+    blockSize: config.bnb4bitBlockSize ?? 64,
+  }
+}
+
+type Given = Partial<EvalConfig> & Pick<Partial<TrainConfig>, 'method'>
+type NameOf = (key: keyof QuantizationOptions | 'method') => string
+
+const fourBitKeys = ['bnb4bitQuantType', 'bnb4bitUseDoubleQuant', 'bnb4bitBlockSize'] as const
+
+/**
+ * Decides what the options of quantization leave open. `qlora`: whether 4-bit NormalFloat with double quantization is what
+ * is meant where nothing is said, in place of the defaults of `BitsAndBytesConfig` (fp4, no double quantization).
+ */
+export function fillQuantization(config: Given, { qlora }: { readonly qlora: boolean }): void {
+  config.loadIn4bit ??= qlora && config.loadIn8bit !== true
+  if (!config.loadIn4bit) return
+  config.bnb4bitQuantType ??= qlora ? 'nf4' : 'fp4'
+  config.bnb4bitUseDoubleQuant ??= qlora
+  config.bnb4bitBlockSize ??= 64
+}
+
+/** Options of quantization that contradict each other or the method; `qlora` as in `fillQuantization`. */
+export function checkQuantization(config: Given, { qlora }: { readonly qlora: boolean }, nameOf: NameOf): string[] {
+  const { loadIn4bit, loadIn8bit } = config
+  if (config.method === 'full') {
+    return (['loadIn4bit', 'loadIn8bit'] as const)
+      .filter((key) => config[key] === true)
+      .map(
+        (key) => `${nameOf(key)}: ${nameOf('method')} full trains every weight, and a quantized one cannot be trained`,
+      )
+      .concat(unused(config, nameOf, `${nameOf('method')} full`))
+  }
+  if (loadIn4bit === true && loadIn8bit === true) {
+    return [`${nameOf('loadIn4bit')}: cannot be combined with ${nameOf('loadIn8bit')}; choose one`]
+  }
+  if (qlora && loadIn4bit === false && loadIn8bit !== true) {
+    const asked = config.method === 'qlora' ? `${nameOf('method')} qlora` : 'this'
+    return [
+      `${nameOf('loadIn4bit')}: found false, but ${asked} needs a base in 4 bits, or in 8 with ${nameOf('loadIn8bit')}`,
+    ]
+  }
+  if (loadIn4bit === true || (qlora && loadIn8bit !== true)) return []
+  return unused(config, nameOf, loadIn8bit === true ? nameOf('loadIn8bit') : `${nameOf('loadIn4bit')} not set`)
+}
+
+function unused(config: Given, nameOf: NameOf, why: string): string[] {
+  return fourBitKeys
+    .filter((key) => config[key] !== undefined)
+    .map((key) => `${nameOf(key)}: describes a base in 4 bits, and has no meaning with ${why}`)
+}
