@@ -12,6 +12,7 @@ const RANKS: Readonly<Record<string, number>> = {
   config: 1,
   formats: 1,
   graph: 1,
+  quant: 1,
   text: 2,
   model: 2,
   engine: 2,
