@@ -1,4 +1,4 @@
-import type { EvalConfig } from './config.ts'
+import { quantizationOf, type EvalConfig } from './config.ts'
 import { openModel } from './open.ts'
 import { evalBatches } from './text/batches.ts'
 import { readExamples } from './text/examples.ts'
@@ -7,7 +7,7 @@ import type { EvalResult } from './train/events.ts'
 
 /** Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset. */
 export async function runEvaluation(config: EvalConfig, cancelled: () => boolean): Promise<EvalResult> {
-  const model = await openModel(config)
+  const model = await openModel({ ...config, quantization: quantizationOf(config) })
   try {
     const { examples } = await readExamples({
       path: config.data,

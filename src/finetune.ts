@@ -3,7 +3,7 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
 import { estimateMemory } from './model/memory.ts'
-import type { TrainConfig } from './config.ts'
+import { quantizationOf, type TrainConfig } from './config.ts'
 import { planMemory } from './engine/plan.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { openModel, type OpenModel } from './open.ts'
@@ -60,6 +60,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     model: folder,
     adapter,
     threads,
+    quantization: quantizationOf(config),
     tokenizer,
     training: { lora, init, seed, ...plan },
   })
@@ -115,6 +116,8 @@ async function* trainAndSave(
     lora,
     peftName: adaptation.peftName,
     storage,
+    saveDtype: config.saveDtype,
+    maxShardSize: config.maxShardSize,
     facts: [
       ['Training examples', data.train.summary.examples],
       ['Steps', totalSteps(config, data.train.examples)],

@@ -1,6 +1,8 @@
+import type { Quantization } from './config.ts'
 import { Pipeline } from './engine/pipeline.ts'
 import { defaultThreads } from './engine/plan.ts'
 import { Runtime } from './engine/runtime.ts'
+import { residentWeights } from './engine/weights.ts'
 import {
   adaptNothing,
   adaptWithLora,
@@ -14,10 +16,12 @@ import { readAdapter, type Adapter } from './model/peft.ts'
 import { ropeTables } from './model/rope.ts'
 import type { LoraConfig } from './model/targets.ts'
 import { attentionParts, buildStages, embeddingName, type Activations } from './model/stages.ts'
-import { openWeights, randomWeights, type StoredWeight, type WeightSource } from './model/weights.ts'
+import { quantizedWeights, widened } from './model/quantize.ts'
+import { openWeights, randomWeights } from './model/weights.ts'
+import { isFloat, isFloatStorage, type Storage, type StoredWeight } from './quant/stored.ts'
 import { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
 import type { Trainable } from './train/optimizer.ts'
-import { bf16ToF32, f16ToF32, type FloatDtype } from './util/dtype.ts'
+import type { FloatDtype } from './util/dtype.ts'
 import { LowrankError } from './util/errors.ts'
 
 export interface OpenOptions {
@@ -27,6 +31,8 @@ export interface OpenOptions {
   readonly adapter?: string | undefined
   /** Computing threads; by default one for each core. */
   readonly threads?: number | undefined
+  /** How the linear layers of the base model are quantized as it is read. */
+  readonly quantization?: Quantization | undefined
   /** What is trained: nothing when left out. */
   readonly training?:
     | {
@@ -50,7 +56,7 @@ export interface OpenDecoder {
   /** The adapter, if there is one. */
   readonly lora: LoraConfig | undefined
   readonly adaptation: Adaptation
-  /** How the checkpoint stores a weight. */
+  /** The dtype in which the checkpoint stores a weight; F32 for a quantized one. */
   readonly storage: (name: string) => FloatDtype
   /** Number of elements of all weights, the trained ones included. */
   readonly parameters: number
@@ -79,29 +85,37 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
   const { model, training } = options
   const threads = options.threads ?? defaultThreads()
   const activations = training?.activations ?? 'recompute'
-  const source =
+  const base =
     training?.init === 'random'
       ? randomWeights(await readDecoderConfig(model), training.seed)
       : await openWeights(model)
   let adapter: Adapter | undefined
   try {
     adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter)
-    const { config } = source
+    const { config } = base
     // An adapter that is trained further keeps its own shape.
     const lora = adapter?.config ?? training?.lora
     const adaptation =
       lora !== undefined
-        ? adaptWithLora(source, lora, { loaded: adapter !== undefined })
+        ? adaptWithLora(base, lora, { loaded: adapter !== undefined })
         : training === undefined
           ? frozen
           : adaptNothing
     const added = (name: string): boolean => adaptation.trainable(name)
-    const expand = training?.expandWeights === true
+    const source =
+      options.quantization === undefined ? base : quantizedWeights(base, options.quantization, adaptation.trainable)
+    const stored = (name: string): Storage => source.storage(sourceName(config, name))
+    const expands = (name: string): boolean =>
+      added(name) || (training?.expandWeights === true && isFloatStorage(stored(name)))
+    const load = async (name: string): Promise<StoredWeight> => {
+      const weight = await source.load(sourceName(config, name))
+      return expands(name) ? widened(weight) : weight
+    }
     const stages = buildStages({
       config,
       policy: {
         trainable: (name) => training !== undefined && adaptation.trainable(name),
-        storage: (name) => (added(name) || expand ? 'F32' : source.storage(sourceName(source, name))),
+        storage: (name) => (expands(name) ? 'F32' : stored(name)),
       },
       activations,
       adapterOf: adaptation.adapterOf,
@@ -116,9 +130,7 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
     for (const { name, shape } of wanted) {
       if (weights.has(name)) continue
       const weight = !added(name)
-        ? expand
-          ? widened(await source.load(sourceName(source, name)))
-          : await source.load(sourceName(source, name))
+        ? await load(name)
         : adapter !== undefined
           ? await readAdapterWeight(adapter.tensors, {
               name: adaptation.peftName(name),
@@ -127,9 +139,9 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
             })
           : name.includes('.lora_')
             ? initialLoraWeight(name, shape, training?.seed ?? 0)
-            : widened(await source.load(sourceName(source, name)))
+            : await load(name)
       weights.set(name, weight)
-      if (training !== undefined && added(name) && weight.data instanceof Float32Array) {
+      if (training !== undefined && added(name) && isFloat(weight) && weight.data instanceof Float32Array) {
         const { data } = weight
         trainables.set(name, { name, shape, data, gradient: new Float32Array(data.length) })
       }
@@ -139,40 +151,38 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
       runtime,
       blocks: stages.blocks,
       head: stages.head,
-      weights,
+      weights: residentWeights(weights),
+      group: 1,
       embedding: { name: embeddingName, trainable: stages.trainsEmbedding },
       rope: (positions) => ropeTables(config.rope, config.headDim, positions),
       headDim: config.headDim,
       attentionParts,
       headRows: headRows[activations],
     })
-    const parameters = [...weights.values()].reduce((total, { data }) => total + data.length, 0)
+    const parameters = [...weights.values()].reduce((total, { shape }) => total + shape.reduce((n, d) => n * d, 1), 0)
     return {
       config,
       pipeline,
       trainables,
       lora,
       adaptation,
-      storage: source.storage,
+      storage: (name) => {
+        const storage = base.storage(name)
+        return isFloatStorage(storage) ? storage : 'F32'
+      },
       parameters,
       threads,
       close: () => runtime.close(),
     }
   } finally {
-    await source.close()
+    await base.close()
     await adapter?.tensors.close()
   }
 }
 
 /** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
-function sourceName(source: WeightSource, name: string): string {
-  return name === 'lm_head.weight' && source.config.tieWordEmbeddings ? embeddingName : name
-}
-
-function widened(weight: StoredWeight): StoredWeight {
-  const { storage, shape, data } = weight
-  if (data instanceof Float32Array) return weight
-  return { storage: 'F32', shape, data: storage === 'BF16' ? bf16ToF32(data) : f16ToF32(data) }
+function sourceName(config: DecoderConfig, name: string): string {
+  return name === 'lm_head.weight' && config.tieWordEmbeddings ? embeddingName : name
 }
 
 function checkVocabulary(tokenizer: Tokenizer, config: DecoderConfig, model: string): void {

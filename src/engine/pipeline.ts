@@ -1,16 +1,11 @@
 import { dimValue, type DimValues, type Shape } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
-import { bf16ToF32, f16ToF32, type FloatDtype } from '../util/dtype.ts'
+import { isFloat, type FloatWeight } from '../quant/stored.ts'
+import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
 import { internalError } from '../util/errors.ts'
+import { attentionFeeds, idTensor } from './positions.ts'
 import { f32Tensor, floats, type Feeds, type HostTensor, type Results, type Runtime } from './runtime.ts'
-
-/** A weight in the format in which it is stored. */
-export interface Weight {
-  readonly storage: FloatDtype
-  readonly shape: readonly number[]
-  /** Float32Array for F32, bits in a Uint16Array for F16 and BF16. */
-  readonly data: Float32Array | Uint16Array
-}
+import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
 
 /** Token ids, right padded, and the flat positions whose next token is predicted. */
 export interface MicroBatch {
@@ -24,7 +19,7 @@ export interface MicroBatch {
 }
 
 interface Stage {
-  readonly parameters: readonly { readonly port: string; readonly name: string }[]
+  readonly parameters: readonly FedWeight[]
   readonly dropouts: readonly { readonly port: string; readonly p: number; readonly shape: Shape }[]
   readonly gradients: readonly { readonly port: string; readonly name: string }[]
 }
@@ -45,7 +40,7 @@ export interface PipelineOptions {
   readonly runtime: Runtime
   readonly blocks: readonly BlockPrograms[]
   readonly head: HeadPrograms
-  readonly weights: ReadonlyMap<string, Weight>
+  readonly weights: WeightStore
   /** Name of the embedding [vocabulary, hidden], and whether it is trained. */
   readonly embedding: { readonly name: string; readonly trainable: boolean }
   /** cos and sin [positions, headDim / 2] of the first positions. */
@@ -55,13 +50,33 @@ export interface PipelineOptions {
   readonly attentionParts: number
   /** Most rows that go through the head at once: what a large vocabulary takes is this times its size. */
   readonly headRows: number
+  /**
+   * Micro-batches that go through a block together. More than one pays where blocks are read from disk: each is read once for all of them,
+   * while memory grows by what is kept of each.
+   */
+  readonly group: number
 }
 
 /**
- * Fills a fresh dropout mask: u8, 1 where an element is kept. `stage` counts blocks, the head comes last; `index` is
- * different for each mask of a stage within a micro-batch.
+ * Fills a fresh dropout mask: u8, 1 where an element is kept. `micro` counts the micro-batches, `stage` the blocks (the head comes last);
+ * `index` is different for each mask of a stage within a micro-batch.
  */
-export type FillMask = (mask: Uint8Array, p: number, stage: number, index: number) => void
+export type FillMask = (
+  mask: Uint8Array,
+  p: number,
+  place: { readonly micro: number; readonly stage: number; readonly index: number },
+) => void
+
+/** A micro-batch on its way through the blocks. */
+interface Pass {
+  readonly batch: MicroBatch
+  readonly micro: number
+  readonly context: Feeds
+  x: HostTensor
+  dy: HostTensor | undefined
+  /** What backward reads of each block; dropped as soon as it was read, since it is most of the memory of a step. */
+  readonly tape: (Feeds | undefined)[]
+}
 
 /** Sums of gradients by parameter name; `add` is called once for each contribution. */
 export interface GradientSink {
@@ -70,118 +85,151 @@ export interface GradientSink {
   addRows(name: string, indices: Int32Array, rows: Float32Array): void
 }
 
-/** A decoder as a row of block programs between an embedding and a head, run over one micro-batch at a time. */
+/** A decoder as a row of block programs between an embedding and a head, run over micro-batches. */
 export class Pipeline {
   readonly #o: PipelineOptions
+  readonly #feeds = new WeightFeeds()
   #known: { readonly batch: number; readonly seq: number; readonly feeds: Feeds } | undefined
 
   constructor(options: PipelineOptions) {
     this.#o = options
   }
 
-  /** Forward and backward: the sum of the losses of all predicted tokens, in nats; its gradients go to `gradients`. */
-  async train(batch: MicroBatch, fillMask: FillMask, gradients: GradientSink): Promise<number> {
-    const { runtime, blocks, embedding } = this.#o
-    const context = this.#contextOf(batch)
-    const sizes = { batch: batch.batch, seq: batch.seq, rows: batch.rows.length }
-    let x = this.#embed(batch)
-    // What backward reads of each block; dropped as soon as it was read, since it is most of the memory of a step.
-    const tape: Feeds[] = []
-    for (const [i, block] of blocks.entries()) {
-      const feeds = { x, ...context, ...this.#masks(block, i, sizes, fillMask) }
-      const { y, ...saved } = await runtime.run(block.forward, { ...feeds, ...this.#weights(block) })
-      if (block.backward !== undefined) tape[i] = { ...feeds, ...saved }
-      x = needed(y)
-    }
+  /** Micro-batches that are best given to `train` together. */
+  get group(): number {
+    return this.#o.group
+  }
 
-    const { lossSum, dy: dHidden } = await this.#trainHead(batch.targets, floats(x), fillMask, gradients)
-    let dy: HostTensor | undefined = dHidden
-    for (let i = blocks.length - 1; i >= 0 && dy !== undefined; i--) {
-      const [block, feeds] = [blocks[i], tape.pop()]
-      if (block?.backward === undefined || feeds === undefined) break
-      const results: Results = await runtime.run(block.backward, { ...feeds, dy, ...this.#weights(block) })
-      collect(block, results, gradients)
-      dy = results['dx']
+  /** Forward and backward: the sum of the losses of all predicted tokens, in nats; its gradients go to `gradients`. */
+  async train(batches: readonly MicroBatch[], fillMask: FillMask, gradients: GradientSink): Promise<number> {
+    const { blocks, embedding } = this.#o
+    const passes = batches.map((batch, micro): Pass => {
+      const context = this.#contextOf(batch)
+      return { batch, micro, context, x: this.#embed(batch), dy: undefined, tape: [] }
+    })
+    for (const [i, block] of blocks.entries()) {
+      const lookup = await this.#o.weights.block(i, i + 1 < blocks.length ? i + 1 : undefined)
+      for (const pass of passes) await this.#forward(block, i, pass, lookup, fillMask)
     }
-    if (embedding.trainable && dy !== undefined) gradients.addRows(embedding.name, batch.ids, floats(dy))
+    let lossSum = 0
+    for (const pass of passes) lossSum += await this.#trainHead(pass, fillMask, gradients)
+    for (let i = blocks.length - 1; i >= 0; i--) {
+      const block = blocks[i]
+      if (block?.backward === undefined || passes[0]?.dy === undefined) break
+      const lookup = await this.#o.weights.block(i, i > 0 && blocks[i - 1]?.backward !== undefined ? i - 1 : 0)
+      for (const pass of passes) await this.#backward(block, block.backward, pass, lookup, gradients)
+    }
+    for (const { batch, dy } of passes) {
+      if (embedding.trainable && dy !== undefined) gradients.addRows(embedding.name, batch.ids, floats(dy))
+    }
     return lossSum
   }
 
+  async #forward(block: BlockPrograms, i: number, pass: Pass, lookup: WeightLookup, fill: FillMask): Promise<void> {
+    const { batch, micro, context, x } = pass
+    const sizes = { batch: batch.batch, seq: batch.seq, rows: batch.rows.length }
+    const feeds = { x, ...context, ...masks(block, { micro, stage: i, from: 0 }, sizes, fill) }
+    const { y, ...saved } = await this.#run(block, block.forward, feeds, lookup)
+    if (block.backward !== undefined) pass.tape[i] = { ...feeds, ...saved }
+    pass.x = needed(y)
+  }
+
+  async #backward(
+    block: BlockPrograms,
+    program: Program,
+    pass: Pass,
+    lookup: WeightLookup,
+    gradients: GradientSink,
+  ): Promise<void> {
+    const results = await this.#run(block, program, { ...pass.tape.pop(), dy: needed(pass.dy) }, lookup)
+    collect(block, results, gradients)
+    pass.dy = results['dx']
+  }
+
+  #run(stage: Stage, program: Program, feeds: Feeds, lookup: WeightLookup): Promise<Results> {
+    return this.#o.runtime.run(program, { ...feeds, ...this.#feeds.of(stage.parameters, program, lookup) })
+  }
+
   /** The sum of losses in nats, and how many predicted tokens have the largest logit. */
-  async evaluate(batch: MicroBatch): Promise<{ readonly lossSum: number; readonly correct: number }> {
-    const { runtime, head } = this.#o
-    const hidden = floats(await this.#hidden(batch))
+  async evaluate(batches: readonly MicroBatch[]): Promise<{ readonly lossSum: number; readonly correct: number }> {
+    const { head, weights } = this.#o
     let [lossSum, correct] = [0, 0]
-    for (const { start, end } of this.#chunks(batch.targets.length)) {
-      const targets = batch.targets.subarray(start, end)
-      const x = rowsOf(hidden, this.#width, start, end)
-      const results = await runtime.run(head.evaluate, { x, targets: idTensor(targets), ...this.#weights(head) })
-      lossSum += sum(floats(results['losses']))
-      const predicted = needed(results['predicted']).data
-      targets.forEach((target, i) => {
-        if (Number(predicted[i]) === target) correct++
-      })
+    for (const [i, hidden] of (await this.#hidden(batches)).entries()) {
+      const all = batches[i]?.targets ?? new Int32Array()
+      for (const { start, end } of this.#chunks(all.length)) {
+        const targets = all.subarray(start, end)
+        const x = rowsOf(floats(hidden), this.#width, start, end)
+        const results = await this.#run(head, head.evaluate, { x, targets: idTensor(targets) }, weights.resident)
+        lossSum += sum(floats(results['losses']))
+        const predicted = needed(results['predicted']).data
+        targets.forEach((target, row) => {
+          if (Number(predicted[row]) === target) correct++
+        })
+      }
     }
     return { lossSum, correct }
   }
 
   /** Logits [vocabulary] of the token that follows `ids`. */
   async nextLogits(ids: Int32Array): Promise<Float32Array> {
-    const { runtime, head } = this.#o
+    const { head, weights } = this.#o
     const last = Int32Array.of(ids.length - 1)
     // What follows the last token does not change it.
     const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts))
     padded.set(ids)
-    const x = await this.#hidden({ batch: 1, seq: padded.length, ids: padded, rows: last, targets: last })
-    return floats((await runtime.run(head.logits, { x, ...this.#weights(head) }))['logits'])
+    const [x] = await this.#hidden([{ batch: 1, seq: padded.length, ids: padded, rows: last, targets: last }])
+    return floats((await this.#run(head, head.logits, { x: needed(x) }, weights.resident))['logits'])
   }
 
   get #width(): number {
     return this.#embedding.shape[1] ?? 0
   }
 
-  get #embedding(): Weight {
-    return this.#weight(this.#o.embedding.name)
+  get #embedding(): FloatWeight {
+    const weight = this.#o.weights.resident(this.#o.embedding.name)
+    if (!isFloat(weight)) throw internalError('the embedding is quantized')
+    return weight
   }
 
-  /** What the last block makes of the positions whose next token is predicted, [rows, hidden]. */
-  async #hidden(batch: MicroBatch): Promise<HostTensor> {
-    const context = this.#contextOf(batch)
-    let x = this.#embed(batch)
-    for (const block of this.#o.blocks) {
-      x = needed((await this.#o.runtime.run(block.evaluate, { x, ...context, ...this.#weights(block) }))['y'])
+  /** What the last block makes of the positions whose next token is predicted, [rows, hidden] of each micro-batch. */
+  async #hidden(batches: readonly MicroBatch[]): Promise<HostTensor[]> {
+    const { blocks, weights } = this.#o
+    const passes = batches.map((batch) => ({ x: this.#embed(batch), context: this.#contextOf(batch) }))
+    for (const [i, block] of blocks.entries()) {
+      // After the last block the next evaluation begins with the first.
+      const lookup = await weights.block(i, (i + 1) % blocks.length)
+      for (const pass of passes) {
+        pass.x = needed((await this.#run(block, block.evaluate, { x: pass.x, ...pass.context }, lookup))['y'])
+      }
     }
-    return x
+    return passes.map((pass) => pass.x)
   }
 
-  /** Losses of the predicted tokens [rows] and the gradient of `hidden` [rows, hidden]: only they reach the vocabulary. */
-  async #trainHead(
-    targets: Int32Array,
-    hidden: Float32Array,
-    fillMask: FillMask,
-    gradients: GradientSink,
-  ): Promise<{ readonly lossSum: number; readonly dy: HostTensor | undefined }> {
-    const { runtime, head, blocks } = this.#o
+  /** Losses of the predicted tokens and, as `dy` of the pass, the gradient of what the last block made of them, [rows, hidden]. */
+  async #trainHead(pass: Pass, fillMask: FillMask, gradients: GradientSink): Promise<number> {
+    const { head, blocks, weights } = this.#o
+    const { targets } = pass.batch
     const width = this.#width
+    const hidden = floats(pass.x)
     const dHidden = new Float32Array(hidden.length)
     let lossSum = 0
     let reached = false
     for (const [number, { start, end }] of this.#chunks(targets.length).entries()) {
-      const fillChunkMask: FillMask = (mask, p, stage, index) =>
-        fillMask(mask, p, stage, index + number * head.dropouts.length)
-      const results = await runtime.run(head.train, {
+      const place = { micro: pass.micro, stage: blocks.length, from: number * head.dropouts.length }
+      const feeds = {
         x: rowsOf(hidden, width, start, end),
         targets: idTensor(targets.subarray(start, end)),
-        ...this.#masks(head, blocks.length, { rows: end - start }, fillChunkMask),
-        ...this.#weights(head),
-      })
+        ...masks(head, place, { rows: end - start }, fillMask),
+      }
+      const results = await this.#run(head, head.train, feeds, weights.resident)
       lossSum += sum(floats(results['losses']))
       collect(head, results, gradients)
       if (results['dx'] === undefined) continue
       dHidden.set(floats(results['dx']), start * width)
       reached = true
     }
-    return { lossSum, dy: reached ? f32Tensor(dHidden, [targets.length, width]) : undefined }
+    if (reached) pass.dy = f32Tensor(dHidden, [targets.length, width])
+    return lossSum
   }
 
   /** Cuts `rows` rows for the head, into parts of about equal size: a last one of few rows would pay for the whole weight. */
@@ -227,50 +275,23 @@ export class Pipeline {
     this.#known = { batch, seq, feeds }
     return feeds
   }
-
-  #masks(stage: Stage, index: number, sizes: DimValues, fillMask: FillMask): Feeds {
-    const feeds: Record<string, HostTensor> = {}
-    stage.dropouts.forEach(({ port, p, shape: dims }, i) => {
-      const shape = dims.map((dim) => dimValue(dim, sizes))
-      const data = new Uint8Array(shape.reduce((total, size) => total * size, 1))
-      fillMask(data, p, index, i)
-      feeds[port] = { dtype: 'u8', shape, data }
-    })
-    return feeds
-  }
-
-  #weights(stage: Stage): Feeds {
-    const feeds: Record<string, HostTensor> = {}
-    for (const { port, name } of stage.parameters) {
-      const { data, shape } = this.#weight(name)
-      feeds[port] = { dtype: data instanceof Float32Array ? 'f32' : 'u16', shape, data }
-    }
-    return feeds
-  }
-
-  #weight(name: string): Weight {
-    const weight = this.#o.weights.get(name)
-    if (weight === undefined) throw internalError(`the weight ${name} is not loaded`)
-    return weight
-  }
 }
 
-/** The lowest f32, as transformers masks: minus infinity would make a fully masked row NaN. */
-const lowest = -3.4028234663852886e38
-
-/** Lengths and causal masks of the parts in which `seq` queries go through attention. */
-function attentionFeeds(seq: number, parts: number): Feeds {
-  if (seq < parts) throw internalError(`a sequence of ${seq} cannot be cut into ${parts} parts`)
-  const ends = Array.from({ length: parts }, (_, i) => Math.floor(((i + 1) * seq) / parts))
+/** Fresh dropout masks of a stage; `from` counts those of it that came before. */
+function masks(
+  stage: Stage,
+  place: { readonly micro: number; readonly stage: number; readonly from: number },
+  sizes: DimValues,
+  fillMask: FillMask,
+): Feeds {
   const feeds: Record<string, HostTensor> = {}
-  ends.forEach((keys, i) => {
-    const start = ends[i - 1] ?? 0
-    const mask = new Float32Array((keys - start) * keys)
-    for (let row = start; row < keys; row++) mask.fill(lowest, (row - start) * keys + row + 1, (row - start + 1) * keys)
-    feeds[`mask.${i}`] = f32Tensor(mask, [1, 1, 1, keys - start, keys])
-    if (i < parts - 1) feeds[`cut.${i}`] = idTensor(Int32Array.of(keys, seq - keys))
+  stage.dropouts.forEach(({ port, p, shape: dims }, i) => {
+    const shape = dims.map((dim) => dimValue(dim, sizes))
+    const data = new Uint8Array(shape.reduce((total, size) => total * size, 1))
+    fillMask(data, p, { micro: place.micro, stage: place.stage, index: place.from + i })
+    feeds[port] = { dtype: 'u8', shape, data }
   })
-  return { ...feeds, sizes: idTensor(Int32Array.from(ends, (end, i) => end - (ends[i - 1] ?? 0))) }
+  return feeds
 }
 
 function needed<T>(value: T | undefined): T {
@@ -287,10 +308,6 @@ function collect(stage: Stage, results: Results, gradients: GradientSink): void 
 
 function rowsOf(from: Float32Array, width: number, start: number, end: number): HostTensor {
   return f32Tensor(from.subarray(start * width, end * width), [end - start, width])
-}
-
-function idTensor(ids: Int32Array): HostTensor {
-  return { dtype: 'i64', shape: [ids.length], data: BigInt64Array.from(ids, BigInt) }
 }
 
 function sum(values: Float32Array): number {

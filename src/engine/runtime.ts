@@ -5,7 +5,7 @@ import type { Program } from '../graph/program.ts'
 import type { DType } from '../graph/value.ts'
 import { LowrankError, internalError } from '../util/errors.ts'
 
-export type TensorData = Float32Array | BigInt64Array | Uint8Array | Uint16Array
+export type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
 
 /** A tensor in memory, row-major. `bf16` and `f16` are `u16` here. */
 export interface HostTensor {
@@ -27,8 +27,11 @@ export function floats(tensor: HostTensor | undefined): Float32Array {
   return tensor.data
 }
 
-const ortTypes = { f32: 'float32', i64: 'int64', u8: 'uint8', u16: 'uint16' } as const satisfies Record<DType, string>
-const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', int64: 'i64', uint8: 'u8', uint16: 'u16' }
+const ortTypes = { f32: 'float32', i64: 'int64', i8: 'int8', u8: 'uint8', u16: 'uint16' } as const satisfies Record<
+  DType,
+  string
+>
+const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', int64: 'i64', int8: 'i8', uint8: 'u8', uint16: 'u16' }
 
 /**
  * Runs programs on ONNX Runtime. A program is compiled when it is first run and lives until `close`. `run` blocks its

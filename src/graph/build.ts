@@ -5,6 +5,7 @@ import {
   isConstant,
   lastDim,
   only,
+  type FourBitAttributes,
   type Node,
   type OpAttributes,
   type OpName,
@@ -91,6 +92,9 @@ export const b = {
   putRows: (y: Value, rows: Value, like: Value): Value => only(makeNode('putRows', {}, [y, rows, like])),
   argmax: (x: Value): Value => only(makeNode('argmax', {}, [x])),
   decode: (x: Value, format: 'bf16' | 'f16'): Value => only(makeNode('decode', { format }, [x])),
+  /** The weight [rows, columns] that `codes` (two to a byte) and `scales` (one to a block) stand for. */
+  fourBitWeight: (codes: Value, scales: Value, attributes: FourBitAttributes): Value =>
+    only(makeNode('fourBitWeight', attributes, [codes, scales])),
   toFloat: (x: Value): Value => only(makeNode('toFloat', {}, [x])),
 
   /** Sum over the last axis, kept as 1. */

@@ -1,6 +1,6 @@
 import { internalError } from '../util/errors.ts'
 import { showShape, type Shape } from './dims.ts'
-import type { TensorType } from './value.ts'
+import type { OpAttributes, OpName, TensorType } from './value.ts'
 
 /** Attribute values of an ONNX node: a float must be told apart from an integer. */
 export type OnnxAttribute = number | string | readonly number[] | { readonly float: number }
@@ -11,6 +11,8 @@ export interface Emitter {
   readonly outputs: readonly string[]
   readonly inputTypes: readonly TensorType[]
   readonly outputTypes: readonly TensorType[]
+  /** How an input comes about, for an op that takes up the one before it; undefined for an input of the program. */
+  maker(input: number): Maker | undefined
   node(type: string, inputs: readonly string[], outputs: readonly string[], attributes?: Attributes): void
   /** A node of the `com.microsoft` domain. */
   contrib(type: string, inputs: readonly string[], outputs: readonly string[], attributes?: Attributes): void
@@ -19,6 +21,12 @@ export interface Emitter {
   float(value: number): string
   temporary(): string
 }
+
+/** An op with the names of its operands. */
+export type Maker = {
+  readonly [K in OpName]: { readonly op: K; readonly attributes: OpAttributes[K]; readonly inputs: readonly string[] }
+}[OpName]
+
 type Attributes = Readonly<Record<string, OnnxAttribute>>
 
 /**

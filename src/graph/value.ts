@@ -2,7 +2,7 @@ import { internalError } from '../util/errors.ts'
 import { showShape, type Dim, type Shape } from './dims.ts'
 
 /** Element types. `bf16` and `f16` tensors enter a program as `u16` (their bits) and are decoded inside. */
-export type DType = 'f32' | 'i64' | 'u8' | 'u16'
+export type DType = 'f32' | 'i64' | 'i8' | 'u8' | 'u16'
 
 export interface TensorType {
   readonly dtype: DType
@@ -37,6 +37,16 @@ export interface OpAttributes {
   argmax: NoAttributes
   decode: { readonly format: 'bf16' | 'f16' }
   toFloat: NoAttributes
+  fourBitWeight: FourBitAttributes
+}
+
+/** A weight [rows, columns] in 4 bits, as bitsandbytes packs it. */
+export interface FourBitAttributes {
+  readonly quantType: 'nf4' | 'fp4'
+  /** Consecutive elements of the flat weight that share a scale. */
+  readonly blockSize: number
+  readonly rows: number
+  readonly columns: number
 }
 
 export type NoAttributes = Readonly<Record<never, never>>

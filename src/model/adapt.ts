@@ -1,5 +1,6 @@
 import { closest } from '../config.ts'
 import type { TensorReader } from '../formats/safetensors.ts'
+import type { FloatWeight } from '../quant/stored.ts'
 import { bytesToF32 } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { fillUniform, stream } from '../util/random.ts'
@@ -7,7 +8,7 @@ import type { LoraModule } from './lora.ts'
 import { savedTensorName } from './peft.ts'
 import { matchModules, rankOf, scaleOf, type LoraConfig } from './targets.ts'
 import { embeddingName } from './stages.ts'
-import { linearPaths, type StoredWeight, type WeightSource } from './weights.ts'
+import { linearPaths, type WeightSource } from './weights.ts'
 
 /** What a run changes in a model: which weights it adds, which it trains, and how they start. */
 export interface Adaptation {
@@ -86,7 +87,7 @@ function moduleOf(name: string): string {
 }
 
 /** A (Kaiming uniform with a = sqrt 5, that is, within 1 / sqrt(in)) and B (zeros) of a fresh adapter, as PEFT starts them. */
-export function initialLoraWeight(name: string, shape: readonly number[], seed: number): StoredWeight {
+export function initialLoraWeight(name: string, shape: readonly number[], seed: number): FloatWeight {
   const [rows = 0, columns = 0] = shape
   const data = new Float32Array(rows * columns)
   if (name.endsWith('.lora_A.weight')) {
@@ -100,7 +101,7 @@ export function initialLoraWeight(name: string, shape: readonly number[], seed: 
 export async function readAdapterWeight(
   reader: TensorReader,
   { name, shape, folder }: { readonly name: string; readonly shape: readonly number[]; readonly folder: string },
-): Promise<StoredWeight> {
+): Promise<FloatWeight> {
   const tensor = reader.tensors.get(name)
   if (tensor === undefined) {
     throw new LowrankError('adapter', `${folder}: the tensor ${name}, which adapter_config.json asks for, is missing`, {

@@ -1,8 +1,8 @@
 import { b } from '../graph/build.ts'
 import type { Dim, Shape } from '../graph/dims.ts'
-import { lastDim, type Value } from '../graph/value.ts'
+import { lastDim, type DType, type Value } from '../graph/value.ts'
 import { internalError } from '../util/errors.ts'
-import type { FloatDtype } from '../util/dtype.ts'
+import { fedBlockSize, type Storage } from '../quant/stored.ts'
 import type { DecoderConfig } from './config.ts'
 
 /** What a block computes with besides its input. */
@@ -56,18 +56,33 @@ export interface Layers {
   linear(module: string, x: Value, options: { readonly outFeatures: number; readonly bias: boolean }): Value
 }
 
-/** A weight that a stage reads, fed under its name within the stage. */
+/**
+ * What of a stored weight is fed: its elements, the scales of its blocks or rows, or (where a packed weight is multiplied from the other
+ * side) all of it unpacked to f32.
+ */
+export type WeightPart = 'data' | 'scales' | 'unpacked'
+
+export interface WeightInput {
+  readonly port: string
+  readonly part: WeightPart
+  readonly value: Value
+}
+
+/** A weight that a stage reads. */
 export interface StageParameter {
+  /** Name within the stage. */
   readonly port: string
   /** Name in the whole model, as in the checkpoint. */
   readonly name: string
   readonly shape: readonly number[]
-  readonly storage: FloatDtype
+  readonly storage: Storage
   readonly trainable: boolean
-  /** The symbolic input. */
-  readonly input: Value
-  /** Its f32 value: the input itself unless it is stored in 16 bits. */
+  /** What may be fed for it; a program takes what it needs. */
+  readonly inputs: readonly WeightInput[]
+  /** Its f32 value; of rows in 8 bits, the value before it is scaled. */
   readonly value: Value
+  /** By what the result of a product is multiplied, f32 [outFeatures], where rows are stored in 8 bits. */
+  readonly outputScale: Value | undefined
 }
 
 /** A dropout mask that a stage wants: u8, 1 where an element is kept, of the shape of what it masks. */
@@ -80,7 +95,7 @@ export interface StageDropout {
 
 /** How the parameters of a run are stored, and which are trained. */
 export interface ParameterPolicy {
-  storage(name: string): FloatDtype
+  storage(name: string): Storage
   trainable(name: string): boolean
 }
 
@@ -113,16 +128,21 @@ export class StageLayers implements Layers {
   }
 
   parameter(port: string, shape: readonly number[]): Value {
+    const { value, outputScale } = this.#parameter(port, shape)
+    if (outputScale !== undefined) throw internalError(`${port} is stored in 8 bits but is not the weight of a product`)
+    return value
+  }
+
+  #parameter(port: string, shape: readonly number[]): StageParameter {
     const known = this.#parameters.get(port)
-    if (known !== undefined) return known.value
+    if (known !== undefined) return known
     const name = this.#rename(`${this.#prefix}${port}`)
     const trainable = this.#policy.trainable(name)
     const storage = this.#policy.storage(name)
-    if (trainable && storage !== 'F32') throw internalError(`${name} is trained but stored as ${storage}`)
-    const input = b.input(port, { dtype: storage === 'F32' ? 'f32' : 'u16', shape })
-    const value = storage === 'F32' ? input : b.decode(input, storage === 'BF16' ? 'bf16' : 'f16')
-    this.#parameters.set(port, { port, name, shape, storage, trainable, input, value })
-    return value
+    if (trainable && storage !== 'F32') throw internalError(`${name} is trained but not stored as F32`)
+    const parameter = { port, name, shape, storage, trainable, ...weightInputs(port, shape, storage) }
+    this.#parameters.set(port, parameter)
+    return parameter
   }
 
   linear(
@@ -131,7 +151,9 @@ export class StageLayers implements Layers {
     { outFeatures, bias }: { readonly outFeatures: number; readonly bias: boolean },
   ): Value {
     const inFeatures = Number(lastDim(x.type))
-    const y = b.linear(x, this.parameter(`${module}.weight`, [outFeatures, inFeatures]))
+    const { value, outputScale } = this.#parameter(`${module}.weight`, [outFeatures, inFeatures])
+    const product = b.linear(x, value)
+    const y = outputScale === undefined ? product : b.mul(product, outputScale)
     return bias ? b.add(y, this.parameter(`${module}.bias`, [outFeatures])) : y
   }
 
@@ -142,4 +164,36 @@ export class StageLayers implements Layers {
     this.#dropouts.push({ port, p, shape: x.type.shape, input })
     return b.mul(x, b.toFloat(input))
   }
+}
+
+/** The inputs that a weight is fed by, and its value in terms of them. */
+function weightInputs(
+  port: string,
+  shape: readonly number[],
+  storage: Storage,
+): Pick<StageParameter, 'inputs' | 'value' | 'outputScale'> {
+  const input = (part: WeightPart, dtype: DType, dims: readonly number[]): WeightInput => {
+    const name = part === 'data' ? port : `${port}.${part}`
+    return { port: name, part, value: b.input(name, { dtype, shape: dims }) }
+  }
+  const [rows = 0, columns = 0] = shape
+  if (typeof storage === 'object') {
+    const blockSize = fedBlockSize(storage)
+    const data = input('data', 'u8', [Math.ceil((rows * columns) / 2)])
+    const scales = input('scales', 'f32', [Math.ceil((rows * columns) / blockSize)])
+    const { quantType } = storage
+    const value = b.fourBitWeight(data.value, scales.value, { quantType, blockSize, rows, columns })
+    return {
+      inputs: [data, scales, { port: `${port}.unpacked`, part: 'unpacked', value }],
+      value,
+      outputScale: undefined,
+    }
+  }
+  if (storage === 'INT8') {
+    const [data, scales] = [input('data', 'i8', shape), input('scales', 'f32', [rows])]
+    return { inputs: [data, scales], value: b.toFloat(data.value), outputScale: scales.value }
+  }
+  const data = input('data', storage === 'F32' ? 'f32' : 'u16', shape)
+  const value = storage === 'F32' ? data.value : b.decode(data.value, storage === 'BF16' ? 'bf16' : 'f16')
+  return { inputs: [data], value, outputScale: undefined }
 }

@@ -158,6 +158,7 @@ function buildBlock(
   )
   const { stage, y } = write(true)
   const given = [...fixed, ...inputPorts(stage)]
+  const givenBackward = [...fixed, ...inputPorts(stage, { unpacked: true })]
   const { gradientPorts, wrt, names } = wantedGradients(stage, x, wantsDx)
   const common = { evaluate, parameters: stage.parameters, dropouts: stage.dropouts, gradients: gradientPorts }
   if (wrt.length === 0) {
@@ -173,7 +174,7 @@ function buildBlock(
       : chooseSaved({
           forward: [y],
           gradients: grads.map((port) => port.value),
-          given: given.map((port) => port.value),
+          given: givenBackward.map((port) => port.value),
           sizes: typicalSizes,
         })
   const savedPorts = saved.map((value, i) => ({ name: `saved.${i}`, value }))
@@ -181,7 +182,7 @@ function buildBlock(
     ...common,
     forward: share(program({ name: 'block.forward', inputs: given, outputs: [...ports({ y }), ...savedPorts] })),
     backward: share(
-      program({ name: 'block.backward', inputs: [...given, ...savedPorts, ...ports({ dy })], outputs: grads }),
+      program({ name: 'block.backward', inputs: [...givenBackward, ...savedPorts, ...ports({ dy })], outputs: grads }),
     ),
   }
 }
@@ -243,8 +244,15 @@ function ports(values: Readonly<Record<string, Value>>): Port[] {
   return Object.entries(values).map(([name, value]) => ({ name, value }))
 }
 
-function inputPorts(stage: StageLayers): Port[] {
-  return [...stage.parameters, ...stage.dropouts].map(({ port, input }) => ({ name: port, value: input }))
+/** What a program of the stage may be fed; `unpacked` weights are for programs that multiply from the other side. */
+function inputPorts(stage: StageLayers, { unpacked = false }: { readonly unpacked?: boolean } = {}): Port[] {
+  return [
+    ...stage.parameters
+      .flatMap((parameter) => parameter.inputs)
+      .filter(({ part }) => unpacked || part !== 'unpacked')
+      .map(({ port, value }) => ({ name: port, value })),
+    ...stage.dropouts.map(({ port, input }) => ({ name: port, value: input })),
+  ]
 }
 
 /** What a stage is differentiated with respect to, and what its gradients are called: `dx` if wanted, then the trained parameters. */

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { writeSafetensors, type TensorDtype } from '../formats/safetensors.ts'
 import { parseDecoderConfig } from './config.ts'
+import { widened } from './quantize.ts'
 import { linearPaths, openWeights, randomWeights, weightSpecs } from './weights.ts'
 
 const json = {
@@ -66,9 +67,7 @@ describe('the weights of a decoder', () => {
 describe('random weights', () => {
   const wide = parseDecoderConfig({ ...json, hidden_size: 64, vocab_size: 500, initializer_range: 0.05 }, 'config.json')
   const load = async (name: string, seed = 1): Promise<Float32Array> => {
-    const { storage, data } = await randomWeights(wide, seed).load(name)
-    expect(storage).toBe('F32')
-    return data as Float32Array
+    return widened(await randomWeights(wide, seed).load(name)).data
   }
 
   test('are normal with the standard deviation of config.json; norms are 1, biases 0', async () => {

@@ -1,17 +1,11 @@
 import { openCheckpoint, type TensorReader } from '../formats/safetensors.ts'
+import type { Storage, StoredWeight } from '../quant/stored.ts'
 import type { FloatDtype } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { fillNormal, stream } from '../util/random.ts'
 import { readDecoderConfig, type DecoderConfig } from './config.ts'
 import { families } from './families.ts'
 import { embeddingName } from './stages.ts'
-
-/** A weight in the format in which it is stored: Float32Array for F32, bits in a Uint16Array for F16 and BF16. */
-export interface StoredWeight {
-  readonly storage: FloatDtype
-  readonly shape: readonly number[]
-  readonly data: Float32Array | Uint16Array
-}
 
 /** The weights a decoder has, as its checkpoint names them. */
 export interface WeightSpec {
@@ -51,8 +45,9 @@ export function linearPaths(config: DecoderConfig): string[] {
 export interface WeightSource {
   readonly config: DecoderConfig
   readonly specs: readonly WeightSpec[]
-  readonly storage: (name: string) => FloatDtype
-  readonly load: (name: string) => Promise<StoredWeight>
+  readonly storage: (name: string) => Storage
+  /** Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. */
+  readonly load: (name: string, reuse?: StoredWeight) => Promise<StoredWeight>
   readonly close: () => Promise<void>
 }
 

@@ -35,7 +35,11 @@ export interface Int8Weight {
 }
 
 export function isFloat(weight: StoredWeight): weight is FloatWeight {
-  return typeof weight.storage === 'string' && weight.storage !== 'INT8'
+  return isFloatStorage(weight.storage)
+}
+
+export function isFloatStorage(storage: Storage): storage is FloatDtype {
+  return typeof storage === 'string' && storage !== 'INT8'
 }
 
 /** Bytes a weight takes as it is stored, its scales included. */

@@ -14,13 +14,17 @@ export async function evaluateBatches(options: {
   readonly cancelled?: () => boolean
 }): Promise<EvalResult> {
   let [lossSum, correct, labelTokens, examples] = [0, 0, 0, 0]
-  for (const batch of options.batches) {
+  const { pipeline, batches } = options
+  for (let start = 0; start < batches.length; start += pipeline.group) {
     if (options.cancelled?.() === true) throw new LowrankError('cancelled', 'the evaluation was cancelled')
-    const result = await options.pipeline.evaluate(batch)
+    const group = batches.slice(start, start + pipeline.group)
+    const result = await pipeline.evaluate(group)
     lossSum += result.lossSum
     correct += result.correct
-    labelTokens += batch.targets.length
-    examples += batch.batch
+    for (const batch of group) {
+      labelTokens += batch.targets.length
+      examples += batch.batch
+    }
     options.onBatch?.(examples)
   }
   const loss = lossSum / labelTokens

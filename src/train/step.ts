@@ -29,13 +29,16 @@ export async function accumulateGradients(options: {
   const { pipeline, trainables, batches, seed, step, cancelled } = options
   const sink = gradientSink(trainables)
   let [lossSum, labelTokens, tokens] = [0, 0, 0]
-  for (const [micro, batch] of batches.entries()) {
+  for (let start = 0; start < batches.length; start += pipeline.group) {
     if (cancelled?.() === true) throw new LowrankError('cancelled', 'cancelled within a step')
-    const fillMask: FillMask = (mask, p, stage, index) =>
-      fillDropoutMask(mask, p, stream(seed, 'dropout', step, micro, stage, index))
-    lossSum += await pipeline.train(batch, fillMask, sink)
-    labelTokens += batch.targets.length
-    tokens += batch.batch * batch.seq
+    const fillMask: FillMask = (mask, p, { micro, stage, index }) =>
+      fillDropoutMask(mask, p, stream(seed, 'dropout', step, start + micro, stage, index))
+    const group = batches.slice(start, start + pipeline.group)
+    lossSum += await pipeline.train(group, fillMask, sink)
+    for (const batch of group) {
+      labelTokens += batch.targets.length
+      tokens += batch.batch * batch.seq
+    }
   }
   return { lossSum, labelTokens, tokens }
 }

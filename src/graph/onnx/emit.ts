@@ -1,6 +1,6 @@
 import { create, toBinary, type MessageInitShape } from '@bufbuild/protobuf'
 import { internalError } from '../../util/errors.ts'
-import type { Emitter, OnnxAttribute } from '../emitter.ts'
+import type { Emitter, Maker, OnnxAttribute } from '../emitter.ts'
 import { ops, type OpDefinition } from '../ops.ts'
 import type { Program } from '../program.ts'
 import type { DType, OpAttributes, OpName, TensorType, Value } from '../value.ts'
@@ -21,6 +21,7 @@ const IR_VERSION = 11n
 const elementTypes: Record<DType, DataType> = {
   f32: DataType.FLOAT,
   i64: DataType.INT64,
+  i8: DataType.INT8,
   u8: DataType.UINT8,
   u16: DataType.UINT16,
 }
@@ -64,6 +65,12 @@ export function toOnnx(target: Program): Uint8Array {
       outputs: item.outputs.map((output) => (given.has(output) ? temporary() : nameOf(output))),
       inputTypes: item.inputs.map((input) => input.type),
       outputTypes: item.outputs.map((output) => output.type),
+      maker: (input) => {
+        const value = item.inputs[input]
+        if (value === undefined || given.has(value)) return undefined
+        const { op, attributes, inputs } = value.node
+        return { op, attributes, inputs: inputs.map(nameOf) } as Maker
+      },
       node: (...rest) => node('', ...rest),
       contrib: (...rest) => node('com.microsoft', ...rest),
       ints: (values) =>

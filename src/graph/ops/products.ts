@@ -1,5 +1,7 @@
+import { internalError } from '../../util/errors.ts'
 import { broadcast, type Shape } from '../dims.ts'
-import { lastDim } from '../value.ts'
+import type { Emitter } from '../emitter.ts'
+import { lastDim, type FourBitAttributes } from '../value.ts'
 import { f32, need, pair, type OpDefinitions } from './definition.ts'
 
 function matmulShape(a: Shape, b: Shape, transA: boolean, transB: boolean): Shape | undefined {
@@ -8,6 +10,24 @@ function matmulShape(a: Shape, b: Shape, transA: boolean, transB: boolean): Shap
   const batch = broadcast(a.slice(0, -2), b.slice(0, -2))
   if (batch === undefined || m === undefined || n === undefined || k !== k2) return undefined
   return [...batch, m, n]
+}
+
+/** x weightT from the packed weight. The kernel ignores transB = 0 and is silently wrong then. */
+function emitFourBit(
+  e: Emitter,
+  transposed: boolean,
+  { quantType, blockSize, rows, columns }: FourBitAttributes,
+  [codes = '', scales = '']: readonly string[],
+): void {
+  if (!transposed)
+    throw internalError('a product with a packed weight that is not transposed: give the weight unpacked')
+  e.contrib('MatMulBnb4', [e.inputs[0] ?? '', codes, scales], e.outputs, {
+    K: columns,
+    N: rows,
+    block_size: blockSize,
+    quant_type: quantType === 'fp4' ? 0 : 1,
+    transB: 1,
+  })
 }
 
 /** Matrix products. */
@@ -31,7 +51,9 @@ export const products: OpDefinitions<'linear' | 'matmul'> = {
       return [b.linear(dy, w, { transposed: !transposed }), dw]
     },
     emit: (e, { transposed }) => {
-      if (transposed) e.contrib('FusedMatMul', e.inputs, e.outputs, { transB: 1 })
+      const weight = e.maker(1)
+      if (weight?.op === 'fourBitWeight') emitFourBit(e, transposed, weight.attributes, weight.inputs)
+      else if (transposed) e.contrib('FusedMatMul', e.inputs, e.outputs, { transB: 1 })
       else e.node('MatMul', e.inputs, e.outputs)
     },
   },

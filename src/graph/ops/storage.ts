@@ -1,7 +1,7 @@
-import { f32, need, single, type OpDefinitions } from './definition.ts'
+import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
 
 /** From what is stored to what is computed with. */
-export const storage: OpDefinitions<'decode' | 'toFloat'> = {
+export const storage: OpDefinitions<'decode' | 'toFloat' | 'fourBitWeight'> = {
   /** bf16 or f16 bits in u16 -> f32, exactly. */
   decode: {
     infer: (inputs) => {
@@ -16,10 +16,25 @@ export const storage: OpDefinitions<'decode' | 'toFloat'> = {
       e.node('Cast', [bits], e.outputs, { to: 1 })
     },
   },
-  /** u8 -> f32. */
+  /** u8 or i8 -> f32. */
   toFloat: {
     infer: (inputs) => [f32(single(inputs).shape)],
     vjp: 'discrete',
     emit: (e) => e.node('Cast', e.inputs, e.outputs, { to: 1 }),
+  },
+  /**
+   * (codes u8 [bytes], scales f32 [blocks]) -> the weight f32 [rows, columns]. Nothing is emitted: the product after it reads the packed
+   * weight, and a program that needs the weight itself is given it (the host unpacks faster than a Gather does).
+   */
+  fourBitWeight: {
+    infer: (inputs, { blockSize, rows, columns }) => {
+      const [codes, scales] = pair(inputs)
+      const count = rows * columns
+      const fits = codes.shape[0] === Math.ceil(count / 2) && scales.shape[0] === Math.ceil(count / blockSize)
+      need(fits && codes.dtype === 'u8' && scales.dtype === 'f32', 'fourBitWeight', inputs)
+      return [f32([rows, columns])]
+    },
+    vjp: 'discrete',
+    emit: () => {},
   },
 }
