@@ -3,8 +3,8 @@ import { open, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { LowrankError } from '../util/errors.ts'
 
-/** Appends bytes to a file that is being written. */
-export type WriteBytes = (bytes: Uint8Array) => Promise<void>
+/** Writes bytes into a file that is being made: at `position`, or after the last byte so far. */
+export type WriteBytes = (bytes: Uint8Array, position?: number) => Promise<void>
 
 /** Writes `data` (text as UTF-8) to `path`: a reader finds the old file or the whole new one, also after a crash. */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
@@ -22,11 +22,14 @@ export async function writeStreamAtomic(path: string, produce: (write: WriteByte
   try {
     const file = await open(temporary, 'wx')
     try {
-      await produce(async (bytes) => {
+      let end = 0
+      await produce(async (bytes, position = end) => {
         // A single write is cut at about 2 GiB by the system, so ask again for the rest.
         for (let done = 0; done < bytes.byteLength;) {
-          done += (await file.write(bytes, done, Math.min(bytes.byteLength - done, maxWrite))).bytesWritten
+          const length = Math.min(bytes.byteLength - done, maxWrite)
+          done += (await file.write(bytes, done, length, position + done)).bytesWritten
         }
+        end = Math.max(end, position + bytes.byteLength)
       })
       await file.sync()
     } finally {
@@ -43,14 +46,15 @@ export async function writeStreamAtomic(path: string, produce: (write: WriteByte
 const maxWrite = 2 ** 30
 
 /** The rename itself is on disk only once the folder is. Some systems cannot open folders: then nothing more can be done. */
-async function syncFolder(folder: string): Promise<void> {
+export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined)
   if (handle === undefined) return
   await handle.sync().catch(() => undefined)
   await handle.close()
 }
 
-function writeError(path: string, cause: Error): LowrankError {
+/** A refusal of the system to write `path`, in words. */
+export function writeError(path: string, cause: Error): LowrankError {
   const code = 'code' in cause ? cause.code : undefined
   const hint =
     code === 'ENOSPC'

@@ -41,7 +41,7 @@ describe('writeSafetensors', () => {
     })
     const sources = [half, late(tensor('z', [1, 2, 3, 4], [2, 2])), late(tensor('b', [])), late(tensor('c', [5], []))]
     await writeSafetensors(path, sources, { format: 'pt' })
-    expect(order).toEqual(['b', 'c', 'z'])
+    expect(order).toEqual(['z', 'b', 'c'])
     const reader = await openSafetensors(path)
     expect(reader.metadata).toEqual({ format: 'pt' })
     expect([...reader.tensors.keys()]).toEqual(['b', 'c', 'z', 'a'])
@@ -66,6 +66,21 @@ describe('writeSafetensors', () => {
     expect(bytes.readBigUInt64LE()).toBe(BigInt(padded))
     expect(bytes.subarray(8, 8 + padded).toString()).toBe(header.padEnd(padded))
     expect([...new Float32Array(bytes.buffer.slice(bytes.byteOffset + 8 + padded))].slice(0, 3)).toEqual([2, 3, 1])
+  })
+
+  it('lets all data functions fill the same buffer', async () => {
+    const path = join(folder, 'a.safetensors')
+    const shared = new Uint8Array(8)
+    const sources = ['U8', 'F32', 'I16'].map((dtype, i): TensorSource => {
+      const size = dtype === 'F32' ? 4 : dtype === 'I16' ? 2 : 1
+      const shape = [8 / size]
+      return { name: `t${i}`, dtype: dtype as TensorSource['dtype'], shape, data: () => shared.fill(i + 1) }
+    })
+    await writeSafetensors(path, sources)
+    const reader = await openSafetensors(path)
+    expect([...reader.tensors.keys()]).toEqual(['t1', 't2', 't0'])
+    for (const i of sources.keys()) expect([...(await reader.read(`t${i}`))]).toEqual(new Array(8).fill(i + 1))
+    await reader.close()
   })
 
   it('leaves nothing behind when a tensor fails', async () => {
@@ -141,6 +156,38 @@ it('notices a file that is cut after it was opened', async () => {
   const reader = await openSafetensors(path)
   await truncate(path, reader.tensors.get('a')!.offset + 4)
   await expect(reader.read('a')).rejects.toThrow('cut while open')
+  await reader.close()
+})
+
+it('reads into a given buffer', async () => {
+  const path = join(folder, 'a.safetensors')
+  await writeSafetensors(path, [tensor('a', [1, 2]), tensor('b', [3])])
+  const reader = await openSafetensors(path)
+  const buffer = new ArrayBuffer(24)
+  const into = new Uint8Array(buffer, 4, 12)
+  const found = await reader.read('a', into)
+  expect(found.buffer).toBe(buffer)
+  expect([found.byteOffset, found.byteLength]).toEqual([4, 8])
+  expect([...new Float32Array(buffer)]).toEqual([0, 1, 2, 0, 0, 0])
+  await reader.read('b', into)
+  expect([...new Float32Array(buffer)]).toEqual([0, 3, 2, 0, 0, 0])
+  await expect(reader.read('a', new Uint8Array(7))).rejects.toMatchObject({
+    code: 'internal',
+    message: 'internal: tensor "a" of 8 bytes is read into a buffer of 7',
+  })
+  await reader.close()
+})
+
+it('reads while the thread that asked computes', async () => {
+  const path = join(folder, 'a.safetensors')
+  await writeSafetensors(path, [tensor('a', [1, 2])])
+  const reader = await openSafetensors(path)
+  const into = new Uint8Array(8)
+  const reading = reader.read('a', into)
+  const begun = performance.now()
+  while (into.every((byte) => byte === 0) && performance.now() - begun < 5000);
+  expect([...new Float32Array(into.buffer)]).toEqual([1, 2])
+  await reading
   await reader.close()
 })
 

@@ -1,6 +1,6 @@
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize, sep } from 'node:path'
-import { type ErrorCode, LowrankError } from '../util/errors.ts'
+import { type ErrorCode, internalError, LowrankError } from '../util/errors.ts'
 import { writeStreamAtomic } from './atomic.ts'
 import { isJsonObject, messageOf, readJsonObject } from './json.ts'
 import {
@@ -21,12 +21,19 @@ export interface TensorReader {
   readonly tensors: ReadonlyMap<string, TensorInfo>
   /** Of a sharded checkpoint: that of its first shard. */
   readonly metadata: Readonly<Record<string, string>>
-  /** The bytes of one tensor, little-endian, row-major, in a fresh buffer of exactly their size. Reads nothing else. */
-  read(name: string): Promise<Uint8Array<ArrayBuffer>>
+  /**
+   * The bytes of one tensor, little-endian, row-major: in a fresh buffer of exactly their size, or as the start of `into`, which
+   * must be large enough and is not to be touched until the promise settles. Reads nothing else, and goes on while
+   * this thread computes.
+   */
+  read(name: string, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>
   close(): Promise<void>
 }
 
-/** A tensor to be written; `data` may be a function, which is called when its turn comes. */
+/**
+ * A tensor to be written; `data` may be a function, which is called when its turn comes. What it returns is written before
+ * the next one is called, so that all may fill the same buffer.
+ */
 export interface TensorSource {
   readonly name: string
   readonly dtype: TensorDtype
@@ -74,38 +81,50 @@ export async function openCheckpoint(
 
 /**
  * Writes a safetensors file, whole or not at all. Tensors are laid out as the reference implementation does (wider
- * elements first, then by name), and `data` functions are called in that order, one at a time.
+ * elements first, then by name); `data` functions are called in the order given, one at a time.
  */
 export async function writeSafetensors(
   path: string,
   tensors: Iterable<TensorSource>,
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  const sources = [...tensors].map((source) => {
-    const byteLength = tensorBytes(source.dtype, source.shape)
-    if (byteLength === undefined) throw sourceError(path, source, `shape [${source.shape.join(', ')}] is not possible`)
-    return { ...source, byteLength }
-  })
-  sources.sort((a, b) => elementBytes(b.dtype) - elementBytes(a.dtype) || (a.name < b.name ? -1 : 1))
-  for (const [i, source] of sources.entries()) {
-    if (source.name === '__metadata__' || source.name === sources[i + 1]?.name) {
-      throw sourceError(path, source, 'the name is taken')
-    }
-  }
+  const sources = sizeSources(path, tensors)
+  const layout = [...sources].sort(
+    (a, b) => elementBytes(b.dtype) - elementBytes(a.dtype) || (a.name < b.name ? -1 : 1),
+  )
+  const header = formatHeader(layout, metadata)
+  let end = header.byteLength
+  const positions = new Map(layout.map(({ name, byteLength }) => [name, (end += byteLength) - byteLength]))
   await writeStreamAtomic(path, async (write) => {
-    await write(formatHeader(sources, metadata))
+    await write(header)
     for (const source of sources) {
       const data = typeof source.data === 'function' ? await source.data() : source.data
       if (data.byteLength !== source.byteLength) {
-        throw sourceError(path, source, `${source.byteLength} bytes expected, ${data.byteLength} given`)
+        throw sourceError(path, source.name, `${source.byteLength} bytes expected, ${data.byteLength} given`)
       }
-      await write(data)
+      await write(data, positions.get(source.name))
     }
   })
 }
 
-const singleName = 'model.safetensors'
-const indexName = 'model.safetensors.index.json'
+/** Tensors to be written to `path` with the bytes they take; names must be unique. */
+export function sizeSources(
+  path: string,
+  tensors: Iterable<TensorSource>,
+): readonly (TensorSource & { readonly byteLength: number })[] {
+  const names = new Set(['__metadata__'])
+  return Array.from(tensors, (source) => {
+    const { name, dtype, shape } = source
+    const byteLength = tensorBytes(dtype, shape)
+    if (byteLength === undefined) throw sourceError(path, name, `shape [${shape.join(', ')}] is not possible`)
+    if (names.has(name)) throw sourceError(path, name, 'the name is taken')
+    names.add(name)
+    return { ...source, byteLength }
+  })
+}
+
+export const singleName = 'model.safetensors'
+export const indexName = 'model.safetensors.index.json'
 
 class Reader implements TensorReader {
   readonly tensors: ReadonlyMap<string, TensorInfo>
@@ -125,14 +144,17 @@ class Reader implements TensorReader {
     this.#code = code
   }
 
-  async read(name: string): Promise<Uint8Array<ArrayBuffer>> {
+  async read(name: string, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
     const info = this.tensors.get(name)
     const file = info && this.#files.get(info.file)
     if (!info || !file) {
       const where = [...this.#files.keys()].join(', ')
       throw new LowrankError(this.#code, `tensor "${name}" is not in ${where}`)
     }
-    return file.read(info.offset, info.byteLength)
+    if (into !== undefined && into.byteLength < info.byteLength) {
+      throw internalError(`tensor "${name}" of ${info.byteLength} bytes is read into a buffer of ${into.byteLength}`)
+    }
+    return file.read(info.offset, info.byteLength, into)
   }
 
   async close(): Promise<void> {
@@ -164,11 +186,14 @@ class OpenFile {
         throw new LowrankError(code, `${path}: ${what}`, { hint: 'Is it a safetensors file, and complete?' })
       }
       if (size < 8) fail(`${size} bytes are too few for a safetensors file`)
-      const length = Buffer.from(await readRange(handle, path, code, 0, 8)).readBigUInt64LE()
+      const start = Buffer.alloc(8)
+      await fill(start, handle, path, code, 0)
+      const length = start.readBigUInt64LE()
       if (length > BigInt(maxHeaderBytes))
         fail(`a header of ${length} bytes is announced, at most ${maxHeaderBytes} are allowed`)
       if (length > BigInt(size - 8)) fail(`a header of ${length} bytes is announced, the file has ${size}`)
-      const bytes = await readRange(handle, path, code, 8, Number(length))
+      const bytes = new Uint8Array(Number(length))
+      await fill(bytes, handle, path, code, 8)
       let json = ''
       try {
         json = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
@@ -182,8 +207,10 @@ class OpenFile {
     }
   }
 
-  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    return readRange(this.#handle, this.#path, this.#code, offset, length)
+  async read(offset: number, length: number, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+    const bytes = into === undefined ? new Uint8Array(length) : into.subarray(0, length)
+    await fill(bytes, this.#handle, this.#path, this.#code, offset)
+    return bytes
   }
 
   close(): Promise<void> {
@@ -247,26 +274,30 @@ function shardPath(folder: string, shard: unknown): string | undefined {
 /** One read call returns at most 2 GiB. */
 const maxRead = 2 ** 30
 
-async function readRange(
+/**
+ * Reads from `offset` on until `bytes` is full. All calls are made at once, so that none waits for this thread, which may be
+ * computing; the buffer is left alone once the promise has settled, also by a failure.
+ */
+async function fill(
+  bytes: Uint8Array,
   handle: FileHandle,
   path: string,
   code: ErrorCode,
   offset: number,
-  length: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(length)
-  for (let done = 0; done < length;) {
-    const { bytesRead } = await handle
-      .read(bytes, done, Math.min(length - done, maxRead), offset + done)
-      .catch((cause: unknown) => {
+): Promise<void> {
+  const pieces = Array.from({ length: Math.ceil(bytes.byteLength / maxRead) }, async (_, i) => {
+    const end = Math.min((i + 1) * maxRead, bytes.byteLength)
+    for (let done = i * maxRead; done < end;) {
+      const { bytesRead } = await handle.read(bytes, done, end - done, offset + done).catch((cause: unknown) => {
         throw new LowrankError('io', `cannot read ${path}: ${messageOf(cause)}`, { cause })
       })
-    if (bytesRead === 0) throw new LowrankError(code, `${path} ends at byte ${offset + done}: it was cut while open`)
-    done += bytesRead
-  }
-  return bytes
+      if (bytesRead === 0) throw new LowrankError(code, `${path} ends at byte ${offset + done}: it was cut while open`)
+      done += bytesRead
+    }
+  })
+  for (const piece of await Promise.allSettled(pieces)) if (piece.status === 'rejected') throw piece.reason
 }
 
-function sourceError(path: string, source: TensorSource, what: string): LowrankError {
-  return new LowrankError('internal', `internal: cannot write tensor "${source.name}" to ${path}: ${what}`)
+function sourceError(path: string, name: string, what: string): LowrankError {
+  return internalError(`cannot write tensor "${name}" to ${path}: ${what}`)
 }

@@ -1,6 +1,9 @@
-import { copyFile, mkdir, rename, rm } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, rename, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { writeSafetensors, type TensorSource } from '../formats/safetensors.ts'
+import { writeFileAtomic } from '../formats/atomic.ts'
+import { writeCheckpoint } from '../formats/checkpoint.ts'
+import { editJson } from '../formats/json-edit.ts'
+import type { TensorSource } from '../formats/safetensors.ts'
 import { writeAdapter, type AdapterCard } from '../model/peft.ts'
 import type { LoraConfig } from '../model/targets.ts'
 import { f32ToBytes, type FloatDtype } from '../util/dtype.ts'
@@ -16,8 +19,12 @@ export interface SaveOptions {
   /** The adapter's configuration; undefined where every weight was trained. */
   readonly lora: LoraConfig | undefined
   readonly peftName: (name: string) => string
-  /** How a weight of a whole model is stored. */
+  /** How the base stores a weight. */
   readonly storage: (name: string) => FloatDtype
+  /** How the weights of a whole model are stored; auto: as the base stores them. */
+  readonly saveDtype: keyof typeof dtypes | 'auto'
+  /** Most bytes in a file of a whole model. */
+  readonly maxShardSize: number
   /** How it was trained, for the model card. */
   readonly facts: AdapterCard['facts']
 }
@@ -44,17 +51,39 @@ async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<vo
   await writeAdapter({ folder, config, baseModel, tensors, tokenizerFiles, card: { facts } })
 }
 
-async function saveWholeModel({ folder, trainables, tokenizerFiles, baseModel, storage }: SaveOptions): Promise<void> {
+async function saveWholeModel(options: SaveOptions): Promise<void> {
+  const { folder, trainables, tokenizerFiles, baseModel, storage, saveDtype, maxShardSize } = options
+  const stored = new Set<FloatDtype>()
   const tensors = [...trainables.values()].map(({ name, shape, data }): TensorSource => {
-    const dtype = storage(name)
+    const dtype = saveDtype === 'auto' ? storage(name) : dtypes[saveDtype]
+    stored.add(dtype)
     return { name, dtype, shape, data: () => f32ToBytes(data, dtype) }
   })
-  await writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' })
-  const configs = ['config.json', 'generation_config.json'].map((name) => join(baseModel, name))
-  for (const path of [...configs, ...tokenizerFiles]) {
+  await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize })
+  for (const path of [join(baseModel, 'generation_config.json'), ...tokenizerFiles]) {
     await copyFile(path, join(folder, basename(path))).catch((error: unknown) => {
       // Not every model has a generation_config.json.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     })
   }
+  const [dtype, ...others] = stored
+  const config = await readFile(join(baseModel, 'config.json'), 'utf8')
+  const text = asFloats(config, others.length === 0 ? dtype : undefined)
+  await writeFileAtomic(join(folder, 'config.json'), text)
+}
+
+const dtypes = { f32: 'F32', bf16: 'BF16', f16: 'F16' } as const
+
+const torchNames = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const
+
+/** A config.json for float weights, all of this dtype if one is given. */
+function asFloats(config: string, dtype: FloatDtype | undefined): string {
+  const changes: Record<string, unknown> = { quantization_config: undefined }
+  if (dtype !== undefined) {
+    const given = JSON.parse(config) as object
+    // The name it had before transformers 5, which later versions read too.
+    const keys = ['dtype', 'torch_dtype'].filter((key) => Object.hasOwn(given, key))
+    for (const key of keys.length > 0 ? keys : ['torch_dtype']) changes[key] = torchNames[dtype]
+  }
+  return editJson(config, changes)
 }

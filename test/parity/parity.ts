@@ -68,6 +68,8 @@ async function compare(python: string, work: string): Promise<void> {
       lora,
       peftName: adaptation.peftName,
       storage,
+      saveDtype: 'auto',
+      maxShardSize: 5e9,
       facts: [],
     })
   await save(join(work, 'initial'))
