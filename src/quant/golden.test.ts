@@ -60,7 +60,7 @@ const input = (name: string, dtype: FloatDtype = 'F32'): Float32Array =>
   bytesToF32(f32ToBytes(bytesToF32(tensor(`input.${name}`), 'F32'), dtype), dtype)
 
 test('the golden file holds what it should', () => {
-  expect(golden.fourbit.length).toBe(120)
+  expect(golden.fourbit.length).toBe(124)
   expect(new Set(golden.fourbit.map(({ quantType, blockSize }) => `${quantType}-${blockSize}`)).size).toBe(6)
   expect([golden.int8.length, golden.blockwise.length]).toEqual([3, 16])
 })

@@ -35,6 +35,22 @@ OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "quant")
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
+def close_calls(quant_type, count):
+    """A scale, then values whose code depends on how they are scaled: divided, or times the reciprocal, rounded or not."""
+    table = F.get_4bit_type(quant_type, "cpu").sort().values
+    borders = (table[1:] + table[:-1]) / 2
+    scale = torch.tensor(3.3)
+    near = borders * scale
+    near = torch.cat([near, *(near.nextafter(torch.tensor(to)) for to in (-9.0, 9.0))])
+    near = torch.cat([near, near.nextafter(torch.tensor(9.0)), near.nextafter(torch.tensor(-9.0))]).unique()
+    code = lambda scaled: torch.bucketize(scaled, borders.to(scaled.dtype))
+    divided, rounded = code(near / scale), code(near * (1 / scale))
+    exact = code(near.double() * (1 / scale).double())
+    found = near[(divided != rounded) | (rounded != exact)]
+    assert (divided != rounded).any() and (rounded != exact).any()
+    return torch.cat([scale.view(1), found.repeat(count)[: count - 1]])
+
+
 def make_inputs():
     """Awkward counts, and a matrix of normal, uniform, tiny, huge, constant and zero stretches with outliers."""
     normal = lambda *shape: torch.randn(*shape)
@@ -59,7 +75,8 @@ def make_inputs():
     tiny = torch.tensor([1e-39, -3e-39, 0, 2e-41, 1e-45, -1e-38, 2e-38, 1e-30])
     return {
         **sized, "matrix": mixed, "zeros-64": torch.zeros(64), "zeros-70": torch.zeros(70),
-        "subnormal-70": torch.cat([torch.zeros(56), tiny, tiny[:6]]), "subnormal-64": 1e-39 * torch.rand(64),
+        "subnormal-70": torch.cat([torch.zeros(56), tiny, tiny[:6]]), "subnormal-64": 1e-39 * torch.randn(64).relu() - 1e-39 * torch.rand(64).round(),
+        **{f"close-{t}-{n}": close_calls(t, n) for t in ("nf4", "fp4") for n in (64, 60)},
         "large-100": 1e37 * normal(100), "wide-2200": normal(2200) * 10.0 ** (-7 * torch.rand(2200)),
     }  # fmt: skip
 
@@ -126,7 +143,9 @@ def main():
                     # Every combination would make a large file.
                     if block_size != 64 and dtype != ("BF16" if name == "matrix" else "F32"):
                         continue
-                    if dtype != "F32" and name.startswith(("subnormal", "large", "zeros")):
+                    if name.startswith("close") and (quant_type not in name or block_size != 64):
+                        continue
+                    if dtype != "F32" and name.startswith(("subnormal", "large", "zeros", "close")):
                         continue
                     case = {"name": f"{quant_type}.{dtype}.{block_size}.{name}", "input": name, "dtype": dtype}
                     case |= {"quantType": quant_type, "blockSize": block_size}
