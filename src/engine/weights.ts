@@ -87,10 +87,16 @@ function emptySlot(): Slot {
   return { block: undefined, weights: Promise.resolve(new Map<string, StoredWeight>()) }
 }
 
+interface FedPart {
+  readonly port: string
+  readonly part: 'data' | 'scales' | 'unpacked'
+  readonly rows?: { readonly start: number; readonly end: number }
+}
+
 /** What a weight is fed as: see `StageParameter` of the model. */
 export interface FedWeight {
   readonly name: string
-  readonly inputs: readonly { readonly port: string; readonly part: 'data' | 'scales' | 'unpacked' }[]
+  readonly inputs: readonly FedPart[]
 }
 
 /** Turns stored weights into what programs are fed. Unpacked weights and scales go through memory that the next call overwrites. */
@@ -102,12 +108,12 @@ export class WeightFeeds {
     const wanted = new Set(program.inputs.map(({ name }) => name))
     const feeds: Record<string, HostTensor> = {}
     for (const { name, inputs } of parameters) {
-      for (const { port, part } of inputs) if (wanted.has(port)) feeds[port] = this.#feed(port, part, lookup(name))
+      for (const input of inputs) if (wanted.has(input.port)) feeds[input.port] = this.#feed(input, lookup(name))
     }
     return feeds
   }
 
-  #feed(port: string, part: 'data' | 'scales' | 'unpacked', weight: StoredWeight): HostTensor {
+  #feed({ port, part, rows }: FedPart, weight: StoredWeight): HostTensor {
     if ('packed' in weight) return this.#packed(port, part, weight)
     if (part === 'scales' && 'scale' in weight) {
       const scales = weight.scale.map((scale) => scale / 127)
@@ -115,10 +121,13 @@ export class WeightFeeds {
     }
     const { shape, data } = weight
     const dtype = data instanceof Float32Array ? 'f32' : data instanceof Int8Array ? 'i8' : 'u16'
-    return { dtype, shape, data }
+    if (rows === undefined) return { dtype, shape, data }
+    const [, ...width] = shape
+    const size = width.reduce((total, dim) => total * dim, 1)
+    return { dtype, shape: [rows.end - rows.start, ...width], data: data.subarray(rows.start * size, rows.end * size) }
   }
 
-  #packed(port: string, part: 'data' | 'scales' | 'unpacked', { packed, shape, storage }: FourBitWeight): HostTensor {
+  #packed(port: string, part: FedPart['part'], { packed, shape, storage }: FourBitWeight): HostTensor {
     if (part === 'data') return { dtype: 'u8', shape: [packed.codes.length], data: packed.codes }
     if (part === 'unpacked') return f32Tensor(dequantizeFourBit(packed, this.#take(port, packed.count)), shape)
     const scales = fedScales(packed, fedBlockSize(storage), (count) => this.#take(port, count))
@@ -135,8 +144,7 @@ export class WeightFeeds {
 /** A scale for each block of `fed` elements. */
 function fedScales(packed: FourBit, fed: number, take: (count: number) => Float32Array): Float32Array {
   const { count, blockSize, scales } = packed
-  if (fed === blockSize)
-    return 'codes' in scales ? blockScales(packed, take(Math.ceil(count / blockSize))) : scales.absmax
+  if (fed === blockSize) return 'offset' in scales ? blockScales(packed, take(Math.ceil(count / fed))) : scales.absmax
   const own = blockScales(packed)
   const out = take(Math.ceil(count / fed))
   for (let i = 0; i < out.length; i++) out[i] = own[Math.floor((i * fed) / blockSize)]!

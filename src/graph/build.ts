@@ -48,6 +48,7 @@ export const b = {
   /** A tensor that is fed at run time under this name. */
   input: (name: string, type: TensorType): Value => only(makeNode('input', { name }, [], [type])),
   constant: (value: number): Value => only(makeNode('constant', { value }, [])),
+  integers: (values: readonly number[]): Value => only(makeNode('integers', { values }, [])),
   add: (x: Value, y: Value): Value => only(makeNode('add', {}, [x, y])),
   sub: (x: Value, y: Value): Value => only(makeNode('sub', {}, [x, y])),
   mul: (x: Value, y: Value): Value => {
@@ -91,7 +92,8 @@ export const b = {
   takeRows: (x: Value, rows: Value): Value => only(makeNode('takeRows', {}, [x, rows])),
   putRows: (y: Value, rows: Value, like: Value): Value => only(makeNode('putRows', {}, [y, rows, like])),
   argmax: (x: Value): Value => only(makeNode('argmax', {}, [x])),
-  decode: (x: Value, format: 'bf16' | 'f16'): Value => only(makeNode('decode', { format }, [x])),
+  decode: (x: Value, format: 'bf16' | 'f16', { again = false }: { readonly again?: boolean } = {}): Value =>
+    only(makeNode('decode', { format, again }, [x])),
   /** The weight [rows, columns] that `codes` (two to a byte) and `scales` (one to a block) stand for. */
   fourBitWeight: (codes: Value, scales: Value, attributes: FourBitAttributes): Value =>
     only(makeNode('fourBitWeight', attributes, [codes, scales])),

@@ -13,6 +13,7 @@ export interface TensorType {
 export interface OpAttributes {
   input: { readonly name: string }
   constant: { readonly value: number }
+  integers: { readonly values: readonly number[] }
   add: NoAttributes
   sub: NoAttributes
   mul: NoAttributes
@@ -35,7 +36,8 @@ export interface OpAttributes {
   takeRows: NoAttributes
   putRows: NoAttributes
   argmax: NoAttributes
-  decode: { readonly format: 'bf16' | 'f16' }
+  /** `again`: the gradient of a product decodes it again, so that the f32 form of a large weight need not live from one to the other. */
+  decode: { readonly format: 'bf16' | 'f16'; readonly again: boolean }
   toFloat: NoAttributes
   fourBitWeight: FourBitAttributes
 }

@@ -65,6 +65,8 @@ export type WeightPart = 'data' | 'scales' | 'unpacked'
 export interface WeightInput {
   readonly port: string
   readonly part: WeightPart
+  /** Which rows of the weight, where it is fed in slices: from `start` up to `end`. */
+  readonly rows?: { readonly start: number; readonly end: number }
   readonly value: Value
 }
 
@@ -79,8 +81,8 @@ export interface StageParameter {
   readonly trainable: boolean
   /** What may be fed for it; a program takes what it needs. */
   readonly inputs: readonly WeightInput[]
-  /** Its f32 value; of rows in 8 bits, the value before it is scaled. */
-  readonly value: Value
+  /** Its f32 value, in slices of rows where it is large and not stored in f32; of rows in 8 bits, the value before it is scaled. */
+  readonly slices: readonly Value[]
   /** By what the result of a product is multiplied, f32 [outFeatures], where rows are stored in 8 bits. */
   readonly outputScale: Value | undefined
 }
@@ -128,8 +130,11 @@ export class StageLayers implements Layers {
   }
 
   parameter(port: string, shape: readonly number[]): Value {
-    const { value, outputScale } = this.#parameter(port, shape)
-    if (outputScale !== undefined) throw internalError(`${port} is stored in 8 bits but is not the weight of a product`)
+    const { slices, outputScale } = this.#parameter(port, shape)
+    const [value] = slices
+    if (value === undefined || slices.length > 1 || outputScale !== undefined) {
+      throw internalError(`${port} is not stored as a plain tensor, but is not the weight of a product`)
+    }
     return value
   }
 
@@ -151,8 +156,9 @@ export class StageLayers implements Layers {
     { outFeatures, bias }: { readonly outFeatures: number; readonly bias: boolean },
   ): Value {
     const inFeatures = Number(lastDim(x.type))
-    const { value, outputScale } = this.#parameter(`${module}.weight`, [outFeatures, inFeatures])
-    const product = b.linear(x, value)
+    const { slices, outputScale } = this.#parameter(`${module}.weight`, [outFeatures, inFeatures])
+    const products = slices.map((slice) => b.linear(x, slice))
+    const product = joined(products, outFeatures)
     const y = outputScale === undefined ? product : b.mul(product, outputScale)
     return bias ? b.add(y, this.parameter(`${module}.bias`, [outFeatures])) : y
   }
@@ -166,34 +172,61 @@ export class StageLayers implements Layers {
   }
 }
 
+/** The results of slices of a weight, side by side. */
+function joined(products: readonly Value[], outFeatures: number): Value {
+  const [first] = products
+  if (first === undefined) throw internalError('a weight without slices')
+  if (products.length === 1) return first
+  const widths = products.map((product) => Number(lastDim(product.type)))
+  return b.concat(products, b.integers(widths), { axis: first.type.shape.length - 1, whole: outFeatures })
+}
+
+/**
+ * Elements of a 16-bit weight that are decoded at once: the f32 form of a large one, which takes three times its own memory with the copy
+ * on the way, never exists whole.
+ */
+const sliceElements = 2 ** 23
+
 /** The inputs that a weight is fed by, and its value in terms of them. */
 function weightInputs(
   port: string,
   shape: readonly number[],
   storage: Storage,
-): Pick<StageParameter, 'inputs' | 'value' | 'outputScale'> {
+): Pick<StageParameter, 'inputs' | 'slices' | 'outputScale'> {
   const input = (part: WeightPart, dtype: DType, dims: readonly number[]): WeightInput => {
     const name = part === 'data' ? port : `${port}.${part}`
     return { port: name, part, value: b.input(name, { dtype, shape: dims }) }
   }
-  const [rows = 0, columns = 0] = shape
+  const [rows = 0, columns = 1] = shape
   if (typeof storage === 'object') {
     const blockSize = fedBlockSize(storage)
     const data = input('data', 'u8', [Math.ceil((rows * columns) / 2)])
     const scales = input('scales', 'f32', [Math.ceil((rows * columns) / blockSize)])
     const { quantType } = storage
     const value = b.fourBitWeight(data.value, scales.value, { quantType, blockSize, rows, columns })
-    return {
-      inputs: [data, scales, { port: `${port}.unpacked`, part: 'unpacked', value }],
-      value,
-      outputScale: undefined,
-    }
+    const unpacked: WeightInput = { port: `${port}.unpacked`, part: 'unpacked', value }
+    return { inputs: [data, scales, unpacked], slices: [value], outputScale: undefined }
   }
   if (storage === 'INT8') {
     const [data, scales] = [input('data', 'i8', shape), input('scales', 'f32', [rows])]
-    return { inputs: [data, scales], value: b.toFloat(data.value), outputScale: scales.value }
+    return { inputs: [data, scales], slices: [b.toFloat(data.value)], outputScale: scales.value }
   }
-  const data = input('data', storage === 'F32' ? 'f32' : 'u16', shape)
-  const value = storage === 'F32' ? data.value : b.decode(data.value, storage === 'BF16' ? 'bf16' : 'f16')
-  return { inputs: [data], value, outputScale: undefined }
+  if (storage === 'F32') {
+    const data = input('data', 'f32', shape)
+    return { inputs: [data], slices: [data.value], outputScale: undefined }
+  }
+  const count = Math.min(rows, Math.ceil((rows * columns) / sliceElements))
+  const inputs = Array.from({ length: count }, (_, i): WeightInput => {
+    if (count === 1) return input('data', 'u16', shape)
+    const [start, end] = [Math.floor((i * rows) / count), Math.floor(((i + 1) * rows) / count)]
+    const name = `${port}.${i}`
+    const value = b.input(name, { dtype: 'u16', shape: [end - start, ...shape.slice(1)] })
+    return { port: name, part: 'data', rows: { start, end }, value }
+  })
+  const format = storage === 'BF16' ? 'bf16' : 'f16'
+  return {
+    inputs,
+    slices: inputs.map(({ value }) => b.decode(value, format, { again: count > 1 })),
+    outputScale: undefined,
+  }
 }

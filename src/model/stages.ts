@@ -269,7 +269,7 @@ function wantedGradients(
   const gradientPorts = trained.map(({ port, name }) => ({ port: `d ${port}`, name }))
   return {
     gradientPorts,
-    wrt: [...(wantsDx ? [x] : []), ...trained.map((parameter) => parameter.value)],
+    wrt: [...(wantsDx ? [x] : []), ...trained.flatMap((parameter) => parameter.slices)],
     names: [...(wantsDx ? ['dx'] : []), ...gradientPorts.map(({ port }) => port)],
   }
 }

@@ -46,7 +46,7 @@ export function isFloatStorage(storage: Storage): storage is FloatDtype {
 export function storedBytes(weight: StoredWeight): number {
   if ('packed' in weight) {
     const { codes, scales } = weight.packed
-    const scaleBytes = 'codes' in scales ? scales.codes.byteLength + scales.absmax.byteLength : scales.absmax.byteLength
+    const scaleBytes = scales.absmax.byteLength + ('offset' in scales ? scales.codes.byteLength : 0)
     return codes.byteLength + scaleBytes
   }
   return weight.data.byteLength + ('scale' in weight ? weight.scale.byteLength : 0)

@@ -16,6 +16,7 @@ function binary(op: 'add' | 'sub' | 'mul'): OpDefinition<unknown>['infer'] {
 export const elementwise: OpDefinitions<
   | 'input'
   | 'constant'
+  | 'integers'
   | 'add'
   | 'sub'
   | 'mul'
@@ -35,6 +36,12 @@ export const elementwise: OpDefinitions<
     infer: () => [f32([])],
     vjp: () => [],
     emit: (e, { value }) => e.node('Identity', [e.float(value)], e.outputs),
+  },
+  /** i64 [n]. */
+  integers: {
+    infer: (_, { values }) => [{ dtype: 'i64', shape: [values.length] }],
+    vjp: () => [],
+    emit: (e, { values }) => e.node('Identity', [e.ints(values)], e.outputs),
   },
   add: { infer: binary('add'), vjp: (_b, _c, dy) => [dy, dy], emit: plain('Add') },
   sub: { infer: binary('sub'), vjp: (b, _c, dy) => [dy, b.scale(dy, -1)], emit: plain('Sub') },

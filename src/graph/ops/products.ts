@@ -1,7 +1,8 @@
 import { internalError } from '../../util/errors.ts'
 import { broadcast, type Shape } from '../dims.ts'
 import type { Emitter } from '../emitter.ts'
-import { lastDim, type FourBitAttributes } from '../value.ts'
+import type { Builder } from '../build.ts'
+import { lastDim, type FourBitAttributes, type Node, type Value } from '../value.ts'
 import { f32, need, pair, type OpDefinitions } from './definition.ts'
 
 function matmulShape(a: Shape, b: Shape, transA: boolean, transB: boolean): Shape | undefined {
@@ -30,6 +31,15 @@ function emitFourBit(
   })
 }
 
+/** A weight for the gradient of its product: another decoding of the same bits where the weight asks for that. */
+function decodedAgain(b: Builder, weight: Value): Value {
+  const { node } = weight
+  const [bits] = node.inputs
+  if (node.op !== 'decode' || bits === undefined) return weight
+  const { format, again } = (node as Node<'decode'>).attributes
+  return again ? b.decode(bits, format, { again }) : weight
+}
+
 /** Matrix products. */
 export const products: OpDefinitions<'linear' | 'matmul'> = {
   /**
@@ -48,7 +58,7 @@ export const products: OpDefinitions<'linear' | 'matmul'> = {
       const [x, w] = pair(inputs)
       const [dyRows, xRows] = [b.rows(dy), b.rows(x)]
       const dw = transposed ? b.matmul(dyRows, xRows, { transA: true }) : b.matmul(xRows, dyRows, { transA: true })
-      return [b.linear(dy, w, { transposed: !transposed }), dw]
+      return [b.linear(dy, decodedAgain(b, w), { transposed: !transposed }), dw]
     },
     emit: (e, { transposed }) => {
       const weight = e.maker(1)
