@@ -11,6 +11,7 @@ import {
   parseEvalConfig,
   parseTrainConfig,
   quantizeSchema,
+  readEvalConfig,
   readTrainConfig,
   trainSchema,
   type Source,
@@ -109,6 +110,8 @@ describe('defaults', () => {
       { method: 'qlora', loadIn8bit: true },
       { loadIn4bit: true, bnb4bitBlockSize: 128 },
       { adapter: 'a' },
+      { method: 'full', r: 16, bnb4bitQuantType: 'nf4' },
+      { saveDtype: 'bf16', bnb4bitBlockSize: 128 },
     ]
     for (const extra of all) {
       const config = parseTrainConfig({ ...required, ...extra })
@@ -154,6 +157,9 @@ describe('sizes', () => {
     expect(parseTrainConfig({ ...required, memory }).memory).toBe(bytes)
     const sources = [flags({ model: 'm', train: 't', 'output-dir': 'o', memory: String(memory) })]
     expect(parseTrainConfig(readTrainConfig(sources)).memory).toBe(bytes)
+    expect(parseEvalConfig({ model: 'm', data: 'd', memory }).memory).toBe(bytes)
+    const evaluation = [flags({ model: 'm', data: 'd', memory: String(memory) })]
+    expect(parseEvalConfig(readEvalConfig(evaluation)).memory).toBe(bytes)
   })
 
   test.each(['8', 'lots', '8G', '0GB', -1, 0, 1.5, NaN, Infinity, true, '9999999TB'])('%s is refused', (memory) => {
@@ -203,11 +209,9 @@ describe('problems', () => {
     [{ evalOnStart: true }, 'evalOnStart: needs valid'],
     [{ samples: 2 }, 'samples: needs valid'],
     [{ valid: 'v', loadBestModelAtEnd: true, evalStrategy: 'no' }, 'loadBestModelAtEnd: needs evaluations'],
-    [{ method: 'full', r: 16 }, 'r: has no meaning with method full'],
     [{ method: 'full', adapter: 'a' }, 'adapter: has no meaning with method full'],
     [{ adapter: 'a', r: 16 }, 'r: has no meaning with adapter'],
     [{ init: 'random' }, 'init: random weights need method full'],
-    [{ saveDtype: 'bf16' }, 'saveDtype: needs method full'],
     [{ optim: 'adafactor' }, 'optim: found "adafactor", expected one of adamw, adamw-8bit'],
     [{ optimizer: 'adamw' }, 'optimizer: unknown option. Did you mean "optim"?'],
     [{ constructor: 1, optim: 'constructor' }, 'optim: found "constructor"'],
@@ -324,7 +328,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual([trainSchema, evalSchema, quantizeSchema].map(({ shape }) => Object.keys(shape).length))
-  expect(counts).toEqual([55, 12, 8])
+  expect(counts).toEqual([55, 13, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

@@ -24,3 +24,4 @@ export {
   type TrainConfig,
   type TrainConfigInput,
 } from './config/schema.ts'
+export { unusedOptions } from './config/unused.ts'

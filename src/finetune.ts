@@ -3,7 +3,7 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
 import { estimateMemory } from './model/memory.ts'
-import { quantizationOf, type TrainConfig } from './config.ts'
+import { quantizationOf, unusedOptions, type TrainConfig } from './config.ts'
 import { planMemory } from './engine/plan.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { openModel, type OpenModel } from './open.ts'
@@ -32,6 +32,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     early.push(event)
     return event
   }
+  for (const message of unusedOptions(config)) yield tell({ type: 'warning', message })
   yield tell({ type: 'status', message: `reading ${config.train}` })
   const decoder = await readDecoderConfig(config.model)
   const tokenizer = await loadTokenizer(config.model)

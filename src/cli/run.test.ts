@@ -104,6 +104,11 @@ describe('train', () => {
     ])
   })
 
+  test('the bound on memory is an option of evaluations too', async () => {
+    const { code, evalConfigs } = await lowrank('eval --model m --data d --memory 8GB'.split(' '))
+    expect([code, evalConfigs]).toEqual([0, [{ model: 'm', data: 'd', memory: '8GB' }]])
+  })
+
   test('a file comes before the flags, and flags win', async () => {
     const path = join(mkdtempSync(join(tmpdir(), 'lowrank-cli-')), 'run.yaml')
     writeFileSync(path, 'model: m\ntrain: t\noutput_dir: o\nr: 4\nseed: 7\n')
@@ -216,6 +221,15 @@ describe('the next command after training', () => {
   })
 })
 
+test('one command line serves every method', async () => {
+  const shared = '--r 16 --target-modules q_proj --bnb-4bit-quant-type fp4 --save-dtype bf16 --method'.split(' ')
+  for (const method of ['lora', 'qlora', 'full']) {
+    const { code, trainConfigs, stderr } = await lowrank(['train', ...trainFlags, ...shared, method])
+    expect(code, stderr).toBe(0)
+    expect(trainConfigs).toMatchObject([{ method, r: 16, bnb4bitQuantType: 'fp4', saveDtype: 'bf16' }])
+  }
+})
+
 describe('bad usage exits with 2 and a reason on stderr', () => {
   test.each([
     [[], 'no command given'],
@@ -235,7 +249,14 @@ describe('bad usage exits with 2 and a reason on stderr', () => {
       ['train', ...trainFlags, '--load-in-4bit', '--load-in-8bit'],
       '--load-in-4bit: cannot be combined with --load-in-8bit',
     ],
-    [['train', ...trainFlags, '--bnb_4bit_quant_type=nf4'], '--bnb-4bit-quant-type: describes a base in 4 bits'],
+    [
+      ['train', ...trainFlags, '--method', 'full', '--load-in-4bit'],
+      '--load-in-4bit: --method full trains every weight',
+    ],
+    [
+      ['eval', '--model', 'm', '--data', 'd', '--bnb_4bit_quant_type=nf4'],
+      '--bnb-4bit-quant-type: describes a base in 4 bits',
+    ],
     [['train', ...trainFlags, '--bnb-4bit-compute-dtype', 'bf16'], '--bnb-4bit-compute-dtype: unknown option. Lowrank'],
     [['train', ...trainFlags, '--memory', '8G'], '--memory: found "8G", expected a size such as 8GB'],
     [['quantize', '--model', 'm', '--output-dir', 'o'], '--output-dir: unknown option. Did you mean "--output"?'],

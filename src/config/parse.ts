@@ -1,7 +1,7 @@
 import { LowrankError } from '../util/errors.ts'
 import { resolveName, resolveValue, type Spelling } from './names.ts'
 import { optionsOf, snakeCase, type Option } from './options.ts'
-import { checkQuantization, fillQuantization } from './quantization.ts'
+import { checkFourBit, checkQuantization, fillQuantization } from './quantization.ts'
 import {
   evalSchema,
   loraKeys,
@@ -15,6 +15,7 @@ import {
   type TrainConfig,
   type TrainConfigInput,
 } from './schema.ts'
+import { isSet } from './unused.ts'
 import type { z } from 'zod'
 
 /** One name with its value, and where it was written: `r`, `run.yaml:3: lora_alpha`, `--lora-alpha`. */
@@ -107,13 +108,17 @@ function resolveQuantized<T extends QuantizationOptions>(
   defaults: { readonly qlora: boolean },
 ): T {
   const { values, given, problems } = collect(schema, sources)
-  problems.push(...checkQuantization(values, defaults, (key) => nameOf(key, given, sources)))
+  const name = (key: string): string => nameOf(key, given, sources)
+  problems.push(...checkQuantization(values, defaults, name), ...checkFourBit(values, defaults, name))
   raise(problems)
   fillQuantization(values, defaults)
   return values as T
 }
 
-/** What no single option can tell. `config` lacks the options that are wrong by themselves. */
+/**
+ * What no single option can tell; options without a use are no problem, see `unused.ts`. `config` lacks the options that
+ * are wrong by themselves.
+ */
 function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainConfig) => string): string[] {
   const problems: string[] = []
   if (config.valid === undefined) {
@@ -128,31 +133,25 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
   } else if (config.loadBestModelAtEnd === true && config.evalStrategy === 'no') {
     problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs evaluations, but ${nameOfKey('evalStrategy')} is no`)
   }
-  // A value equal to the default says nothing, so that a complete configuration can be parsed again.
-  const isSet = (key: keyof TrainConfig): boolean =>
-    config[key] !== undefined &&
-    JSON.stringify(config[key]) !== JSON.stringify(trainSchema.shape[key].safeParse(undefined).data)
-  if (config.method !== 'full' && config.adapter !== undefined) {
-    for (const key of loraKeys.filter(isSet)) {
+  if (config.method === 'full') {
+    if (config.adapter !== undefined) {
+      problems.push(
+        `${nameOfKey('adapter')}: has no meaning with ${nameOfKey('method')} full, which trains every weight`,
+      )
+    }
+    return problems
+  }
+  if (config.adapter !== undefined) {
+    for (const key of loraKeys.filter((one) => isSet(config, one))) {
       problems.push(
         `${nameOfKey(key)}: has no meaning with ${nameOfKey('adapter')}: training goes on with the adapter's own shape`,
       )
     }
   }
-  if (config.method === 'full') {
-    for (const key of [...loraKeys, 'adapter'] as const) {
-      if (isSet(key))
-        problems.push(`${nameOfKey(key)}: has no meaning with ${nameOfKey('method')} full, which trains every weight`)
-    }
-  } else {
-    if (config.init === 'random') {
-      problems.push(
-        `${nameOfKey('init')}: random weights need ${nameOfKey('method')} full; an adapter needs a trained base`,
-      )
-    }
-    if (isSet('saveDtype')) {
-      problems.push(`${nameOfKey('saveDtype')}: needs ${nameOfKey('method')} full; an adapter is stored in f32`)
-    }
+  if (config.init === 'random') {
+    problems.push(
+      `${nameOfKey('init')}: random weights need ${nameOfKey('method')} full; an adapter needs a trained base`,
+    )
   }
   return problems
 }

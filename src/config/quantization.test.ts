@@ -80,20 +80,11 @@ test.each([
 test.each([
   [{ load_in_4bit: true, loadIn8bit: true }, 'load_in_4bit: cannot be combined with loadIn8bit; choose one'],
   [{ method: 'qlora', loadIn4bit: false }, 'loadIn4bit: found false, but method qlora needs a base in 4 bits'],
+  [{ method: 'full', load_in_4bit: true, load_in_8bit: true }, 'load_in_4bit: cannot be combined with load_in_8bit'],
   [{ method: 'full', loadIn4bit: true }, 'loadIn4bit: method full trains every weight'],
   [{ method: 'full', loadIn8bit: true }, 'loadIn8bit: method full trains every weight'],
   [{ method: 'full', init: 'random', loadIn4bit: true }, 'loadIn4bit: method full trains every weight'],
   [{ method: 'qlora', init: 'random' }, 'init: random weights need method full'],
-  [{ method: 'full', bnb4bitQuantType: 'nf4' }, 'has no meaning with method full'],
-  [
-    { bnb4bitQuantType: 'nf4' },
-    'bnb4bitQuantType: describes a base in 4 bits, and has no meaning with loadIn4bit not set',
-  ],
-  [
-    { loadIn8bit: true, bnb4bitBlockSize: 64 },
-    'bnb4bitBlockSize: describes a base in 4 bits, and has no meaning with loadIn8bit',
-  ],
-  [{ method: 'qlora', loadIn8bit: true, bnb4bitUseDoubleQuant: true }, 'has no meaning with loadIn8bit'],
   [{ loadIn4bit: true, bnb4bitBlockSize: 48 }, 'bnb4bitBlockSize: found 48, expected one of 32, 64, 128'],
   [{ loadIn4bit: true, bnb4bitQuantType: 'nf3' }, 'bnb4bitQuantType: found "nf3", expected one of nf4, fp4'],
   [{ bnb_4bit_compute_dtype: 'bfloat16' }, 'bnb_4bit_compute_dtype: unknown option. Lowrank computes in f32'],
@@ -110,7 +101,15 @@ test('contradictions are refused everywhere', () => {
   expect(messageOf(() => parseQuantizeConfig({ ...both, output: 'o' }))).toContain('loadIn4bit: cannot be combined')
   const neither = { model: 'm', output: 'o', loadIn4bit: false }
   expect(messageOf(() => parseQuantizeConfig(neither))).toContain('loadIn4bit: found false')
-  expect(messageOf(() => parseEvalConfig({ model: 'm', data: 'd', bnb4bitQuantType: 'nf4' }))).toContain('no meaning')
+})
+
+test('what describes a base in 4 bits needs one, where there is no method to compare', () => {
+  const evaluation = { model: 'm', data: 'd', bnb4bitQuantType: 'nf4' }
+  expect(messageOf(() => parseEvalConfig(evaluation))).toContain(
+    'bnb4bitQuantType: describes a base in 4 bits, and has no meaning with loadIn4bit not set',
+  )
+  const output = { model: 'm', output: 'o', loadIn8bit: true, bnb4bitBlockSize: 64 }
+  expect(messageOf(() => parseQuantizeConfig(output))).toContain('bnb4bitBlockSize: describes a base in 4 bits')
 })
 
 test('names as in BitsAndBytesConfig, in files and flags', () => {

@@ -27,7 +27,8 @@ export function quantizationOf(config: QuantizationOptions): Quantization | unde
 type Given = Partial<EvalConfig> & Pick<Partial<TrainConfig>, 'method'>
 type NameOf = (key: keyof QuantizationOptions | 'method') => string
 
-const fourBitKeys = ['bnb4bitQuantType', 'bnb4bitUseDoubleQuant', 'bnb4bitBlockSize'] as const
+/** The options that describe a base in 4 bits. */
+export const fourBitKeys = ['bnb4bitQuantType', 'bnb4bitUseDoubleQuant', 'bnb4bitBlockSize'] as const
 
 /**
  * Decides what the options of quantization leave open. `qlora`: whether 4-bit NormalFloat with double quantization is what
@@ -44,16 +45,15 @@ export function fillQuantization(config: Given, { qlora }: { readonly qlora: boo
 /** Options of quantization that contradict each other or the method; `qlora` as in `fillQuantization`. */
 export function checkQuantization(config: Given, { qlora }: { readonly qlora: boolean }, nameOf: NameOf): string[] {
   const { loadIn4bit, loadIn8bit } = config
+  if (loadIn4bit === true && loadIn8bit === true) {
+    return [`${nameOf('loadIn4bit')}: cannot be combined with ${nameOf('loadIn8bit')}; choose one`]
+  }
   if (config.method === 'full') {
     return (['loadIn4bit', 'loadIn8bit'] as const)
       .filter((key) => config[key] === true)
       .map(
         (key) => `${nameOf(key)}: ${nameOf('method')} full trains every weight, and a quantized one cannot be trained`,
       )
-      .concat(unused(config, nameOf, `${nameOf('method')} full`))
-  }
-  if (loadIn4bit === true && loadIn8bit === true) {
-    return [`${nameOf('loadIn4bit')}: cannot be combined with ${nameOf('loadIn8bit')}; choose one`]
   }
   if (qlora && loadIn4bit === false && loadIn8bit !== true) {
     const asked = config.method === 'qlora' ? `${nameOf('method')} qlora` : 'this'
@@ -61,11 +61,14 @@ export function checkQuantization(config: Given, { qlora }: { readonly qlora: bo
       `${nameOf('loadIn4bit')}: found false, but ${asked} needs a base in 4 bits, or in 8 with ${nameOf('loadIn8bit')}`,
     ]
   }
-  if (loadIn4bit === true || (qlora && loadIn8bit !== true)) return []
-  return unused(config, nameOf, loadIn8bit === true ? nameOf('loadIn8bit') : `${nameOf('loadIn4bit')} not set`)
+  return []
 }
 
-function unused(config: Given, nameOf: NameOf, why: string): string[] {
+/** Options of a 4-bit base where there is none, which an evaluation or `quantize` refuses: its figures would be of another model. */
+export function checkFourBit(config: Given, { qlora }: { readonly qlora: boolean }, nameOf: NameOf): string[] {
+  const { loadIn4bit, loadIn8bit } = config
+  if (loadIn4bit === true || (qlora && loadIn8bit !== true)) return []
+  const why = loadIn8bit === true ? nameOf('loadIn8bit') : `${nameOf('loadIn4bit')} not set`
   return fourBitKeys
     .filter((key) => config[key] !== undefined)
     .map((key) => `${nameOf(key)}: describes a base in 4 bits, and has no meaning with ${why}`)

@@ -39,6 +39,13 @@ const threads = option(count.max(1024).optional(), {
   unset: 'number of cores',
 })
 
+const memory = option(size.optional(), {
+  group: 'Machine',
+  description: 'Most memory the process may take; the run is planned to fit',
+  ...sizeMeta,
+  unset: 'no bound',
+})
+
 /** As in transformers' `BitsAndBytesConfig`; what is unset follows from the method, in `quantization.ts`. */
 const quantization = {
   loadIn4bit: option(z.boolean().optional(), {
@@ -265,12 +272,7 @@ export const trainSchema = z.strictObject({
     group: 'Machine',
     description: 'Keep what the backward pass needs (faster), or compute it again (less memory)',
   }),
-  memory: option(size.optional(), {
-    group: 'Machine',
-    description: 'Most memory the process may take; the run is planned to fit',
-    ...sizeMeta,
-    unset: 'no bound',
-  }),
+  memory,
 })
 
 export const evalSchema = z.strictObject({
@@ -289,6 +291,7 @@ export const evalSchema = z.strictObject({
   bnb4bitUseDoubleQuant: unset(quantization.bnb4bitUseDoubleQuant, 'no'),
   perDeviceEvalBatchSize: perDeviceEvalBatchSize.meta({ group: 'Model and data' }),
   threads,
+  memory,
 })
 
 export const quantizeSchema = z.strictObject({

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { finetune, type EvalResult, type TrainConfigInput, type TrainEvent } from 'lowrank'
 import { afterAll, expect } from 'vitest'
+import { snakeCase } from '../../src/config/options.ts'
 
 /** Folder of the package; a script run from here may import 'lowrank'. */
 export const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -107,10 +108,10 @@ export function startNode(args: readonly string[], cwd = root): Running {
 
 type Flags = Readonly<Record<string, string | number | boolean>>
 
-/** `{ maxSteps: 3, json: true }` as `--max-steps 3 --json`. */
+/** `{ maxSteps: 3, loadIn4bit: true }` as `--max-steps 3 --load-in-4bit`. */
 export function flags(options: Flags): string[] {
   return Object.entries(options).flatMap(([key, value]) => {
-    const flag = `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+    const flag = `--${snakeCase(key).replaceAll('_', '-')}`
     return value === true ? [flag] : [flag, String(value)]
   })
 }

@@ -1,0 +1,80 @@
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import {
+  loadConfigFile,
+  parseTrainConfig,
+  quantizationOf,
+  readTrainConfig,
+  unusedOptions,
+  type Source,
+  type TrainConfig,
+} from '../config.ts'
+
+const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
+const fourBits = { bnb_4bit_quant_type: 'fp4', bnb_4bit_use_double_quant: false, bnb_4bit_block_size: 128 } as const
+const lora = { r: 16, lora_alpha: 32, target_modules: ['q_proj'], lora_dropout: 0.1, bias: 'all' } as const
+
+test.each([
+  [{}, []],
+  [{ method: 'full' }, []],
+  [{ method: 'full', saveDtype: 'bf16' }, []],
+  // Equal to the default: nothing was asked.
+  [{ method: 'full', r: 8, bias: 'none' }, []],
+  [{ method: 'full', r: 16 }, ['method full trains every weight: r is not used']],
+  [
+    { method: 'full', ...lora },
+    ['method full trains every weight: r, loraAlpha, targetModules, loraDropout and bias are not used'],
+  ],
+  [
+    { method: 'full', r: 16, bnb4bitQuantType: 'nf4' },
+    ['method full trains every weight: r and bnb4bitQuantType are not used'],
+  ],
+  [lora, []],
+  [
+    { ...lora, ...fourBits },
+    ['the base is not quantized to 4 bits: bnb4bitQuantType, bnb4bitUseDoubleQuant and bnb4bitBlockSize are not used'],
+  ],
+  [{ ...lora, ...fourBits, loadIn4bit: true }, []],
+  [{ ...lora, ...fourBits, method: 'qlora' }, []],
+  [
+    { method: 'qlora', loadIn8bit: true, bnb4bitQuantType: 'nf4' },
+    ['the base is quantized to 8 bits: bnb4bitQuantType is not used'],
+  ],
+  [
+    { saveDtype: 'bf16', bnb4bitQuantType: 'nf4' },
+    [
+      'method lora stores an adapter in f32: saveDtype is not used',
+      'the base is not quantized to 4 bits: bnb4bitQuantType is not used',
+    ],
+  ],
+  [{ method: 'qlora', saveDtype: 'f16' }, ['method qlora stores an adapter in f32: saveDtype is not used']],
+])('%j', (extra, expected) => {
+  const config = parseTrainConfig({ ...required, ...extra })
+  expect(unusedOptions(config)).toEqual(expected)
+  // A complete configuration, with its defaults filled in, warns of the same.
+  expect(unusedOptions(parseTrainConfig(config))).toEqual(expected)
+})
+
+test('one file serves every method', () => {
+  const path = join(mkdtempSync(join(tmpdir(), 'lowrank-config-')), 'run.yaml')
+  const lines = Object.entries({ ...required, ...lora, ...fourBits, save_dtype: 'bf16' })
+  writeFileSync(path, lines.map(([key, value]) => `${key}: ${JSON.stringify(value)}\n`).join(''))
+  const configOf = (method: string): TrainConfig => {
+    const flag: Source = {
+      entries: [{ name: 'method', value: method, where: '--method' }],
+      spelling: 'flag',
+      text: true,
+    }
+    return parseTrainConfig(readTrainConfig([loadConfigFile(path), flag]))
+  }
+  const methods = ['lora', 'qlora', 'full'].map(configOf)
+  expect(methods.map((config) => unusedOptions(config).length)).toEqual([2, 1, 1])
+  expect(methods.map((config) => quantizationOf(config))).toEqual([
+    undefined,
+    { kind: '4bit', quantType: 'fp4', doubleQuant: false, blockSize: 128 },
+    undefined,
+  ])
+  for (const config of methods) expect(config).toMatchObject({ r: 16, loraAlpha: 32, saveDtype: 'bf16' })
+})

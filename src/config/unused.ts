@@ -1,0 +1,32 @@
+import { fourBitKeys } from './quantization.ts'
+import { loraKeys, trainSchema, type TrainConfig } from './schema.ts'
+
+/** Whether an option was set. A value equal to the default says nothing, so that a complete configuration can be parsed again. */
+export function isSet(config: Partial<TrainConfig>, key: keyof TrainConfig): boolean {
+  return (
+    config[key] !== undefined &&
+    JSON.stringify(config[key]) !== JSON.stringify(trainSchema.shape[key].safeParse(undefined).data)
+  )
+}
+
+/**
+ * Options of a resolved configuration that its method does not use, as texts to warn with, a line each. They are not refused, so that
+ * methods can be compared by changing one word.
+ */
+export function unusedOptions(config: TrainConfig): string[] {
+  const tell = (why: string, keys: readonly (keyof TrainConfig)[]): string[] => {
+    const unused = keys.filter((key) => isSet(config, key))
+    return unused.length === 0 ? [] : [`${why}: ${listed(unused)} ${unused.length === 1 ? 'is' : 'are'} not used`]
+  }
+  if (config.method === 'full') return tell('method full trains every weight', [...loraKeys, ...fourBitKeys])
+  const base = config.loadIn8bit ? 'the base is quantized to 8 bits' : 'the base is not quantized to 4 bits'
+  return [
+    ...tell(`method ${config.method} stores an adapter in f32`, ['saveDtype']),
+    ...(config.loadIn4bit ? [] : tell(base, fourBitKeys)),
+  ]
+}
+
+/** `r, loraAlpha and targetModules`. */
+function listed(names: readonly string[]): string {
+  return names.length < 2 ? names.join('') : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`
+}

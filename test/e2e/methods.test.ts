@@ -1,0 +1,60 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, expect, test } from 'vitest'
+import { collect, flags, lowrank, makeTinyModel, only, readMetrics, temporaryFolder, writeData } from './support.ts'
+
+// Methods are compared by changing one word: what a method does not use is told, and refused by none.
+
+const folder = temporaryFolder()
+const data = writeData(folder)
+const shared = {
+  ...data,
+  maxSteps: 1,
+  maxLength: 64,
+  saveStrategy: 'no',
+  r: 4,
+  targetModules: 'all-linear',
+  bnb4bitQuantType: 'fp4',
+  saveDtype: 'bf16',
+} as const
+const expected = {
+  lora: [
+    'method lora stores an adapter in f32: saveDtype is not used',
+    'the base is not quantized to 4 bits: bnb4bitQuantType is not used',
+  ],
+  qlora: ['method qlora stores an adapter in f32: saveDtype is not used'],
+  full: ['method full trains every weight: r, targetModules and bnb4bitQuantType are not used'],
+} as const
+const methods = ['lora', 'qlora', 'full'] as const
+
+let model = ''
+beforeAll(async () => {
+  model = await makeTinyModel(folder)
+})
+
+const warningsOf = (outputDir: string): string[] =>
+  only(readMetrics(outputDir), 'warning').map(({ message }) => message)
+
+test.each(methods)('a file of options with --method %s', async (method) => {
+  const file = join(folder, 'run.yaml')
+  writeFileSync(file, JSON.stringify({ ...shared, model }))
+  const outputDir = join(folder, `file-${method}`)
+  const { code, stderr } = await lowrank(['train', file, ...flags({ method, outputDir })])
+  expect(code, stderr).toBe(0)
+  for (const message of expected[method]) expect(stderr.split('\n')).toContain(`warning: ${message}`)
+  expect(warningsOf(outputDir)).toEqual(expected[method])
+})
+
+test.each(methods)('the same options through the API with method %s', async (method) => {
+  const outputDir = join(folder, `api-${method}`)
+  const events = await collect({ ...shared, model, method, outputDir })
+  expect(only(events, 'warning').map(({ message }) => message)).toEqual(expected[method])
+  expect(warningsOf(outputDir)).toEqual(expected[method])
+})
+
+test('a quantized base that was asked for is refused where it is trained itself', async () => {
+  const args = flags({ model, ...data, outputDir: join(folder, 'refused'), method: 'full', loadIn4bit: true })
+  const { code, stderr } = await lowrank(['train', ...args])
+  expect(code, stderr).toBe(2)
+  expect(stderr).toContain('--load-in-4bit: --method full trains every weight, and a quantized one cannot be trained')
+})
