@@ -16,8 +16,9 @@ import { readAdapter, type Adapter } from './model/peft.ts'
 import { ropeTables } from './model/rope.ts'
 import type { LoraConfig } from './model/targets.ts'
 import { attentionParts, buildStages, embeddingName, type Activations } from './model/stages.ts'
-import { quantizedWeights, widened } from './model/quantize.ts'
+import { quantizationText, quantizedWeights } from './model/quantize.ts'
 import { openWeights, randomWeights } from './model/weights.ts'
+import { widened } from './model/widened.ts'
 import { isFloat, isFloatStorage, type Storage, type StoredWeight } from './quant/stored.ts'
 import { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
 import type { Trainable } from './train/optimizer.ts'
@@ -95,6 +96,7 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
     const { config } = base
     // An adapter that is trained further keeps its own shape.
     const lora = adapter?.config ?? training?.lora
+    if (training !== undefined && lora === undefined) refuseQuantized(model, base.quantization)
     const adaptation =
       lora !== undefined
         ? adaptWithLora(base, lora, { loaded: adapter !== undefined })
@@ -178,6 +180,17 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
     await base.close()
     await adapter?.tensors.close()
   }
+}
+
+function refuseQuantized(model: string, quantization: Quantization | undefined): void {
+  if (quantization === undefined) return
+  throw new LowrankError(
+    'config',
+    `method full trains every weight, but ${model} is ${quantizationText(quantization)}`,
+    {
+      hint: 'Train an adapter (method lora), or name the unquantized model.',
+    },
+  )
 }
 
 /** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */

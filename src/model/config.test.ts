@@ -84,6 +84,7 @@ describe('config.json', () => {
       mlpBias: false,
       dtype: 'F32',
       initializerRange: 0.02,
+      quantization: undefined,
     }
     expect(parse(newer)).toEqual(config)
     expect(parse(older)).toEqual({ ...config, dtype: 'BF16' })

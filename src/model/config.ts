@@ -5,6 +5,7 @@ import { readJsonObject } from '../formats/json.ts'
 import type { FloatDtype } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { families, type FamilyName } from './families.ts'
+import { parseQuantizationConfig, type PromisedQuantization } from './quantized-config.ts'
 
 /** Rotary embedding: the base, and how positions beyond the trained length are handled. */
 export interface Rope {
@@ -41,6 +42,8 @@ export interface DecoderConfig {
   readonly dtype: FloatDtype
   /** Standard deviation of random initial weights. */
   readonly initializerRange: number
+  /** How the weights of the checkpoint are quantized; undefined where they are not. */
+  readonly quantization: PromisedQuantization | undefined
 }
 
 // Bounds far beyond any real model, so that a hostile file cannot ask for absurd allocations.
@@ -78,6 +81,7 @@ const schema = z.object({
   initializer_range: positive.default(0.02),
   dtype: z.string().nullish(),
   torch_dtype: z.string().nullish(),
+  quantization_config: z.unknown().optional(),
 })
 
 const dtypes: Readonly<Record<string, FloatDtype>> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' }
@@ -136,6 +140,7 @@ export function parseDecoderConfig(json: unknown, file: string): DecoderConfig {
     mlpBias: c.mlp_bias,
     dtype: dtypes[c.dtype ?? c.torch_dtype ?? ''] ?? 'F32',
     initializerRange: c.initializer_range,
+    quantization: parseQuantizationConfig(c.quantization_config, refuse),
   }
 }
 

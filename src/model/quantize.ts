@@ -1,30 +1,53 @@
 import type { Quantization } from '../config.ts'
-import { dequantizeFourBit, quantizeFourBit } from '../quant/fourbit.ts'
-import { dequantizeInt8, quantizeInt8 } from '../quant/int8.ts'
-import type { FloatWeight, Storage, StoredWeight } from '../quant/stored.ts'
-import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
+import { quantizeFourBit } from '../quant/fourbit.ts'
+import { quantizeInt8 } from '../quant/int8.ts'
+import type { Storage, StoredWeight } from '../quant/stored.ts'
+import { LowrankError } from '../util/errors.ts'
 import { linearPaths, type WeightSource } from './weights.ts'
+import { widened, type F32Weight } from './widened.ts'
 
 /**
  * The same weights with the linear layers of the blocks quantized as they are loaded, one at a time. Norms, embedding and head stay as
- * they are stored, as with bitsandbytes; so do those that `except` names.
+ * they are stored, as with bitsandbytes; so do those that `except` names. A checkpoint quantized in this way already is used as it is.
+ *
+ * @throws LowrankError `config`: the checkpoint is quantized in another way.
  */
 export function quantizedWeights(
   source: WeightSource,
   quantization: Quantization,
   except: (name: string) => boolean,
 ): WeightSource {
-  const linears = new Set(linearPaths(source.config).map((path) => `${path}.weight`))
-  linears.delete('lm_head.weight')
-  const quantizes = (name: string): boolean => linears.has(name) && !except(name)
+  if (source.quantization !== undefined) {
+    const [found, asked] = [source.quantization, quantization].map(quantizationText)
+    if (found === asked) return source
+    throw new LowrankError('config', `the model is quantized already, ${found}; asked for is ${asked}`, {
+      hint: 'Leave the options of quantization away to use the model as it is (method lora trains an adapter on it too), or name the unquantized model.',
+    })
+  }
+  const quantizes = quantizedNames(source)
   return {
     ...source,
-    storage: (name) => (quantizes(name) ? storageOf(quantization) : source.storage(name)),
+    quantization,
+    storage: (name) => (quantizes(name) && !except(name) ? storageOf(quantization) : source.storage(name)),
     load: async (name, reuse) => {
-      if (!quantizes(name)) return source.load(name, reuse)
+      if (!quantizes(name) || except(name)) return source.load(name, reuse)
       return quantizeWeight(widened(await source.load(name)), quantization, name)
     },
   }
+}
+
+/** Whether a weight is one of those that are quantized where nothing else is said: of all linear layers but the head. */
+export function quantizedNames({ config }: WeightSource): (name: string) => boolean {
+  const linears = new Set(linearPaths(config).map((path) => `${path}.weight`))
+  linears.delete('lm_head.weight')
+  return (name) => linears.has(name)
+}
+
+/** `4-bit nf4 with double quantization in blocks of 64`. */
+export function quantizationText(quantization: Quantization): string {
+  if (quantization.kind === '8bit') return '8-bit'
+  const { quantType, doubleQuant, blockSize } = quantization
+  return `4-bit ${quantType} with${doubleQuant ? '' : 'out'} double quantization in blocks of ${blockSize}`
 }
 
 /** What a weight quantized so is stored as. */
@@ -40,18 +63,4 @@ export function quantizeWeight({ data, shape }: F32Weight, quantization: Quantiz
   if (quantization.kind === '8bit') return { storage: 'INT8', shape, ...quantizeInt8(data, rows, columns, name) }
   const { quantType, blockSize } = quantization
   return { storage: { quantType, blockSize }, shape, packed: quantizeFourBit(data, quantization, name) }
-}
-
-/** A weight in f32. */
-export type F32Weight = FloatWeight & { readonly storage: 'F32'; readonly data: Float32Array }
-
-/** The f32 form of a stored weight: the weight itself where it is stored so. */
-export function widened(weight: StoredWeight): F32Weight {
-  const { shape } = weight
-  const f32 = (data: Float32Array): F32Weight => ({ storage: 'F32', shape, data })
-  if ('packed' in weight) return f32(dequantizeFourBit(weight.packed))
-  if (weight.storage === 'INT8') return f32(dequantizeInt8(weight))
-  const { storage, data } = weight
-  if (data instanceof Float32Array) return f32(data)
-  return f32(storage === 'BF16' ? bf16ToF32(data) : f16ToF32(data))
 }

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { writeSafetensors, type TensorDtype } from '../formats/safetensors.ts'
 import { parseDecoderConfig } from './config.ts'
-import { widened } from './quantize.ts'
 import { linearPaths, openWeights, randomWeights, weightSpecs } from './weights.ts'
+import { widened } from './widened.ts'
 
 const json = {
   model_type: 'llama',

@@ -1,11 +1,15 @@
+import type { Quantization } from '../config.ts'
 import { openCheckpoint, type TensorReader } from '../formats/safetensors.ts'
-import type { Storage, StoredWeight } from '../quant/stored.ts'
+import { isFloat, type FloatWeight, type Storage, type StoredWeight } from '../quant/stored.ts'
 import type { FloatDtype } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { fillNormal, stream } from '../util/random.ts'
 import { readDecoderConfig, type DecoderConfig } from './config.ts'
 import { families } from './families.ts'
+import { openQuantized, type QuantizedEntries, type QuantizedEntry } from './quantized.ts'
+import { viewOf } from './quantized-parts.ts'
 import { embeddingName } from './stages.ts'
+import { widened } from './widened.ts'
 
 /** The weights a decoder has, as its checkpoint names them. */
 export interface WeightSpec {
@@ -45,35 +49,68 @@ export function linearPaths(config: DecoderConfig): string[] {
 export interface WeightSource {
   readonly config: DecoderConfig
   readonly specs: readonly WeightSpec[]
+  /** How the linear layers are quantized, of a checkpoint that is. */
+  readonly quantization: Quantization | undefined
   readonly storage: (name: string) => Storage
   /** Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. */
   readonly load: (name: string, reuse?: StoredWeight) => Promise<StoredWeight>
   readonly close: () => Promise<void>
 }
 
-/** Opens a model folder; every tensor is checked to be there with the shape that config.json promises. */
+/**
+ * Opens a model folder; every tensor is checked to be there with the shape that config.json promises. Linear layers may be quantized, as
+ * transformers and bitsandbytes save them. `load` makes all its calls to the system before it returns.
+ */
 export async function openWeights(folder: string): Promise<WeightSource> {
   const config = await readDecoderConfig(folder)
   const reader = await openCheckpoint(folder)
   const specs = weightSpecs(config)
   try {
-    for (const spec of specs) checkTensor(folder, reader, spec)
+    const quantized = await openLinears(folder, reader, config, specs)
+    for (const spec of specs) if (!quantized?.entries.has(spec.name)) checkTensor(folder, reader, spec)
+    return {
+      config,
+      specs,
+      quantization: quantized?.quantization,
+      storage: (name) => quantized?.entries.get(name)?.storage ?? floatDtype(reader, name),
+      load: (name, reuse) => quantized?.entries.get(name)?.load(reuse) ?? loadFloats(reader, name, reuse),
+      close: () => reader.close(),
+    }
   } catch (error) {
     await reader.close()
     throw error
   }
-  return {
-    config,
-    specs,
-    storage: (name) => floatDtype(reader, name),
-    load: async (name) => {
-      const storage = floatDtype(reader, name)
-      const bytes = await reader.read(name)
-      const data = storage === 'F32' ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer)
-      return { storage, shape: reader.tensors.get(name)?.shape ?? [], data }
-    },
-    close: () => reader.close(),
-  }
+}
+
+/** The quantized linear layers, if config.json says that there are any. */
+async function openLinears(
+  folder: string,
+  reader: TensorReader,
+  config: DecoderConfig,
+  specs: readonly WeightSpec[],
+): Promise<QuantizedEntries | undefined> {
+  if (config.quantization === undefined) return undefined
+  const names = new Set(linearPaths(config).map((path) => `${path}.weight`))
+  const linears = specs.filter(({ name }) => names.has(name))
+  const { quantization, entries } = await openQuantized(reader, { folder, linears, promised: config.quantization })
+  const head = entries.get('lm_head.weight')
+  if (head === undefined) return { quantization, entries }
+  // Programs of the head compute with floats: one that is quantized, which transformers does only on demand, is expanded.
+  const expanded: QuantizedEntry = { storage: 'F32', load: async () => widened(await head.load()) }
+  return { quantization, entries: new Map([...entries, ['lm_head.weight', expanded]]) }
+}
+
+async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeight | undefined): Promise<FloatWeight> {
+  const info = reader.tensors.get(name)
+  const storage = floatDtype(reader, name)
+  const old = reuse && isFloat(reuse) && reuse.storage === storage ? reuse.data : undefined
+  const bytes = await reader.read(name, old?.byteLength === info?.byteLength ? viewOf(old) : undefined)
+  const { buffer, byteOffset, byteLength } = bytes
+  const data =
+    storage === 'F32'
+      ? new Float32Array(buffer, byteOffset, byteLength / 4)
+      : new Uint16Array(buffer, byteOffset, byteLength / 2)
+  return { storage, shape: info?.shape ?? [], data }
 }
 
 /** Random weights as transformers initialises them: normal(0, initializer_range), norms 1, biases 0. */
@@ -82,6 +119,7 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
   return {
     config,
     specs,
+    quantization: undefined,
     storage: () => config.dtype,
     load: async (name) => {
       const index = specs.findIndex((spec) => spec.name === name)
@@ -122,6 +160,7 @@ function checkTensor(folder: string, reader: TensorReader, { name, shape }: Weig
     throw new LowrankError(
       'model',
       `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16 and BF16 are supported`,
+      { hint: 'Of quantized models, those are read whose config.json has the quantization_config of bitsandbytes.' },
     )
   }
 }
