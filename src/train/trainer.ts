@@ -5,7 +5,7 @@ import { evalBatches, stepBatches, stepsPerEpoch } from '../text/batches.ts'
 import type { Example } from '../text/examples.ts'
 import { evaluateBatches } from './evaluate.ts'
 import type { TrainEvent } from './events.ts'
-import { AdamW, clipFactor, gradientNorm, isDecayed, type Trainable } from './optimizer.ts'
+import { clipFactor, gradientNorm, makeOptimizer, type Trainable } from './optimizer.ts'
 import { scheduleFactor } from './schedule.ts'
 import { accumulateGradients } from './step.ts'
 
@@ -49,13 +49,7 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
   const steps = totalSteps(config, options.train)
   const perEpoch = stepsPerEpoch(order)
   const warmupSteps = config.warmupSteps > 0 ? config.warmupSteps : Math.ceil(config.warmupRatio * steps)
-  const optimizer = new AdamW(trainables.values(), {
-    beta1: config.adamBeta1,
-    beta2: config.adamBeta2,
-    epsilon: config.adamEpsilon,
-    weightDecay: config.weightDecay,
-    decays: isDecayed,
-  })
+  const optimizer = makeOptimizer(trainables.values(), config)
   const validBatches = options.valid && evalBatches(options.valid, config.perDeviceEvalBatchSize)
   const best = new BestWeights(trainables, config.loadBestModelAtEnd)
   const evaluate = async function* (step: number, epoch: number): AsyncGenerator<TrainEvent> {
