@@ -10,14 +10,9 @@ import { Runtime } from '../src/engine/runtime.ts'
 import { b } from '../src/graph/build.ts'
 import { program } from '../src/graph/program.ts'
 import { families } from '../src/model/families.ts'
-import { openDecoder, type OpenDecoder } from '../src/open.ts'
-import { makeBatch } from '../src/text/batches.ts'
-import { AdamW, isDecayed } from '../src/train/optimizer.ts'
-import { accumulateGradients } from '../src/train/step.ts'
-import { fillUniform, stream, uniform } from '../src/util/random.ts'
+import type { OpenDecoder } from '../src/open.ts'
 import { findPython, modelFolder, runNode, runPython } from './python.ts'
-
-const [rows, length, rank] = [4, 256, 32]
+import { flagValue, length, median, openTrainingStep, rank, rows } from './training-step.ts'
 
 interface StepResult {
   readonly seconds: number
@@ -25,8 +20,6 @@ interface StepResult {
   readonly gigaflops: number
   readonly peakMemory: number
 }
-
-const median = (values: readonly number[]): number => values.toSorted((x, y) => x - y)[values.length >> 1] ?? NaN
 
 /** Floating point operations of the products that a step cannot do without; recomputed ones do not count. */
 function neededFlops({ config }: OpenDecoder): number {
@@ -84,42 +77,11 @@ async function productRate({ config, threads }: OpenDecoder): Promise<number> {
 }
 
 async function measure(model: string, activations: 'keep' | 'recompute', steps: number): Promise<StepResult> {
-  const lora = {
-    r: rank,
-    loraAlpha: 64,
-    targetModules: ['q_proj', 'v_proj'],
-    loraDropout: 0,
-    bias: 'none',
-    useRslora: false,
-  } as const
-  const decoder = await openDecoder({
-    model,
-    training: { lora, init: 'pretrained', seed: 1, activations, expandWeights: activations === 'keep' },
-  })
-  const { pipeline, trainables, config } = decoder
-  for (const { name, data } of trainables.values()) fillUniform(data, -0.02, 0.02, stream(1, name))
-  const optimizer = new AdamW(trainables.values(), {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
-    weightDecay: 0,
-    decays: isDecayed,
-  })
-  const random = uniform(stream(1, 'ids'), rows * length)
-  const examples = Array.from({ length: rows }, (_, row) => ({
-    ids: Int32Array.from(random.subarray(row * length, (row + 1) * length), (value) =>
-      Math.floor(value * config.vocabSize),
-    ),
-    labelMask: new Uint8Array(length).fill(1, length / 2),
-    line: row + 1,
-  }))
-  const batch = makeBatch(examples)
+  const { decoder, run } = await openTrainingStep({ model, activations, expandWeights: activations === 'keep' })
   const times: number[] = []
   for (let step = 0; step < steps + 2; step++) {
-    const start = performance.now()
-    await accumulateGradients({ pipeline, trainables, batches: [batch], seed: 1, step })
-    optimizer.step(1e-4, 1 / batch.targets.length)
-    if (step >= 2) times.push((performance.now() - start) / 1000)
+    const seconds = await run()
+    if (step >= 2) times.push(seconds)
   }
   const peakMemory = process.resourceUsage().maxRSS * 1024
   const rate = await productRate(decoder)
@@ -155,6 +117,6 @@ async function report(model: string): Promise<void> {
 
 const args = process.argv.slice(2)
 const model = modelFolder(args)
-const mode = args.includes('--run') ? args[args.indexOf('--run') + 1] : undefined
+const mode = flagValue(args, '--run')
 if (mode === 'keep' || mode === 'recompute') console.log(JSON.stringify(await measure(model, mode, 7)))
 else await report(model)
