@@ -34,19 +34,21 @@ test.each([
   [lora, []],
   [
     { ...lora, ...fourBits },
-    ['the base is not quantized to 4 bits: bnb4bitQuantType, bnb4bitUseDoubleQuant and bnb4bitBlockSize are not used'],
+    [
+      'this run does not quantize the base to 4 bits: bnb4bitQuantType, bnb4bitUseDoubleQuant and bnb4bitBlockSize are not used',
+    ],
   ],
   [{ ...lora, ...fourBits, loadIn4bit: true }, []],
   [{ ...lora, ...fourBits, method: 'qlora' }, []],
   [
     { method: 'qlora', loadIn8bit: true, bnb4bitQuantType: 'nf4' },
-    ['the base is quantized to 8 bits: bnb4bitQuantType is not used'],
+    ['this run quantizes the base to 8 bits: bnb4bitQuantType is not used'],
   ],
   [
     { saveDtype: 'bf16', bnb4bitQuantType: 'nf4' },
     [
       'method lora stores an adapter in f32: saveDtype is not used',
-      'the base is not quantized to 4 bits: bnb4bitQuantType is not used',
+      'this run does not quantize the base to 4 bits: bnb4bitQuantType is not used',
     ],
   ],
   [{ method: 'qlora', saveDtype: 'f16' }, ['method qlora stores an adapter in f32: saveDtype is not used']],

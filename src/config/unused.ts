@@ -19,7 +19,9 @@ export function unusedOptions(config: TrainConfig): string[] {
     return unused.length === 0 ? [] : [`${why}: ${listed(unused)} ${unused.length === 1 ? 'is' : 'are'} not used`]
   }
   if (config.method === 'full') return tell('method full trains every weight', [...loraKeys, ...fourBitKeys])
-  const base = config.loadIn8bit ? 'the base is quantized to 8 bits' : 'the base is not quantized to 4 bits'
+  const base = config.loadIn8bit
+    ? 'this run quantizes the base to 8 bits'
+    : 'this run does not quantize the base to 4 bits'
   return [
     ...tell(`method ${config.method} stores an adapter in f32`, ['saveDtype']),
     ...(config.loadIn4bit ? [] : tell(base, fourBitKeys)),

@@ -20,7 +20,7 @@ const shared = {
 const expected = {
   lora: [
     'method lora stores an adapter in f32: saveDtype is not used',
-    'the base is not quantized to 4 bits: bnb4bitQuantType is not used',
+    'this run does not quantize the base to 4 bits: bnb4bitQuantType is not used',
   ],
   qlora: ['method qlora stores an adapter in f32: saveDtype is not used'],
   full: ['method full trains every weight: r, targetModules and bnb4bitQuantType are not used'],
