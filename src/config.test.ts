@@ -1,6 +1,7 @@
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import {
   closest,
@@ -10,10 +11,12 @@ import {
   optionsOf,
   parseEvalConfig,
   parseTrainConfig,
+  quantizationOf,
   quantizeSchema,
   readEvalConfig,
   readTrainConfig,
   trainSchema,
+  unusedOptions,
   type Source,
 } from './config.ts'
 import { LowrankError } from './util/errors.ts'
@@ -269,6 +272,23 @@ describe('files', () => {
     writeFileSync(path, new Uint8Array([0x61, 0xff, 0xfe]))
     expect(messageOf(() => loadConfigFile(path))).toContain('not UTF-8')
   })
+})
+
+test('the examples that come with the package have no problem and no idle option', () => {
+  const folder = fileURLToPath(new URL('../examples', import.meta.url))
+  const names = readdirSync(folder).filter((name) => name.endsWith('.yaml'))
+  expect(names.sort()).toEqual(['qlora.yaml', 'quickstart.yaml'])
+  const configs = names.map((name) => parseTrainConfig(readTrainConfig([loadConfigFile(join(folder, name))])))
+  expect(configs.map(unusedOptions)).toEqual([[], []])
+  expect(configs.map(quantizationOf)).toEqual([
+    { kind: '4bit', quantType: 'nf4', doubleQuant: true, blockSize: 64 },
+    undefined,
+  ])
+  // What the file says of changing one word.
+  for (const method of ['lora', 'full']) {
+    const sources = [loadConfigFile(join(folder, 'qlora.yaml')), flags({ method })]
+    expect(parseTrainConfig(readTrainConfig(sources)).method).toBe(method)
+  }
 })
 
 describe('flags', () => {
