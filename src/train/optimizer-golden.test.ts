@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, expect, test } from 'vitest'
+import { uniform } from '../../test/golden/uniform.ts'
 import { openSafetensors } from '../formats/safetensors.ts'
 import { bytesToF32 } from '../util/dtype.ts'
 import { makeOptimizer, type Trainable } from './optimizer.ts'
@@ -21,14 +22,6 @@ interface Golden {
 const golden = JSON.parse(await readFile(`${folder}golden.json`, 'utf8')) as Golden
 const reader = await openSafetensors(`${folder}golden.safetensors`)
 afterAll(() => reader.close())
-
-/** [-0.5, 0.5), of a hash. */
-function uniform(i: number, salt: number): number {
-  const multiply = (x: number, y: number): number => Math.imul(x, y) >>> 0
-  let x = ((multiply(i, 2654435761) + salt * 40503 * 65537) % 2 ** 32) >>> 0
-  x = multiply(x ^ (x >>> 15), 2246822519)
-  return Math.fround(((x ^ (x >>> 13)) >>> 0) / 2 ** 32 - 0.5)
-}
 
 function gradient(i: number, index: number, step: number): number {
   const block = Math.floor(i / 256)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from bitsandbytes.optim import AdamW8bit, GlobalOptimManager
 from safetensors.torch import save_file
+from uniform import uniform
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "optimizer")
 STEPS, CHECKED = 20, (1, 2, 5, 20)
@@ -33,13 +34,6 @@ SHAPES = {
     "norm.weight": (100,),
     "model.embed_tokens.weight": (50, 90),
 }
-
-
-def uniform(count, salt):
-    """[-0.5, 0.5), f32, of a hash."""
-    x = (np.arange(count, dtype=np.uint64) * 2654435761 + salt * 40503 * 65537) % 2**32
-    x = (x ^ (x >> 15)) * 2246822519 % 2**32
-    return ((x ^ (x >> 13)).astype(np.float64) / 2**32 - 0.5).astype(np.float32)
 
 
 def weights(count, index):
