@@ -1,4 +1,4 @@
-"""Golden values from PyTorch and bitsandbytes for the optimizers of src/train (whose tests need no Python).
+"""Golden values from PyTorch and bitsandbytes for the optimizers of src/train (the tests need no Python).
 
     pip install torch==2.13.0 bitsandbytes==0.50.2 safetensors==0.8.0
     python test/golden/make_optimizer_golden.py        # rewrites optimizer/ beside this file

@@ -2,13 +2,13 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, expect, test } from 'vitest'
-import { uniform } from '../../test/golden/uniform.ts'
-import { openSafetensors } from '../formats/safetensors.ts'
-import { bytesToF32 } from '../util/dtype.ts'
-import { makeOptimizer, type Trainable } from './optimizer.ts'
+import { uniform } from './uniform.ts'
+import { openSafetensors } from '../../src/formats/safetensors.ts'
+import { bytesToF32 } from '../../src/util/dtype.ts'
+import { makeOptimizer, type Trainable } from '../../src/train/optimizer.ts'
 
 /** Made by `make_optimizer_golden.py` with PyTorch and bitsandbytes, from the same formulas as here. */
-const folder = fileURLToPath(new URL('../../test/golden/optimizer/', import.meta.url))
+const folder = fileURLToPath(new URL('optimizer/', import.meta.url))
 
 interface Golden {
   readonly steps: number
