@@ -248,7 +248,7 @@ test('layers left out by llm_int8_skip_modules are floats; a quantized head is e
   })
   const data = await Promise.all(parts.map(async (part) => (part.data as () => Promise<Uint8Array>)()))
   const copy = await changed('quantized-nf4', (tensors) => {
-    for (const name of [...tensors.keys()]) if (name.startsWith(`${skipped}.`)) tensors.delete(name)
+    for (const name of tensors.keys()) if (name.startsWith(`${skipped}.`)) tensors.delete(name)
     tensors.set(skipped, { dtype: 'BF16', shape: [112, 48], data: bytes })
     parts.forEach(({ name, dtype, shape }, i) => tensors.set(name, { dtype, shape, data: data[i]! }))
   })
