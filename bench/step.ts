@@ -5,7 +5,7 @@
  *     npm run bench:step -- --model DIR
  */
 import { fileURLToPath } from 'node:url'
-import { defaultThreads } from '../src/engine/plan.ts'
+import { defaultThreads } from '../src/engine/machine.ts'
 import { Runtime } from '../src/engine/runtime.ts'
 import { b } from '../src/graph/build.ts'
 import { program } from '../src/graph/program.ts'

@@ -35,7 +35,8 @@ export async function openTrainingStep(options: {
   const decoder = await openDecoder({
     model,
     quantization,
-    training: { lora, init: 'pretrained', seed: 1, activations, expandWeights },
+    training: { lora, init: 'pretrained', seed: 1 },
+    choice: { activations, expandWeights, headRows: activations === 'keep' ? 512 : 128 },
   })
   const { pipeline, trainables, config } = decoder
   for (const { name, data } of trainables.values()) fillUniform(data, -0.02, 0.02, stream(1, name))

@@ -1,24 +1,28 @@
 import { quantizationOf, type EvalConfig } from './config.ts'
-import { openModel } from './open.ts'
+import { PreparedDecoder } from './decoder.ts'
+import { checkVocabulary } from './open.ts'
+import { evaluationWorkload, planMemory } from './plan.ts'
 import { evalBatches } from './text/batches.ts'
 import { readExamples } from './text/examples.ts'
+import { loadTokenizer } from './text/tokenizer.ts'
 import { evaluateBatches } from './train/evaluate.ts'
 import type { EvalResult } from './train/events.ts'
 
 /** Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset. */
 export async function runEvaluation(config: EvalConfig, cancelled: () => boolean): Promise<EvalResult> {
-  const model = await openModel({ ...config, quantization: quantizationOf(config) })
+  const { model, adapter, threads, maxLength, skipBadLines, perDeviceEvalBatchSize: batchSize, memory: bound } = config
+  const tokenizer = await loadTokenizer(model)
+  const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization: quantizationOf(config) })
+  let decoder
   try {
-    const { examples } = await readExamples({
-      path: config.data,
-      tokenizer: model.tokenizer,
-      vocabSize: model.config.vocabSize,
-      maxLength: config.maxLength,
-      skipBadLines: config.skipBadLines,
-    })
-    const batches = evalBatches(examples, config.perDeviceEvalBatchSize)
-    return await evaluateBatches({ pipeline: model.pipeline, batches, cancelled })
+    const { vocabSize } = prepared.config
+    checkVocabulary(tokenizer, prepared.config, model)
+    const { examples } = await readExamples({ path: config.data, tokenizer, vocabSize, maxLength, skipBadLines })
+    const batches = evalBatches(examples, batchSize)
+    const plan = planMemory(prepared, evaluationWorkload(batches), { setting: 'recompute', bound })
+    decoder = await prepared.load(plan)
+    return await evaluateBatches({ pipeline: decoder.pipeline, batches, cancelled })
   } finally {
-    await model.close()
+    await (decoder ?? prepared).close()
   }
 }

@@ -2,11 +2,11 @@ import { rm } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
-import { estimateMemory } from './model/memory.ts'
 import { quantizationOf, unusedOptions, type TrainConfig } from './config.ts'
-import { planMemory } from './engine/plan.ts'
 import { generateGreedy } from './generate/greedy.ts'
-import { openModel, type OpenModel } from './open.ts'
+import { PreparedDecoder } from './decoder.ts'
+import { checkVocabulary, loadDecoder, type OpenModel } from './open.ts'
+import { planEvent, planMemory, workloadOf, type MemoryPlan } from './plan.ts'
 import { readExamples, type DatasetSummary, type Example } from './text/examples.ts'
 import { loadTokenizer } from './text/tokenizer.ts'
 import type { TrainEvent } from './train/events.ts'
@@ -44,32 +44,39 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   }
   yield tell({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
 
-  yield tell({ type: 'status', message: `loading ${config.model}` })
   const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
   if (longest > decoder.maxPositionEmbeddings) {
     const message = `the longest example has ${longest} tokens, the model was made for ${decoder.maxPositionEmbeddings} (max_position_embeddings); set maxLength`
     yield tell({ type: 'warning', message })
   }
-  const positions = longest * Math.min(config.perDeviceTrainBatchSize, data.train.examples.length)
-  const plan = planMemory({
-    setting: config.activations,
-    ...estimateMemory(decoder, config.method === 'full' ? 'F32' : decoder.dtype, positions),
-  })
+  checkVocabulary(tokenizer, decoder, config.model)
   const lora = config.method === 'full' ? undefined : config
   const { model: folder, adapter, threads, init, seed } = config
-  const model = await openModel({
+  const prepared = await PreparedDecoder.open({
     model: folder,
     adapter,
     threads,
     quantization: quantizationOf(config),
-    tokenizer,
-    training: { lora, init, seed, ...plan },
+    training: { lora, init, seed },
   })
+  let plan: MemoryPlan
+  try {
+    plan = planMemory(prepared, workloadOf(config, { train: data.train.examples, valid: data.valid?.examples }), {
+      setting: config.activations,
+      bound: config.memory,
+    })
+  } catch (error) {
+    await prepared.close()
+    throw error
+  }
+  yield tell(planEvent(prepared, plan, totalSteps(config, data.train.examples)))
+  yield tell({ type: 'status', message: `loading ${config.model}` })
+  const model = { ...(await loadDecoder(prepared, plan)), tokenizer }
   try {
     const files = await startRun(config, data)
     try {
       for (const event of early) await files.log(event)
-      for await (const event of trainAndSave(config, model, data, plan.activations, { begun, cancelled, files })) {
+      for await (const event of trainAndSave(config, model, data, { begun, cancelled, files })) {
         await files.log(event)
         yield event
       }
@@ -89,23 +96,12 @@ async function* trainAndSave(
   config: TrainConfig,
   model: OpenModel,
   data: { readonly train: Dataset; readonly valid: Dataset | undefined },
-  activations: 'keep' | 'recompute',
   run: { readonly begun: number; readonly cancelled: () => boolean; readonly files: RunFiles },
 ): AsyncGenerator<TrainEvent, void> {
   const { pipeline, trainables, lora, adaptation, storage } = model
   const { outputDir } = config
   const { cancelled } = run
   const valid = data.valid?.examples
-  const trainable = [...trainables.values()].reduce((total, parameter) => total + parameter.data.length, 0)
-  yield {
-    type: 'plan',
-    modelType: model.config.modelType,
-    parameters: model.parameters,
-    trainableParameters: trainable,
-    steps: totalSteps(config, data.train.examples),
-    threads: model.threads,
-    activations,
-  }
   const samples = (valid ?? []).slice(0, config.samples)
   yield* complete(model, samples, 'before', cancelled)
 

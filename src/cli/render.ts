@@ -15,7 +15,7 @@ export function eventLines(event: TrainEvent): string[] {
     case 'data':
       return [dataLine('train', event.train), ...(event.valid ? [dataLine('valid', event.valid)] : [])]
     case 'plan':
-      return [planLine(event)]
+      return planLines(event)
     case 'log':
       return [
         `step ${event.step}  epoch ${event.epoch.toFixed(2)}  loss ${number(event.loss)}  ` +
@@ -113,11 +113,20 @@ function dataLine(label: string, data: DatasetSummary): string {
   )
 }
 
-function planLine(event: EventOf<'plan'>): string {
+function planLines(event: EventOf<'plan'>): string[] {
+  const { activations, quantization, expandWeights, streamed, headRows } = event
+  const { expected, bound, items, smaller } = event.memory
   const share = percent(event.trainableParameters / event.parameters, 2)
-  return (
+  const parts = items.toSorted((a, b) => b.bytes - a.bytes).map((item) => `${item.what} ${bytes(item.bytes)}`)
+  return [
     `${event.modelType}: ${count(event.parameters)} parameters, ${count(event.trainableParameters)} trained (${share}); ` +
-    `${plural(event.steps, 'step')}; ${plural(event.threads, 'thread')}; ` +
-    `activations ${event.activations === 'keep' ? 'kept' : 'recomputed'}`
-  )
+      `${plural(event.steps, 'step')}; ${plural(event.threads, 'thread')}`,
+    `base ${quantization ?? (expandWeights ? 'expanded to f32' : 'as stored')}, ` +
+      (streamed === undefined
+        ? 'in memory; '
+        : `blocks on disk, each read for ${streamed.group === 1 ? 'one micro-batch' : `${count(streamed.group)} micro-batches`} at a time; `) +
+      `activations ${activations === 'keep' ? 'kept' : 'recomputed'}; ${headRows} rows at a time through the head`,
+    `memory: ${bytes(expected)} expected${bound === undefined ? '' : ` of ${bytes(bound)}`} (${parts.join(', ')})`,
+    ...(smaller.length === 0 ? [] : [`less with ${smaller.join('; ')}`]),
+  ]
 }

@@ -2,66 +2,10 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import type { EvalConfigInput, QuantizeConfigInput, TrainConfigInput } from '../config.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
-import type { Api, Io } from './io.ts'
 import { recordedRun } from './recorded.fixture.ts'
-import { run } from './run.ts'
-
-const trainFlags = ['--model', 'm', '--train', 't.jsonl', '--output-dir', 'out']
-
-interface Outcome {
-  code: number
-  stdout: string
-  stderr: string
-  trainConfigs: TrainConfigInput[]
-  evalConfigs: EvalConfigInput[]
-  quantizeConfigs: QuantizeConfigInput[]
-}
-
-/** Runs a command line against a library that replays a recorded run. */
-async function lowrank(
-  args: string[],
-  options: {
-    env?: Record<string, string>
-    finetune?: (signal: AbortSignal | undefined) => AsyncGenerator<TrainEvent>
-    onStart?: (interrupt: () => void) => void
-    exits?: number[]
-  } = {},
-): Promise<Outcome> {
-  const outcome: Outcome = { code: -1, stdout: '', stderr: '', trainConfigs: [], evalConfigs: [], quantizeConfigs: [] }
-  const io: Io = {
-    stdout: { write: (text) => (outcome.stdout += text) },
-    stderr: { write: (text) => (outcome.stderr += text) },
-    env: options.env ?? {},
-    onInterrupt: (listener) => {
-      options.onStart?.(listener)
-      return () => undefined
-    },
-    exit: (code) => options.exits?.push(code),
-  }
-  const api: Api = {
-    finetune: (config, { signal } = {}) => {
-      outcome.trainConfigs.push(config)
-      return options.finetune?.(signal) ?? replay()
-    },
-    evaluate: (config) => {
-      outcome.evalConfigs.push(config)
-      return Promise.resolve({ loss: 0.5, perplexity: 1.6487, tokenAccuracy: 0.875, labelTokens: 1200, examples: 40 })
-    },
-    quantize: (config) => {
-      outcome.quantizeConfigs.push(config)
-      return Promise.resolve({ outputDir: config.output, bytes: 123_456_789, tensors: 1200, seconds: 4.2 })
-    },
-  }
-  outcome.code = await run(args, io, () => Promise.resolve(api))
-  return outcome
-}
-
-async function* replay(): AsyncGenerator<TrainEvent> {
-  for (const event of recordedRun) yield await Promise.resolve(event)
-}
+import { lowrank, trainFlags, type Outcome } from './harness.fixture.ts'
 
 describe('train', () => {
   test('flags arrive as options', async () => {
@@ -123,7 +67,10 @@ describe('train', () => {
       "reading m
       train: 800 examples, 40,000 tokens, 9,000 of them labels; 3 cut to the maximal length, 1 dropped without a label (t.jsonl)
       valid: 80 examples, 4,000 tokens, 900 of them labels (v.jsonl)
-      llama: 134,515,008 parameters, 921,600 trained (0.69 %); 3 steps; 2 threads; activations kept
+      llama: 134,515,008 parameters, 921,600 trained (0.69 %); 3 steps; 2 threads
+      base expanded to f32, in memory; activations kept; 512 rows at a time through the head
+      memory: 1.73 GB expected (activations 640 MB, base weights 540 MB)
+      less with "activations": recompute; a smaller maxLength
       step 1/3  loss 2.5000  812 tokens/s  1.20 GB  8.0 s left
       step 2  epoch 0.67  loss 2.2500  lr 1.00e-4  grad norm 0.5300
       step 2  eval loss 1.9000  perplexity 6.6859  accuracy 61.5 %  1.2 s  (best so far)

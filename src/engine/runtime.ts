@@ -39,10 +39,13 @@ const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', int64: 'i64', 
  */
 export class Runtime {
   readonly threads: number
+  readonly #arena: (program: Program) => boolean
   readonly #sessions = new Map<Program, Promise<ort.InferenceSession>>()
 
-  constructor(options: { readonly threads: number }) {
+  /** `arena`: whether a program keeps the memory it has taken for its next run, in place of giving it back. */
+  constructor(options: { readonly threads: number; readonly arena?: (program: Program) => boolean }) {
     this.threads = options.threads
+    this.#arena = options.arena ?? (() => true)
   }
 
   /** Feeds are checked against the program, whose symbols must mean the same in all of them. */
@@ -92,6 +95,7 @@ export class Runtime {
         // A memory pattern reserves one block for all tensors of a shape, beside the arena: a third more memory on a step of
         // 4 x 256 tokens of a 135M model (1.33 GB, without 0.97 GB), and no faster.
         enableMemPattern: false,
+        enableCpuMemArena: this.#arena(program),
         // Without this the threads of one session spin after a run and steal the cores from the next session.
         extra: { session: { force_spinning_stop: '1' } },
       })

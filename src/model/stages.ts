@@ -76,19 +76,19 @@ export interface StagesOptions {
  */
 export const attentionParts = 4
 
-/** Typical sizes to weigh saved values with; what is kept does not depend on them much. */
-const typicalSizes: DimValues = {
-  batch: 4,
-  seq: 256,
-  rows: 512,
-  ...Object.fromEntries(
-    Array.from({ length: attentionParts }, (_, i) => [
-      [`part ${i}`, 64],
-      [`upto ${i}`, 64 * (i + 1)],
-      [`after upto ${i}`, 192 - 64 * i],
-    ]).flat(),
-  ),
+/** What the symbols of the stages stand for in a micro-batch of `batch` x `seq` positions, `rows` of which predict a label. */
+export function stageSizes({ batch, seq, rows }: Readonly<Record<'batch' | 'seq' | 'rows', number>>): DimValues {
+  const end = (part: number): number => Math.floor(((part + 1) * seq) / attentionParts)
+  const parts = Array.from({ length: attentionParts }, (_, i) => [
+    [`part ${i}`, end(i) - end(i - 1)],
+    [`upto ${i}`, end(i)],
+    [`after upto ${i}`, seq - end(i)],
+  ])
+  return { batch, seq, rows, ...(Object.fromEntries(parts.flat()) as DimValues) }
 }
+
+/** To weigh saved values with; what is kept does not depend on them much. */
+const typicalSizes = stageSizes({ batch: 4, seq: 256, rows: 512 })
 
 /** Writes all stages of a decoder and differentiates them. Stages that compute the same share their programs. */
 export function buildStages(options: StagesOptions): DecoderStages {

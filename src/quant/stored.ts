@@ -1,5 +1,5 @@
 import type { FloatDtype } from '../util/dtype.ts'
-import type { FourBit } from './fourbit.ts'
+import { nestedBlockSize, type FourBit } from './fourbit.ts'
 
 /** A weight packed in 4 bits, as far as programs that compute with it are concerned. */
 export interface FourBitStorage {
@@ -55,4 +55,14 @@ export function storedBytes(weight: StoredWeight): number {
 /** Elements of a block as programs see it: the kernel of packed products knows up to 256, larger blocks are fed as several of one scale. */
 export function fedBlockSize({ blockSize }: FourBitStorage): number {
   return Math.min(blockSize, 256)
+}
+
+/** Bytes that a weight of this shape takes as it is stored. */
+export function storageBytes(storage: Storage, shape: readonly number[], doubleQuant: boolean): number {
+  const count = shape.reduce((total, size) => total * size, 1)
+  if (storage === 'F32') return 4 * count
+  if (storage === 'INT8') return count + 4 * (shape[0] ?? 0)
+  if (typeof storage === 'string') return 2 * count
+  const blocks = Math.ceil(count / storage.blockSize)
+  return Math.ceil(count / 2) + (doubleQuant ? blocks + 4 * Math.ceil(blocks / nestedBlockSize) : 4 * blocks)
 }

@@ -33,10 +33,14 @@ export interface TrainingOrder {
 /** Attention is computed in as many parts, of at least one position each. */
 const minimalWidth = 4
 
+function widthOf(examples: readonly Example[]): number {
+  return examples.reduce((longest, { ids }) => Math.max(longest, ids.length), minimalWidth)
+}
+
 /** Puts examples (at least one) side by side. */
 export function makeBatch(examples: readonly Example[]): Batch {
   const batch = examples.length
-  const seq = examples.reduce((longest, { ids }) => Math.max(longest, ids.length), minimalWidth)
+  const seq = widthOf(examples)
   const ids = new Int32Array(batch * seq)
   const rows: number[] = []
   const targets: number[] = []
@@ -81,13 +85,53 @@ export function stepBatches({
   const batches = byLength(
     Array.from(chosen, (i) => examples[i]!),
     batchSize,
-  )
+  ).map(makeBatch)
   return { epoch: epoch + (start + chosen.length) / examples.length, batches }
+}
+
+/** The size of a micro-batch. */
+export interface BatchSize {
+  readonly batch: number
+  readonly seq: number
+  /** Positions that predict a label. */
+  readonly rows: number
+}
+
+/**
+ * Of the micro-batches of the first `steps` steps: the size of the one with most positions, with the most labels that any of them has.
+ */
+export function largestMicroBatch(order: TrainingOrder, steps: number): BatchSize {
+  const { examples, seed, batchSize, accumulation } = order
+  const perStep = batchSize * accumulation
+  const labels = new Map(examples.map((example) => [example, labelsOf(example)]))
+  let [left, rows] = [steps, 0]
+  let largest = { batch: 0, seq: 0 }
+  for (let epoch = 0; left > 0; epoch++) {
+    const permutation = shuffled(examples.length, stream(seed, 'shuffle', epoch))
+    for (let start = 0; start < examples.length && left > 0; start += perStep, left--) {
+      const chosen = Array.from(permutation.subarray(start, start + perStep), (i) => examples[i]!)
+      for (const group of byLength(chosen, batchSize)) {
+        const size = { batch: group.length, seq: widthOf(group) }
+        if (size.batch * size.seq > largest.batch * largest.seq) largest = size
+        rows = Math.max(
+          rows,
+          group.reduce((total, example) => total + labels.get(example)!, 0),
+        )
+      }
+    }
+  }
+  return { ...largest, rows }
+}
+
+function labelsOf({ labelMask }: Example): number {
+  let count = 0
+  for (let t = 1; t < labelMask.length; t++) count += labelMask[t]!
+  return count
 }
 
 /** All examples once, in batches of similar length, the longest first. */
 export function evalBatches(examples: readonly Example[], batchSize: number): Batch[] {
-  return byLength(examples, batchSize)
+  return byLength(examples, batchSize).map(makeBatch)
 }
 
 /**
@@ -100,7 +144,7 @@ const passCost = 48
  * The examples, longest first, in micro-batches of at most `batchSize` cut where the sum of padding and passes is least: for the
  * i longest examples, the best cheapest[i] ends in a micro-batch of sizes[i].
  */
-function byLength(examples: readonly Example[], batchSize: number): Batch[] {
+function byLength(examples: readonly Example[], batchSize: number): Example[][] {
   const sorted = examples.toSorted((a, b) => b.ids.length - a.ids.length)
   const cheapest = [0]
   const sizes = [0]
@@ -114,8 +158,7 @@ function byLength(examples: readonly Example[], batchSize: number): Batch[] {
       sizes[end] = size
     }
   }
-  const batches: Batch[] = []
-  for (let end = sorted.length; end > 0; end -= sizes[end]!)
-    batches.push(makeBatch(sorted.slice(end - sizes[end]!, end)))
-  return batches.reverse()
+  const groups: Example[][] = []
+  for (let end = sorted.length; end > 0; end -= sizes[end]!) groups.push(sorted.slice(end - sizes[end]!, end))
+  return groups.reverse()
 }

@@ -26,6 +26,22 @@ export type TrainEvent =
       readonly steps: number
       readonly threads: number
       readonly activations: 'keep' | 'recompute'
+      /** How the base is quantized, in words; undefined where it is not. */
+      readonly quantization: string | undefined
+      /** Whether frozen 16-bit weights are expanded to f32. */
+      readonly expandWeights: boolean
+      /** Rows that go through the output head at once. */
+      readonly headRows: number
+      /** Micro-batches that go through the blocks together while these are read from disk; undefined: blocks stay in memory. */
+      readonly streamed: { readonly group: number } | undefined
+      readonly memory: {
+        /** Highest resident memory expected, bytes, and what it is made of. */
+        readonly expected: number
+        readonly items: readonly { readonly what: string; readonly bytes: number }[]
+        readonly bound: number | undefined
+        /** What would take less, in words. */
+        readonly smaller: readonly string[]
+      }
     }
   | {
       /** One optimizer step. */

@@ -1,7 +1,7 @@
 import type { TrainConfig } from '../config.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { Pipeline } from '../engine/pipeline.ts'
-import { evalBatches, stepBatches, stepsPerEpoch } from '../text/batches.ts'
+import { evalBatches, stepBatches, stepsPerEpoch, type TrainingOrder } from '../text/batches.ts'
 import type { Example } from '../text/examples.ts'
 import { evaluateBatches } from './evaluate.ts'
 import type { TrainEvent } from './events.ts'
@@ -34,7 +34,8 @@ export function totalSteps(config: TrainConfig, examples: readonly Example[]): n
     : Math.ceil(config.numTrainEpochs * stepsPerEpoch(orderOf(config, examples)))
 }
 
-function orderOf(config: TrainConfig, examples: readonly Example[]) {
+/** What decides the batches of a run. */
+export function orderOf(config: TrainConfig, examples: readonly Example[]): TrainingOrder {
   const { seed, perDeviceTrainBatchSize: batchSize, gradientAccumulationSteps: accumulation } = config
   return { examples, seed, batchSize, accumulation } as const
 }

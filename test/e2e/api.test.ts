@@ -42,7 +42,7 @@ beforeAll(async () => {
 describe('the events of a run', () => {
   test('come in order, done last', () => {
     expect(events.map((event) => event.type).join(' ')).toBe(
-      'status data status plan sample sample ' +
+      'status data plan status sample sample ' +
         'step step log eval save step step log eval save ' +
         'save sample sample done',
     )
@@ -68,6 +68,16 @@ describe('the events of a run', () => {
         steps: 4,
         threads: number,
         activations: 'keep',
+        quantization: undefined,
+        expandWeights: true,
+        headRows: 512,
+        streamed: undefined,
+        memory: {
+          expected: number,
+          items: expect.any(Array) as unknown,
+          bound: undefined,
+          smaller: expect.any(Array) as unknown,
+        },
       },
     ])
     const steps = only(events, 'step')

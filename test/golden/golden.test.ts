@@ -89,7 +89,8 @@ describe.each(runs)('%s, %s', (folder, run) => {
       model,
       adapter,
       threads: 2,
-      training: { lora: undefined, init: 'pretrained', seed: 1, activations, expandWeights: activations === 'keep' },
+      training: { lora: undefined, init: 'pretrained', seed: 1 },
+      choice: { activations, expandWeights: activations === 'keep' },
     })
   const batchAt = (i: number): Batch => batches[i % batches.length] as Batch
 
@@ -189,7 +190,8 @@ test('the same gradient however a step is split', async () => {
       model,
       adapter: join(model, 'adapter'),
       threads: 2,
-      training: { lora: undefined, init: 'pretrained', seed: 1, activations: 'keep', expandWeights: false },
+      training: { lora: undefined, init: 'pretrained', seed: 1 },
+      choice: { activations: 'keep' },
     })
     const batches = Array.from({ length: 8 / size }, (_, i) => makeBatch(examples.slice(i * size, (i + 1) * size)))
     await accumulateGradients({ pipeline, trainables, batches, seed: 1, step: 1 })

@@ -55,7 +55,8 @@ async function compare(python: string, work: string): Promise<void> {
   })
   const opened = await openModel({
     model,
-    training: { lora: config, init: 'pretrained', seed: 7, activations: 'keep', expandWeights: true },
+    training: { lora: config, init: 'pretrained', seed: 7 },
+    choice: { activations: 'keep', expandWeights: true, headRows: 512 },
   })
   const { tokenizer, trainables, pipeline, adaptation, lora, storage } = opened
   const { examples } = await readExamples({ path: trainFile, tokenizer, maxLength: 512 })

@@ -1,0 +1,274 @@
+import type { TrainConfig } from './config.ts'
+import type { MemoryChoice, PreparedDecoder, WantedWeight } from './decoder.ts'
+import { availableMemory } from './engine/machine.ts'
+import { dimValue, type DimValues } from './graph/dims.ts'
+import { outputBytes, valueBytes, workingBytes } from './graph/footprint.ts'
+import type { Program } from './graph/program.ts'
+import { quantizationText } from './model/quantize.ts'
+import { stageSizes, type DecoderStages } from './model/stages.ts'
+import { storageBytes } from './quant/stored.ts'
+import { evalBatches, largestMicroBatch, type Batch, type BatchSize } from './text/batches.ts'
+import type { Example } from './text/examples.ts'
+import type { TrainEvent } from './train/events.ts'
+import { hasMomentsIn8bit } from './train/optimizer.ts'
+import { orderOf, totalSteps } from './train/trainer.ts'
+import { LowrankError } from './util/errors.ts'
+import { formatSize } from './util/size.ts'
+
+/** What a run computes, as far as its memory goes. */
+export interface Workload {
+  /** The largest micro-batch that is trained on, and the largest of an evaluation. */
+  readonly training: BatchSize | undefined
+  readonly evaluation: BatchSize | undefined
+  /** Micro-batches of an optimizer step, or of an evaluation. */
+  readonly microBatches: number
+  /** Bytes that the optimizer keeps for a trained weight of `count` elements. */
+  readonly stateBytes: (name: string, count: number) => number
+  /** Whether a copy of the best trained weights is kept. */
+  readonly keepsBest: boolean
+}
+
+/** A part of the memory a run takes. */
+export interface MemoryItem {
+  readonly what: string
+  readonly bytes: number
+}
+
+export interface MemoryPlan extends MemoryChoice {
+  readonly items: readonly MemoryItem[]
+  /** Their sum: the highest resident memory expected. */
+  readonly expected: number
+  /** What the run was bound to, if it was. */
+  readonly bound: number | undefined
+  /** What would take less memory, in words. */
+  readonly smaller: readonly string[]
+}
+
+/** The workload of a run. */
+export function workloadOf(
+  config: TrainConfig,
+  { train, valid }: { readonly train: readonly Example[]; readonly valid: readonly Example[] | undefined },
+): Workload {
+  const { optim, loadBestModelAtEnd, perDeviceEvalBatchSize } = config
+  const order = orderOf(config, train)
+  const training = largestMicroBatch(order, totalSteps(config, train))
+  const evaluation = valid && evaluationWorkload(evalBatches(valid, perDeviceEvalBatchSize)).evaluation
+  return {
+    training,
+    evaluation,
+    microBatches: Math.min(order.accumulation, Math.ceil(train.length / order.batchSize)),
+    stateBytes: (name, count) => (optim === 'adamw-8bit' && hasMomentsIn8bit(name, count) ? 2 + 8 / 256 : 8) * count,
+    keepsBest: loadBestModelAtEnd,
+  }
+}
+
+/** The workload of an evaluation. */
+export function evaluationWorkload(batches: readonly Batch[]): Workload {
+  const largest = (of: (batch: Batch) => number): number =>
+    batches.reduce((most, batch) => Math.max(most, of(batch)), 1)
+  const evaluation = {
+    batch: largest(({ batch }) => batch),
+    seq: largest(({ seq }) => seq),
+    rows: largest(({ rows }) => rows.length),
+  }
+  return { training: undefined, evaluation, microBatches: batches.length, stateBytes: () => 0, keepsBest: false }
+}
+
+const elements = (shape: readonly number[]): number => shape.reduce((total, size) => total * size, 1)
+
+/** What is told of a plan. */
+export function planEvent(prepared: PreparedDecoder, plan: MemoryPlan, steps: number): TrainEvent {
+  const { config, quantization, threads } = prepared
+  const { activations, expandWeights, headRows, streamed, expected, items, bound, smaller } = plan
+  const count = (weights: readonly WantedWeight[]): number =>
+    weights.reduce((total, { shape }) => total + elements(shape), 0)
+  const wanted = prepared.wanted(prepared.stages(plan))
+  return {
+    type: 'plan',
+    modelType: config.modelType,
+    parameters: count(wanted),
+    trainableParameters: count(wanted.filter(({ trainable }) => trainable)),
+    steps,
+    threads,
+    activations,
+    quantization: quantization && quantizationText(quantization),
+    expandWeights,
+    headRows,
+    streamed,
+    memory: { expected, items, bound, smaller },
+  }
+}
+
+/** Without a bound, speed is bought with memory where the run takes no more than this share of what is free. */
+const shareOfFree = 0.7
+
+const [manyRows, someRows, fewRows] = [512, 128, 32]
+
+/** What memory may be spent on, the fastest first. */
+function choices(setting: 'keep' | 'recompute' | 'auto', streamable: boolean, microBatches: number): MemoryChoice[] {
+  const resident = { streamed: undefined }
+  const keep = [true, false].map((expandWeights): MemoryChoice => ({
+    activations: 'keep',
+    expandWeights,
+    headRows: manyRows,
+    ...resident,
+  }))
+  const frugal = { activations: 'recompute', expandWeights: false } as const
+  const recompute = [someRows, fewRows].map((headRows): MemoryChoice => ({ ...frugal, headRows, ...resident }))
+  const groups = [...new Set([microBatches, Math.ceil(microBatches / 4), 1])]
+  const streamed = groups.map((group): MemoryChoice => ({ ...frugal, headRows: fewRows, streamed: { group } }))
+  return [
+    ...(setting === 'recompute' ? [] : keep),
+    ...(setting === 'keep' ? [] : recompute),
+    ...(setting === 'keep' || !streamable ? [] : streamed),
+  ]
+}
+
+/**
+ * Decides what a run spends memory on: kept activations first, then expanded weights; where memory is short, blocks stay on disk.
+ *
+ * @throws LowrankError `memory`: even the smallest plan is above `bound`.
+ */
+export function planMemory(
+  prepared: PreparedDecoder,
+  workload: Workload,
+  { setting, bound }: { readonly setting: 'keep' | 'recompute' | 'auto'; readonly bound: number | undefined },
+): MemoryPlan {
+  const streamable = prepared.streamable && prepared.lora !== undefined
+  const free = availableMemory()
+  const budget = bound ?? shareOfFree * free
+  const plans = choices(setting, streamable, workload.microBatches).map((choice) => () => {
+    const items = memoryItems(prepared, workload, choice)
+    const expected = items.reduce((total, { bytes }) => total + bytes, 0)
+    return { ...choice, items, expected, bound, smaller: smaller(choice, workload, prepared) }
+  })
+  let last: MemoryPlan | undefined
+  for (const plan of plans) {
+    last = plan()
+    if (last.expected <= budget) return last
+  }
+  if (last === undefined) throw new LowrankError('internal', 'internal: no memory plan to choose from')
+  // Nobody set a bound: the smallest plan is tried as long as it fits at all.
+  if (bound === undefined && last.expected <= free) return last
+  const asked = bound === undefined ? `${formatSize(free)} are free` : `memory is bound to ${formatSize(bound)}`
+  const largest = last.items.toSorted((a, b) => b.bytes - a.bytes).slice(0, 3)
+  throw new LowrankError(
+    'memory',
+    `${asked}, but the smallest plan for this run takes ${formatSize(last.expected)}: ` +
+      largest.map(({ what, bytes }) => `${what} ${formatSize(bytes)}`).join(', ') +
+      ' and others',
+    { hint: `What takes less: ${last.smaller.join('; ')}.` },
+  )
+}
+
+function smaller(choice: MemoryChoice, { training }: Workload, prepared: PreparedDecoder): string[] {
+  const { activations, streamed } = choice
+  const full = prepared.lora === undefined
+  const words = [
+    activations === 'keep' ? '"activations": recompute' : undefined,
+    training !== undefined && training.batch > 1
+      ? 'a smaller perDeviceTrainBatchSize (with more gradientAccumulationSteps, the result is the same)'
+      : undefined,
+    'a smaller maxLength',
+    full ? '"method": lora or qlora, or "optim": adamw-8bit' : undefined,
+    !full && prepared.quantization === undefined ? '"method": qlora' : undefined,
+    !full && streamed === undefined && !prepared.streamable
+      ? 'a base quantized beforehand (lowrank quantize), whose blocks can stay on disk'
+      : undefined,
+    streamed === undefined && prepared.streamable && !full ? '"memory": a bound, to leave blocks on disk' : undefined,
+  ]
+  return words.filter((word) => word !== undefined)
+}
+
+/** Node.js, the runtime's code, the tokenizer, compiled programs, and buffers that are not collected yet. */
+const runtimeBytes = 200e6
+
+/** What a run takes by a choice. */
+export function memoryItems(prepared: PreparedDecoder, workload: Workload, choice: MemoryChoice): MemoryItem[] {
+  const stages = prepared.stages(choice)
+  const { streamed } = choice
+  const wanted = prepared.wanted(stages)
+  const { quantization } = prepared
+  const doubleQuant = quantization?.kind === '4bit' && quantization.doubleQuant
+  const stored = (weights: readonly WantedWeight[]): number =>
+    weights.reduce((total, { storage, shape }) => total + storageBytes(storage, shape, doubleQuant), 0)
+  const trained = wanted.filter(({ trainable }) => trainable)
+  const frozen = wanted.filter(({ trainable }) => !trainable)
+  const [onDisk, inMemory] = [true, false].map((disk) =>
+    frozen.filter(({ block }) => (streamed !== undefined && block !== undefined) === disk),
+  ) as [WantedWeight[], WantedWeight[]]
+  const blockBytes = stages.blocks.map((_, i) => stored(onDisk.filter(({ block }) => block === i)))
+  // The weight, its gradient, perhaps a copy, and what the optimizer keeps.
+  const trainedBytes = trained.reduce((total, { name, shape }) => {
+    const count = elements(shape)
+    return total + (8 + (workload.keepsBest ? 4 : 0)) * count + workload.stateBytes(name, count)
+  }, 0)
+  return [
+    { what: 'runtime', bytes: runtimeBytes },
+    { what: 'base weights', bytes: stored(inMemory) },
+    { what: 'blocks read from disk, two at a time', bytes: 2 * Math.max(...blockBytes) },
+    { what: 'trained weights, gradients and optimizer', bytes: trainedBytes },
+    { what: 'unpacked weights of a block', bytes: unpackedBytes(stages) },
+    { what: 'activations', bytes: (streamed?.group ?? 1) * activationBytes(stages, workload) },
+    { what: 'computation', bytes: computationBytes(stages, workload, choice) },
+  ].filter(({ bytes }) => bytes > 0)
+}
+
+/** Packed weights are unpacked for the backward pass, those of one block at a time. */
+function unpackedBytes({ blocks }: DecoderStages): number {
+  const sizes = blocks.map(({ backward, parameters }) =>
+    parameters
+      .flatMap(({ inputs }) => inputs)
+      .filter(({ part, value }) => part === 'unpacked' && backward?.inputs.some((port) => port.value === value))
+      .reduce((total, { value }) => total + valueBytes(value, {}), 0),
+  )
+  return Math.max(...sizes)
+}
+
+/** What a micro-batch leaves for the backward pass: the input of each block, what its forward pass returned besides y, dropout masks. */
+function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Workload): number {
+  const size = training ?? evaluation
+  if (size === undefined) return 0
+  const sizes = stageSizes(size)
+  let total = 0
+  for (const { forward, backward, dropouts } of blocks) {
+    if (backward === undefined) continue
+    const x = forward.inputs.find(({ name }) => name === 'x')
+    total += (x === undefined ? 0 : valueBytes(x.value, sizes)) + outputBytes(forward, sizes)
+    total -= forward.outputs
+      .filter(({ name }) => name === 'y')
+      .reduce((y, { value }) => y + valueBytes(value, sizes), 0)
+    for (const { shape } of dropouts) total += shape.reduce<number>((n, dim) => n * dimValue(dim, sizes), 1)
+  }
+  return total
+}
+
+/** Memory of the programs while they run: some keep it for the next run, of the others only one runs at a time. */
+function computationBytes(stages: DecoderStages, workload: Workload, { activations, headRows }: MemoryChoice): number {
+  const { blocks, head } = stages
+  const taken = new Map<Program, number>()
+  const uses = new Map<Program, number>()
+  const use = (program: Program | undefined, sizes: DimValues): void => {
+    if (program === undefined) return
+    if (!taken.has(program)) taken.set(program, workingBytes(program, sizes) + outputBytes(program, sizes))
+    uses.set(program, (uses.get(program) ?? 0) + 1)
+  }
+  const { training, evaluation } = workload
+  if (training !== undefined) {
+    for (const { forward, backward } of blocks) {
+      use(forward, stageSizes(training))
+      use(backward, stageSizes(training))
+    }
+    use(head.train, { rows: Math.min(training.rows, headRows) })
+  }
+  if (evaluation !== undefined) {
+    for (const block of blocks) use(block.evaluate, stageSizes(evaluation))
+    use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
+  }
+  let [kept, passing] = [0, 0]
+  for (const [program, bytes] of taken) {
+    if (activations === 'keep' || (uses.get(program) ?? 0) > 1) kept += bytes
+    else passing = Math.max(passing, bytes)
+  }
+  return kept + passing
+}
