@@ -76,8 +76,6 @@ export interface OpenDecoder {
   /** Number of elements of all weights, the trained ones included. */
   readonly parameters: number
   readonly threads: number
-  /** Bytes of blocks read from disk so far. */
-  readonly bytesRead: () => number
   readonly close: () => Promise<void>
 }
 
@@ -233,7 +231,6 @@ export class PreparedDecoder {
       },
       parameters: wanted.reduce((total, { shape }) => total + shape.reduce((n, size) => n * size, 1), 0),
       threads,
-      bytesRead: () => (weights instanceof StreamedWeights ? weights.bytesRead : 0),
       close: async () => {
         await runtime.close()
         if (streamed.length > 0) await this.#source.close()

@@ -127,7 +127,7 @@ function choices(setting: 'keep' | 'recompute' | 'auto', streamable: boolean, mi
 /**
  * Decides what a run spends memory on: kept activations first, then expanded weights; where memory is short, blocks stay on disk.
  *
- * @throws LowrankError `memory`: even the smallest plan is above `bound`.
+ * @throws LowrankError `config`: even the smallest plan is above `bound`; `memory`: or above what is free.
  */
 export function planMemory(
   prepared: PreparedDecoder,
@@ -153,7 +153,7 @@ export function planMemory(
   const asked = bound === undefined ? `${formatSize(free)} are free` : `memory is bound to ${formatSize(bound)}`
   const largest = last.items.toSorted((a, b) => b.bytes - a.bytes).slice(0, 3)
   throw new LowrankError(
-    'memory',
+    bound === undefined ? 'memory' : 'config',
     `${asked}, but the smallest plan for this run takes ${formatSize(last.expected)}: ` +
       largest.map(({ what, bytes }) => `${what} ${formatSize(bytes)}`).join(', ') +
       ' and others',
@@ -181,7 +181,7 @@ function smaller(choice: MemoryChoice, { training }: Workload, prepared: Prepare
 }
 
 /** Node.js, the runtime's code, the tokenizer, compiled programs, and buffers that are not collected yet. */
-const runtimeBytes = 200e6
+const runtimeBytes = 250e6
 
 /** What a run takes by a choice. */
 export function memoryItems(prepared: PreparedDecoder, workload: Workload, choice: MemoryChoice): MemoryItem[] {

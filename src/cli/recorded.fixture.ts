@@ -91,6 +91,7 @@ function step(index: number, loss: number, secondsLeft: number): TrainEvent {
     labelTokens: 200,
     seconds: 1.26,
     tokensPerSecond: 812,
+    bytesRead: 0,
     memory: 1.2e9,
     secondsLeft,
   }

@@ -100,6 +100,11 @@ export class Pipeline {
     return this.#o.group
   }
 
+  /** Bytes of blocks read from disk so far. */
+  get bytesRead(): number {
+    return this.#o.weights.bytesRead
+  }
+
   /** Forward and backward: the sum of the losses of all predicted tokens, in nats; its gradients go to `gradients`. */
   async train(batches: readonly MicroBatch[], fillMask: FillMask, gradients: GradientSink): Promise<number> {
     const { blocks, embedding } = this.#o

@@ -13,6 +13,8 @@ export interface WeightStore {
   readonly resident: WeightLookup
   /** Of a block. What is on disk is read, and the reading of `next`, the block asked for after this one, begins. */
   block(index: number, next?: number): Promise<WeightLookup>
+  /** Bytes of blocks read from disk so far. */
+  readonly bytesRead: number
 }
 
 export function residentWeights(weights: ReadonlyMap<string, StoredWeight>): WeightStore {
@@ -21,7 +23,7 @@ export function residentWeights(weights: ReadonlyMap<string, StoredWeight>): Wei
     if (weight === undefined) throw internalError(`the weight ${name} is not loaded`)
     return weight
   }
-  return { resident, block: async () => resident }
+  return { resident, block: async () => resident, bytesRead: 0 }
 }
 
 export interface StreamOptions {
@@ -40,7 +42,6 @@ export class StreamedWeights implements WeightStore {
   readonly resident: WeightLookup
   readonly #o: StreamOptions
   readonly #slots: [Slot, Slot] = [emptySlot(), emptySlot()]
-  /** Bytes read so far. */
   bytesRead = 0
 
   constructor(options: StreamOptions) {
@@ -99,22 +100,31 @@ export interface FedWeight {
   readonly inputs: readonly FedPart[]
 }
 
-/** Turns stored weights into what programs are fed. Unpacked weights and scales go through memory that the next call overwrites. */
+/** An unpacked weight, which stays as long as the same is asked for: micro-batches that share a block unpack it once. */
+interface Unpacked {
+  readonly memory: Float32Array
+  readonly name: string
+  readonly lookup: WeightLookup
+}
+
+/** Turns stored weights into what programs are fed. Unpacked weights and scales go through memory that the next block overwrites. */
 export class WeightFeeds {
-  readonly #scratch = new Map<string, Float32Array>()
+  readonly #scratch = new Map<string, Unpacked>()
 
   /** Of all weights of a stage, what one of its programs reads. */
   of(parameters: readonly FedWeight[], program: Program, lookup: WeightLookup): Feeds {
     const wanted = new Set(program.inputs.map(({ name }) => name))
     const feeds: Record<string, HostTensor> = {}
     for (const { name, inputs } of parameters) {
-      for (const input of inputs) if (wanted.has(input.port)) feeds[input.port] = this.#feed(input, lookup(name))
+      for (const input of inputs) if (wanted.has(input.port)) feeds[input.port] = this.#feed(input, name, lookup)
     }
     return feeds
   }
 
-  #feed({ port, part, rows }: FedPart, weight: StoredWeight): HostTensor {
-    if ('packed' in weight) return this.#packed(port, part, weight)
+  #feed(input: FedPart, name: string, lookup: WeightLookup): HostTensor {
+    const { part, rows } = input
+    const weight = lookup(name)
+    if ('packed' in weight) return this.#packed(input, weight, name, lookup)
     if (part === 'scales' && 'scale' in weight) {
       const scales = weight.scale.map((scale) => scale / 127)
       return f32Tensor(scales, [scales.length])
@@ -127,26 +137,30 @@ export class WeightFeeds {
     return { dtype, shape: [rows.end - rows.start, ...width], data: data.subarray(rows.start * size, rows.end * size) }
   }
 
-  #packed(port: string, part: FedPart['part'], { packed, shape, storage }: FourBitWeight): HostTensor {
+  #packed({ port, part }: FedPart, weight: FourBitWeight, name: string, lookup: WeightLookup): HostTensor {
+    const { packed, shape, storage } = weight
     if (part === 'data') return { dtype: 'u8', shape: [packed.codes.length], data: packed.codes }
-    if (part === 'unpacked') return f32Tensor(dequantizeFourBit(packed, this.#take(port, packed.count)), shape)
-    const scales = fedScales(packed, fedBlockSize(storage), (count) => this.#take(port, count))
-    return f32Tensor(scales, [scales.length])
-  }
-
-  #take(port: string, count: number): Float32Array {
-    let memory = this.#scratch.get(port)
-    if (memory?.length !== count) this.#scratch.set(port, (memory = new Float32Array(count)))
-    return memory
+    if (part === 'scales' && !('offset' in packed.scales) && fedBlockSize(storage) === storage.blockSize) {
+      return f32Tensor(packed.scales.absmax, [packed.scales.absmax.length])
+    }
+    const count = part === 'unpacked' ? packed.count : Math.ceil(packed.count / fedBlockSize(storage))
+    const before = this.#scratch.get(port)
+    const memory = before?.memory.length === count ? before.memory : new Float32Array(count)
+    if (before?.memory !== memory || before.name !== name || before.lookup !== lookup) {
+      if (part === 'unpacked') dequantizeFourBit(packed, memory)
+      else fillScales(packed, fedBlockSize(storage), memory)
+      this.#scratch.set(port, { memory, name, lookup })
+    }
+    return f32Tensor(memory, part === 'unpacked' ? shape : [count])
   }
 }
 
 /** A scale for each block of `fed` elements. */
-function fedScales(packed: FourBit, fed: number, take: (count: number) => Float32Array): Float32Array {
-  const { count, blockSize, scales } = packed
-  if (fed === blockSize) return 'offset' in scales ? blockScales(packed, take(Math.ceil(count / fed))) : scales.absmax
+function fillScales(packed: FourBit, fed: number, out: Float32Array): void {
+  if (fed === packed.blockSize) {
+    blockScales(packed, out)
+    return
+  }
   const own = blockScales(packed)
-  const out = take(Math.ceil(count / fed))
-  for (let i = 0; i < out.length; i++) out[i] = own[Math.floor((i * fed) / blockSize)]!
-  return out
+  for (let i = 0; i < out.length; i++) out[i] = own[Math.floor((i * fed) / packed.blockSize)]!
 }

@@ -54,13 +54,20 @@ export function workingBytes(program: Program, sizes: DimValues): number {
   })
   return most
 
+  /** A product with a packed weight unpacks it on the way. */
+  function unpackedBytes(node: Node): number {
+    const [, weight] = node.inputs
+    if (node.op !== 'linear' || weight?.node.op !== 'fourBitWeight' || given.has(weight)) return 0
+    return valueBytes(weight, sizes)
+  }
+
   /** Takes memory for the results of a node; returns what it takes only while it runs. */
   function allocate(node: Node, dying: readonly Value[]): number {
     let temporary = 0
     for (const output of node.outputs) {
       if (given.has(output)) continue
       const size = valueBytes(output, sizes)
-      temporary += size * (scratch[node.op] ?? 0)
+      temporary += size * (scratch[node.op] ?? 0) + unpackedBytes(node)
       const replaced = inPlace.has(node.op) ? dying.find((value) => bytes.get(value) === size) : undefined
       if (replaced !== undefined) release(replaced)
       bytes.set(output, size)

@@ -185,7 +185,7 @@ function joined(products: readonly Value[], outFeatures: number): Value {
  * Elements of a 16-bit weight that are decoded at once: the f32 form of a large one, which takes three times its own memory with the copy
  * on the way, never exists whole.
  */
-const sliceElements = 2 ** 23
+const sliceElements = 2 ** 22
 
 /** The inputs that a weight is fed by, and its value in terms of them. */
 function weightInputs(

@@ -59,6 +59,8 @@ export type TrainEvent =
       readonly labelTokens: number
       readonly seconds: number
       readonly tokensPerSecond: number
+      /** Bytes of blocks read from disk for it; 0 where they stay in memory. */
+      readonly bytesRead: number
       /** Resident set of the process, bytes. */
       readonly memory: number
       readonly secondsLeft: number

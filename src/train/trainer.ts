@@ -69,6 +69,7 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
     if (config.evalOnStart) yield* evaluate(0, 0)
     for (let step = 1; step <= steps; step++) {
       const start = performance.now()
+      const readBefore = pipeline.bytesRead
       const { epoch, batches } = stepBatches({ ...order, step: step - 1 })
       const sums = await accumulateGradients({ pipeline, trainables, batches, seed: config.seed, step, cancelled })
       const loss = sums.lossSum / sums.labelTokens
@@ -96,6 +97,7 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
         labelTokens,
         seconds,
         tokensPerSecond: tokens / seconds,
+        bytesRead: pipeline.bytesRead - readBefore,
         memory,
         secondsLeft,
       }

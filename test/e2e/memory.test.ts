@@ -1,0 +1,81 @@
+import { cpSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, expect, test } from 'vitest'
+import { flags, lowrank, only, quickstart, readJson, readMetrics, temporaryFolder } from './support.ts'
+
+// What the plan says a run takes is what it takes.
+
+const folder = temporaryFolder()
+const model = join(folder, 'model')
+const train = join(folder, 'train.jsonl')
+
+beforeAll(async () => {
+  const shape = join(folder, 'shape')
+  cpSync(quickstart, shape, { recursive: true, filter: (path) => !path.endsWith('.safetensors') })
+  const config = {
+    ...(readJson(join(shape, 'config.json')) as object),
+    hidden_size: 768,
+    intermediate_size: 2048,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    num_key_value_heads: 4,
+    head_dim: 64,
+  }
+  writeFileSync(join(shape, 'config.json'), JSON.stringify(config))
+  writeFileSync(train, `${JSON.stringify({ prompt: 'a', completion: ' b c'.repeat(500) })}\n`.repeat(16))
+  const options = { method: 'full', init: 'random', maxSteps: 1, maxLength: 8, perDeviceTrainBatchSize: 1 }
+  const run = await lowrank([
+    'train',
+    ...flags({ ...options, model: shape, train, outputDir: model, saveDtype: 'bf16' }),
+  ])
+  expect(run.code, run.stderr).toBe(0)
+  const quantized = await lowrank(['quantize', ...flags({ model, output: join(folder, 'nf4') })])
+  expect(quantized.code, quantized.stderr).toBe(0)
+}, 120_000)
+
+const [keep, recompute] = [{ activations: 'keep' }, { activations: 'recompute' }]
+test.each([
+  ['lora, kept', { method: 'lora', ...keep }],
+  ['lora, recomputed', { method: 'lora', ...recompute }],
+  [
+    'lora on all layers with dropout, long rows',
+    {
+      method: 'lora',
+      targetModules: 'all-linear',
+      loraDropout: 0.1,
+      maxLength: 512,
+      perDeviceTrainBatchSize: 2,
+      ...keep,
+    },
+  ],
+  ['qlora, kept', { method: 'qlora', ...keep }],
+  ['qlora, recomputed', { method: 'qlora', ...recompute }],
+  ['8 bits, recomputed', { method: 'qlora', loadIn8bit: true, ...recompute }],
+  ['qlora, blocks on disk', { model: join(folder, 'nf4'), memory: '460MB' }],
+  ['full, kept', { method: 'full', ...keep }],
+  ['full, recomputed, 8-bit optimizer', { method: 'full', optim: 'adamw-8bit', ...recompute }],
+])(
+  '%s',
+  async (name, options) => {
+    const outputDir = join(folder, name)
+    const shared = {
+      model,
+      train,
+      outputDir,
+      maxLength: 192,
+      perDeviceTrainBatchSize: 4,
+      maxSteps: 3,
+      saveStrategy: 'no',
+    }
+    const { code, stderr } = await lowrank(['train', ...flags({ ...shared, ...options })])
+    expect(code, stderr).toBe(0)
+    const [plan] = only(readMetrics(outputDir), 'plan')
+    const expected = plan?.memory.expected ?? 0
+    const { peakMemory } = readJson(join(outputDir, 'run.json')) as { peakMemory: number }
+    const apart = Math.abs(peakMemory - expected)
+    const megabytes = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`
+    console.log(`${name}: ${megabytes(expected)} expected, ${megabytes(peakMemory)} taken`)
+    expect(apart).toBeLessThan(Math.max(0.1 * expected, 200e6))
+  },
+  120_000,
+)
