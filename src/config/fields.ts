@@ -3,7 +3,17 @@ import { parseSize, sizePattern } from '../util/size.ts'
 
 /** What the help page and the error messages need beyond the schema itself. */
 interface OptionMeta {
-  readonly group: 'Model and data' | 'LoRA' | 'Quantization' | 'Training' | 'Logging, evaluation and saving' | 'Machine'
+  readonly group:
+    | 'Model and data'
+    | 'LoRA'
+    | 'Quantization'
+    | 'Training'
+    | 'Optimization'
+    | 'Logging and evaluation'
+    | 'Watching'
+    | 'Saving and resuming'
+    | 'Reports'
+    | 'Machine'
   readonly description: string
   /** What a flag's value is called in the help page, where the type does not say it. */
   readonly placeholder?: string

@@ -1,0 +1,35 @@
+import { z } from 'zod'
+import { count, option, positive } from '../fields.ts'
+
+/** What is trained, and on which batches. */
+export const training = {
+  method: option(z.enum(['lora', 'qlora', 'full']).default('lora'), {
+    group: 'Training',
+    description: 'Train an adapter, an adapter on a quantized base, or every weight',
+  }),
+  init: option(z.enum(['pretrained', 'random']).default('pretrained'), {
+    group: 'Training',
+    description: 'Start from the weights of the model folder, or from random ones (method full)',
+  }),
+  perDeviceTrainBatchSize: option(count.max(65536).default(8), {
+    group: 'Training',
+    description: 'Examples per forward and backward pass',
+  }),
+  gradientAccumulationSteps: option(count.max(65536).default(1), {
+    group: 'Training',
+    description: 'Passes per optimizer step',
+  }),
+  numTrainEpochs: option(positive.default(3), { group: 'Training', description: 'Passes over the training data' }),
+  maxSteps: option(z.union([z.literal(-1), count]).default(-1), {
+    group: 'Training',
+    description: 'Optimizer steps; overrides the number of epochs unless -1',
+  }),
+  seed: option(
+    z
+      .int()
+      .min(0)
+      .max(2 ** 32 - 1)
+      .default(42),
+    { group: 'Training', description: 'Seed of initialization, shuffling and dropout' },
+  ),
+}

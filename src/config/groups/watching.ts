@@ -1,0 +1,32 @@
+import { z } from 'zod'
+import { count, option } from '../fields.ts'
+
+/** What is told of a run while it goes. */
+export const watching = {
+  loggingSteps: option(count.default(500), {
+    group: 'Logging and evaluation',
+    description: 'Steps between two log lines',
+  }),
+  evalStrategy: option(z.enum(['no', 'steps', 'epoch']).optional(), {
+    group: 'Logging and evaluation',
+    description: 'When to evaluate',
+    unset: 'steps with --eval-steps, else epoch with --valid, else no',
+  }),
+  evalSteps: option(count.optional(), {
+    group: 'Logging and evaluation',
+    description: 'Steps between two evaluations',
+    unset: 'logging-steps, where the strategy is steps',
+  }),
+  evalOnStart: option(z.boolean().default(false), {
+    group: 'Logging and evaluation',
+    description: 'Evaluate before the first step too, to compare',
+  }),
+  perDeviceEvalBatchSize: option(count.max(65536).default(8), {
+    group: 'Logging and evaluation',
+    description: 'Examples per batch of an evaluation',
+  }),
+  samples: option(z.int().min(0).max(1000).default(0), {
+    group: 'Logging and evaluation',
+    description: 'Validation prompts completed before and after training, to compare',
+  }),
+}
