@@ -7,6 +7,7 @@ export {
   parseQuantizeConfig,
   parseTrainConfig,
   readEvalConfig,
+  readOptions,
   readQuantizeConfig,
   readTrainConfig,
   type Entry,

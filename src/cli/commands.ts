@@ -1,17 +1,21 @@
 import { evalSchema, optionsOf, quantizeSchema, trainSchema, type Option } from '../config.ts'
 import { evaluation } from './eval.ts'
+import type { Positional } from './flags.ts'
 import type { Invocation } from './io.ts'
 import { quantization } from './quantize.ts'
 import { train } from './train.ts'
 
 /** A command of the command line; its flags are the options of its schema. */
 export interface Command {
+  /** One word, or two: `runs compare`. */
   readonly name: string
   readonly summary: string
   readonly usage: string
   readonly notes: string
   /** Whether a YAML file may come before the flags. */
-  readonly configFile: boolean
+  readonly configFile?: boolean
+  /** What is not a flag, in order. */
+  readonly positionals?: readonly Positional[]
   options(): readonly Option[]
   run(invocation: Invocation): Promise<void>
 }
@@ -35,7 +39,6 @@ export const commands: readonly Command[] = [
     usage: '[flags]',
     notes:
       'Loss is in nats per label token; token accuracy is the share of label tokens that greedy decoding gets right.',
-    configFile: false,
     options: () => optionsOf(evalSchema),
     run: evaluation,
   },
@@ -46,7 +49,6 @@ export const commands: readonly Command[] = [
     notes:
       'Linear layers are quantized; norms, embeddings and the output head stay as they are. The result serves as --model ' +
       'here, and transformers loads it.',
-    configFile: false,
     options: () => optionsOf(quantizeSchema),
     run: quantization,
   },

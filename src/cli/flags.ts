@@ -5,9 +5,19 @@ import { LowrankError } from '../util/errors.ts'
 /** The flags every command has beside those of its schema. */
 export const COMMON_FLAGS = ['help', 'json'] as const
 
-/** A command line, taken apart: the options of file and flags, and the common flags. */
+/** An argument that is no flag. */
+export interface Positional {
+  /** As help and messages call it: `RUN`. */
+  readonly name: string
+  readonly required: boolean
+  /** Whether more of the kind may follow; for the last one only. */
+  readonly repeated?: boolean
+}
+
+/** A command line, taken apart: the options of file and flags, the other arguments, and the common flags. */
 export interface Arguments {
   readonly sources: readonly Source[]
+  readonly positionals: readonly string[]
   readonly help: boolean
   readonly json: boolean
 }
@@ -21,7 +31,7 @@ export interface Arguments {
 export function readArguments(
   args: readonly string[],
   options: readonly Option[],
-  { configFile }: { configFile: boolean },
+  { configFile, positionals = [] }: { configFile?: boolean; positionals?: readonly Positional[] },
 ): Arguments {
   const booleans = new Set(options.filter((option) => option.kind === 'boolean').map((option) => option.flag))
   const known = new Set(options.map((option) => option.flag))
@@ -43,12 +53,17 @@ export function readArguments(
   const entries: Entry[] = []
   const common = { help: false, json: false }
   let file: string | undefined
+  const words: string[] = []
+  const most = positionals.at(-1)?.repeated === true ? Infinity : positionals.length
   let afterUnknown = false
   for (const token of tokens) {
     if (token.kind === 'option-terminator') continue
     if (token.kind === 'positional') {
       // The word after an unknown flag is most likely its value.
-      if (!afterUnknown) file = positional(token.value, configFile && file === undefined && entries.length === 0)
+      if (!afterUnknown) {
+        if (words.length < most) words.push(token.value)
+        else file = configPath(token.value, configFile === true && file === undefined && entries.length === 0)
+      }
       afterUnknown = false
       continue
     }
@@ -73,8 +88,10 @@ export function readArguments(
     }
   }
   // Help is answered even where the rest of the line is wrong.
+  const missing = positionals.filter(({ required }) => required)[words.length]
+  if (missing !== undefined && !common.help) throw new LowrankError('usage', `${missing.name} is missing`)
   const sources: Source[] = file === undefined || common.help ? [] : [loadConfigFile(file)]
-  return { ...common, sources: [...sources, { entries, spelling: 'flag', text: true }] }
+  return { ...common, positionals: words, sources: [...sources, { entries, spelling: 'flag', text: true }] }
 }
 
 /** Spells every flag as the schema does: `--lora_alpha 16` and `--model-name-or-path DIR` are understood too. */
@@ -89,7 +106,7 @@ function canonical(args: readonly string[], options: readonly Option[]): string[
   })
 }
 
-function positional(value: string, mayBeFile: boolean): string {
+function configPath(value: string, mayBeFile: boolean): string {
   if (mayBeFile) return value
   throw new LowrankError('usage', `unexpected argument "${value}"`, {
     hint: 'A configuration file comes before all flags; --flag and --no-flag take no value.',

@@ -32,6 +32,8 @@ export interface Api {
 /** A command's invocation: its options from file and flags, not yet checked. */
 export interface Invocation {
   readonly sources: readonly Source[]
+  /** Arguments that are no flags, as the command declares them. */
+  readonly positionals: readonly string[]
   readonly json: boolean
   readonly io: Io
   readonly signal: AbortSignal

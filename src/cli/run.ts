@@ -45,7 +45,7 @@ async function dispatch(
   io: Io,
   { signal, loadApi }: { signal: AbortSignal; loadApi: () => Promise<Api> },
 ): Promise<void> {
-  const [name, ...rest] = args
+  const [name, second] = args
   if (name === '--version' || name === '-v') {
     io.stdout.write(`${version()}\n`)
     return
@@ -55,7 +55,7 @@ async function dispatch(
     if (name === undefined) throw new LowrankError('usage', 'no command given')
     return
   }
-  const command = commands.find((one) => one.name === name)
+  const command = commands.find((one) => one.name === `${name} ${second}`) ?? commands.find((one) => one.name === name)
   if (command === undefined) {
     const near = closest(
       name,
@@ -65,13 +65,14 @@ async function dispatch(
     throw new LowrankError('usage', `unknown command "${name}".${suggestion}`, { hint: 'lowrank --help lists them.' })
   }
   const options = command.options()
-  const { help, json, sources } = readArguments(rest, options, command)
+  const rest = args.slice(command.name.split(' ').length)
+  const { help, json, ...given } = readArguments(rest, options, command)
   if (help) {
     io.stdout.write(commandHelp(command, options, Math.min(120, widthOf(io.stdout))))
     return
   }
   try {
-    await command.run({ sources, json, io, signal, loadApi })
+    await command.run({ ...given, json, io, signal, loadApi })
   } catch (error) {
     if (!(error instanceof LowrankError) || error.code !== 'config' || error.hint !== undefined) throw error
     const hint = `lowrank ${command.name} --help lists all options.`
@@ -103,13 +104,14 @@ function isAbort(error: unknown, signal: AbortSignal): boolean {
 }
 
 function mainHelp(): string {
+  const nameColumn = Math.max(...commands.map((command) => command.name.length)) + 2
   return [
     'Fine-tune language models, with no Python.',
     '',
     'Usage: lowrank COMMAND [flags]',
     '',
     'Commands:',
-    ...commands.map((command) => `  ${command.name.padEnd(10)}${command.summary}`),
+    ...commands.map((command) => `  ${command.name.padEnd(nameColumn)}${command.summary}`),
     '',
     'lowrank COMMAND --help lists the flags of a command; --version prints the version.',
     '',

@@ -80,6 +80,13 @@ export function readQuantizeConfig(sources: readonly Source[]): QuantizeConfigIn
   return rawValues(quantizeSchema, sources) as QuantizeConfigInput
 }
 
+/** The options of a command that needs no more than its schema, with defaults filled in. */
+export function readOptions<S extends z.ZodObject>(schema: S, sources: readonly Source[]): z.output<S> {
+  const { values, problems } = collect(schema, sources)
+  raise(problems)
+  return values as z.output<S>
+}
+
 function resolveTrain(sources: readonly Source[]): TrainConfig {
   const { values, given, problems } = collect(trainSchema, sources)
   const config = values as Partial<TrainConfig>
