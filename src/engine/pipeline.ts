@@ -105,8 +105,15 @@ export class Pipeline {
     return this.#o.weights.bytesRead
   }
 
-  /** Forward and backward: the sum of the losses of all predicted tokens, in nats; its gradients go to `gradients`. */
-  async train(batches: readonly MicroBatch[], fillMask: FillMask, gradients: GradientSink): Promise<number> {
+  /**
+   * Forward and backward: the losses of the predicted tokens in nats, [rows] of each micro-batch; the gradients of their sum go to
+   * `gradients`.
+   */
+  async train(
+    batches: readonly MicroBatch[],
+    fillMask: FillMask,
+    gradients: GradientSink,
+  ): Promise<readonly Float32Array[]> {
     const { blocks, embedding } = this.#o
     const passes = batches.map((batch, micro): Pass => {
       const context = this.#contextOf(batch)
@@ -116,8 +123,8 @@ export class Pipeline {
       const lookup = await this.#o.weights.block(i, i + 1 < blocks.length ? i + 1 : undefined)
       for (const pass of passes) await this.#forward(block, i, pass, lookup, fillMask)
     }
-    let lossSum = 0
-    for (const pass of passes) lossSum += await this.#trainHead(pass, fillMask, gradients)
+    const losses: Float32Array[] = []
+    for (const pass of passes) losses.push(await this.#trainHead(pass, fillMask, gradients))
     for (let i = blocks.length - 1; i >= 0; i--) {
       const block = blocks[i]
       if (block?.backward === undefined || passes[0]?.dy === undefined) break
@@ -127,7 +134,7 @@ export class Pipeline {
     for (const { batch, dy } of passes) {
       if (embedding.trainable && dy !== undefined) gradients.addRows(embedding.name, batch.ids, floats(dy))
     }
-    return lossSum
+    return losses
   }
 
   async #forward(block: BlockPrograms, i: number, pass: Pass, lookup: WeightLookup, fill: FillMask): Promise<void> {
@@ -155,24 +162,29 @@ export class Pipeline {
     return this.#o.runtime.run(program, { ...feeds, ...this.#feeds.of(stage.parameters, program, lookup) })
   }
 
-  /** The sum of losses in nats, and how many predicted tokens have the largest logit. */
-  async evaluate(batches: readonly MicroBatch[]): Promise<{ readonly lossSum: number; readonly correct: number }> {
+  /** The losses of the predicted tokens in nats, [rows] of each micro-batch, and how many of all have the largest logit. */
+  async evaluate(
+    batches: readonly MicroBatch[],
+  ): Promise<{ readonly losses: readonly Float32Array[]; readonly correct: number }> {
     const { head, weights } = this.#o
-    let [lossSum, correct] = [0, 0]
+    const losses: Float32Array[] = []
+    let correct = 0
     for (const [i, hidden] of (await this.#hidden(batches)).entries()) {
       const all = batches[i]?.targets ?? new Int32Array()
+      const ofBatch = new Float32Array(all.length)
+      losses.push(ofBatch)
       for (const { start, end } of this.#chunks(all.length)) {
         const targets = all.subarray(start, end)
         const x = rowsOf(floats(hidden), this.#width, start, end)
         const results = await this.#run(head, head.evaluate, { x, targets: idTensor(targets) }, weights.resident)
-        lossSum += sum(floats(results['losses']))
+        ofBatch.set(floats(results['losses']), start)
         const predicted = needed(results['predicted']).data
         targets.forEach((target, row) => {
           if (Number(predicted[row]) === target) correct++
         })
       }
     }
-    return { lossSum, correct }
+    return { losses, correct }
   }
 
   /** Logits [vocabulary] of the token that follows `ids`. */
@@ -211,13 +223,13 @@ export class Pipeline {
   }
 
   /** Losses of the predicted tokens and, as `dy` of the pass, the gradient of what the last block made of them, [rows, hidden]. */
-  async #trainHead(pass: Pass, fillMask: FillMask, gradients: GradientSink): Promise<number> {
+  async #trainHead(pass: Pass, fillMask: FillMask, gradients: GradientSink): Promise<Float32Array> {
     const { head, blocks, weights } = this.#o
     const { targets } = pass.batch
     const width = this.#width
     const hidden = floats(pass.x)
     const dHidden = new Float32Array(hidden.length)
-    let lossSum = 0
+    const losses = new Float32Array(targets.length)
     let reached = false
     for (const [number, { start, end }] of this.#chunks(targets.length).entries()) {
       const place = { micro: pass.micro, stage: blocks.length, from: number * head.dropouts.length }
@@ -227,14 +239,14 @@ export class Pipeline {
         ...masks(head, place, { rows: end - start }, fillMask),
       }
       const results = await this.#run(head, head.train, feeds, weights.resident)
-      lossSum += sum(floats(results['losses']))
+      losses.set(floats(results['losses']), start)
       collect(head, results, gradients)
       if (results['dx'] === undefined) continue
       dHidden.set(floats(results['dx']), start * width)
       reached = true
     }
     if (reached) pass.dy = f32Tensor(dHidden, [targets.length, width])
-    return lossSum
+    return losses
   }
 
   /** Cuts `rows` rows for the head, into parts of about equal size: a last one of few rows would pay for the whole weight. */
@@ -313,8 +325,4 @@ function collect(stage: Stage, results: Results, gradients: GradientSink): void 
 
 function rowsOf(from: Float32Array, width: number, start: number, end: number): HostTensor {
   return f32Tensor(from.subarray(start * width, end * width), [end - start, width])
-}
-
-function sum(values: Float32Array): number {
-  return values.reduce((total, value) => total + value, 0)
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { evalBatches, makeBatch, stepBatches, stepsPerEpoch } from './batches.ts'
+import { evalBatches, exampleLosses, makeBatch, stepBatches, stepsPerEpoch } from './batches.ts'
 import type { Example } from './examples.ts'
 
 /** Ids line * 100 + position; labels from `firstLabel` on. */
@@ -19,6 +19,20 @@ it('makeBatch pads on the right and pairs each position with the label that foll
   expect([...batch.ids]).toEqual([100, 101, 102, 103, 200, 201, 202, 0])
   expect([...batch.rows]).toEqual([1, 2, 4])
   expect([...batch.targets]).toEqual([102, 103, 201])
+})
+
+it('exampleLosses sums the losses of rows for the example they belong to', () => {
+  const batch = makeBatch([
+    example(1, 4, 2),
+    { ...example(2, 3, 3), labelMask: Uint8Array.of(0, 0, 0) },
+    example(3, 3, 2),
+  ])
+  const found = exampleLosses(batch, Float32Array.of(1, 2, 4))
+  expect(found.map(({ example, ...rest }) => ({ line: example.line, ...rest }))).toEqual([
+    { line: 1, lossSum: 3, labelTokens: 2 },
+    { line: 2, lossSum: 0, labelTokens: 0 },
+    { line: 3, lossSum: 4, labelTokens: 1 },
+  ])
 })
 
 describe('stepBatches', () => {

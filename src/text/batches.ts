@@ -12,6 +12,16 @@ export interface Batch {
   /** Those next tokens, [labels]. */
   readonly targets: Int32Array
   readonly examples: readonly Example[]
+  /** Flat positions at which the examples begin, ascending, [examples]. */
+  readonly starts: Int32Array
+}
+
+/** What the labels of one example cost. */
+export interface ExampleLoss {
+  readonly example: Example
+  /** Sum over its label tokens, in nats. */
+  readonly lossSum: number
+  readonly labelTokens: number
 }
 
 /** The micro-batches of one optimizer step. */
@@ -52,7 +62,20 @@ export function makeBatch(examples: readonly Example[]): Batch {
       targets.push(example.ids[t]!)
     }
   }
-  return { batch, seq, ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets), examples }
+  const starts = Int32Array.from(examples, (_, b) => b * seq)
+  return { batch, seq, ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets), examples, starts }
+}
+
+/** Sums the losses [labels] of a batch's rows for each of its examples, in the order of `batch.examples`. */
+export function exampleLosses({ examples, starts, rows }: Batch, losses: Float32Array): ExampleLoss[] {
+  let row = 0
+  return examples.map((example, i) => {
+    const end = starts[i + 1] ?? Infinity
+    const first = row
+    let lossSum = 0
+    for (; row < rows.length && rows[row]! < end; row++) lossSum += losses[row]!
+    return { example, lossSum, labelTokens: row - first }
+  })
 }
 
 /** Optimizer steps an epoch takes; the last may have fewer examples, as in transformers. */

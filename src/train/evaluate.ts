@@ -1,9 +1,11 @@
 import type { MicroBatch, Pipeline } from '../engine/pipeline.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { EvalResult } from './events.ts'
+import { sumOf } from './step.ts'
 
 /**
- * Loss and accuracy over batches; every label token counts the same. `onBatch` is told the examples done.
+ * Loss and accuracy over batches; every label token counts the same. `onBatch` is told the examples done, `onLosses` the losses of the
+ * predicted tokens, [rows] of the batch at `index`.
  *
  * @throws LowrankError `cancelled` when `cancelled()` says so between two batches.
  */
@@ -11,6 +13,7 @@ export async function evaluateBatches(options: {
   readonly pipeline: Pipeline
   readonly batches: readonly MicroBatch[]
   readonly onBatch?: (examples: number) => void
+  readonly onLosses?: (losses: Float32Array, index: number) => void
   readonly cancelled?: () => boolean
 }): Promise<EvalResult> {
   let [lossSum, correct, labelTokens, examples] = [0, 0, 0, 0]
@@ -19,7 +22,10 @@ export async function evaluateBatches(options: {
     if (options.cancelled?.() === true) throw new LowrankError('cancelled', 'the evaluation was cancelled')
     const group = batches.slice(start, start + pipeline.group)
     const result = await pipeline.evaluate(group)
-    lossSum += result.lossSum
+    for (const [i, losses] of result.losses.entries()) {
+      options.onLosses?.(losses, start + i)
+      lossSum += sumOf(losses)
+    }
     correct += result.correct
     for (const batch of group) {
       labelTokens += batch.targets.length

@@ -24,9 +24,11 @@ export async function accumulateGradients(options: {
   readonly batches: readonly MicroBatch[]
   readonly seed: number
   readonly step: number
+  /** Told the losses of the predicted tokens, [rows] of the micro-batch at `index`. */
+  readonly onLosses?: (losses: Float32Array, index: number) => void
   readonly cancelled?: () => boolean
 }): Promise<StepGradients> {
-  const { pipeline, trainables, batches, seed, step, cancelled } = options
+  const { pipeline, trainables, batches, seed, step, onLosses, cancelled } = options
   const sink = gradientSink(trainables)
   let [lossSum, labelTokens, tokens] = [0, 0, 0]
   for (let start = 0; start < batches.length; start += pipeline.group) {
@@ -34,13 +36,21 @@ export async function accumulateGradients(options: {
     const fillMask: FillMask = (mask, p, { micro, stage, index }) =>
       fillDropoutMask(mask, p, stream(seed, 'dropout', step, start + micro, stage, index))
     const group = batches.slice(start, start + pipeline.group)
-    lossSum += await pipeline.train(group, fillMask, sink)
+    for (const [i, losses] of (await pipeline.train(group, fillMask, sink)).entries()) {
+      onLosses?.(losses, start + i)
+      lossSum += sumOf(losses)
+    }
     for (const batch of group) {
       labelTokens += batch.targets.length
       tokens += batch.batch * batch.seq
     }
   }
   return { lossSum, labelTokens, tokens }
+}
+
+/** A sum in f64. */
+export function sumOf(values: Float32Array): number {
+  return values.reduce((total, value) => total + value, 0)
 }
 
 function gradientSink(trainables: ReadonlyMap<string, Trainable>): GradientSink {
