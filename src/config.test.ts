@@ -91,6 +91,8 @@ describe('defaults', () => {
       maxShardSize: 50e9,
       loadBestModelAtEnd: false,
       samples: 0,
+      onSpike: 'warn',
+      earlyStoppingThreshold: 0,
       activations: 'auto',
     })
   })
@@ -207,6 +209,8 @@ describe('problems', () => {
     [{ constructor: 1 }, 'constructor: unknown option.'],
     [{ lora_alpha: 3, loraAlpha: 4 }, 'loraAlpha: given twice; already at lora_alpha'],
     [{ loadBestModelAtEnd: true }, 'loadBestModelAtEnd: needs valid, which is not set'],
+    [{ earlyStoppingPatience: 2 }, 'earlyStoppingPatience: needs valid, which is not set'],
+    [{ valid: 'v', earlyStoppingPatience: 2, evalStrategy: 'no' }, 'earlyStoppingPatience: needs evaluations'],
     [{ evalSteps: 5 }, 'evalSteps: needs valid'],
     [{ evalStrategy: 'epoch' }, 'evalStrategy: needs valid'],
     [{ evalOnStart: true }, 'evalOnStart: needs valid'],

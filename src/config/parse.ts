@@ -135,10 +135,14 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
       problems.push(`${nameOfKey('evalStrategy')}: needs ${needed}`)
     if (config.evalSteps !== undefined && config.evalStrategy === undefined)
       problems.push(`${nameOfKey('evalSteps')}: needs ${needed}`)
+    if (config.earlyStoppingPatience !== undefined)
+      problems.push(`${nameOfKey('earlyStoppingPatience')}: needs ${needed}`)
     if (config.evalOnStart === true) problems.push(`${nameOfKey('evalOnStart')}: needs ${needed}`)
     if (config.samples !== undefined && config.samples > 0) problems.push(`${nameOfKey('samples')}: needs ${needed}`)
-  } else if (config.loadBestModelAtEnd === true && config.evalStrategy === 'no') {
-    problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs evaluations, but ${nameOfKey('evalStrategy')} is no`)
+  } else if (config.evalStrategy === 'no') {
+    const needed = `needs evaluations, but ${nameOfKey('evalStrategy')} is no`
+    if (config.loadBestModelAtEnd === true) problems.push(`${nameOfKey('loadBestModelAtEnd')}: ${needed}`)
+    if (config.earlyStoppingPatience !== undefined) problems.push(`${nameOfKey('earlyStoppingPatience')}: ${needed}`)
   }
   if (config.method === 'full') {
     if (config.adapter !== undefined) {

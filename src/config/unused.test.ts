@@ -51,6 +51,11 @@ test.each([
       'this run does not quantize the base to 4 bits: bnb4bitQuantType is not used',
     ],
   ],
+  [{ valid: 'v', earlyStoppingPatience: 1, earlyStoppingThreshold: 0.1 }, []],
+  [
+    { method: 'full', earlyStoppingThreshold: 0.1 },
+    ['without earlyStoppingPatience no run is stopped early: earlyStoppingThreshold is not used'],
+  ],
   [{ method: 'qlora', saveDtype: 'f16' }, ['method qlora stores an adapter in f32: saveDtype is not used']],
 ])('%j', (extra, expected) => {
   const config = parseTrainConfig({ ...required, ...extra })

@@ -18,11 +18,17 @@ export function unusedOptions(config: TrainConfig): string[] {
     const unused = keys.filter((key) => isSet(config, key))
     return unused.length === 0 ? [] : [`${why}: ${listed(unused)} ${unused.length === 1 ? 'is' : 'are'} not used`]
   }
-  if (config.method === 'full') return tell('method full trains every weight', [...loraKeys, ...fourBitKeys])
+  const watching =
+    config.earlyStoppingPatience === undefined
+      ? tell('without earlyStoppingPatience no run is stopped early', ['earlyStoppingThreshold'])
+      : []
+  if (config.method === 'full')
+    return [...watching, ...tell('method full trains every weight', [...loraKeys, ...fourBitKeys])]
   const base = config.loadIn8bit
     ? 'this run quantizes the base to 8 bits'
     : 'this run does not quantize the base to 4 bits'
   return [
+    ...watching,
     ...tell(`method ${config.method} stores an adapter in f32`, ['saveDtype']),
     ...(config.loadIn4bit ? [] : tell(base, fourBitKeys)),
   ]

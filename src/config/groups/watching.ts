@@ -29,4 +29,18 @@ export const watching = {
     group: 'Logging and evaluation',
     description: 'Validation prompts completed before and after training, to compare',
   }),
+  onSpike: option(z.enum(['warn', 'skip', 'stop']).default('warn'), {
+    group: 'Watching',
+    description: 'A loss or gradient norm far outside its recent range: tell it, leave out the step, or end the run',
+  }),
+  /** As in transformers' `EarlyStoppingCallback`, and so is the next. */
+  earlyStoppingPatience: option(count.optional(), {
+    group: 'Watching',
+    description: 'Evaluations in a row without improvement that end the run',
+    unset: 'it goes on',
+  }),
+  earlyStoppingThreshold: option(z.number().min(0).max(1e6).default(0), {
+    group: 'Watching',
+    description: 'What the evaluation loss must fall by, below the lowest so far, to count as an improvement',
+  }),
 }
