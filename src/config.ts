@@ -13,7 +13,7 @@ export {
   type Entry,
   type Source,
 } from './config/parse.ts'
-export { quantizationOf, type Quantization } from './config/quantization.ts'
+export { quantizationOf, quantizationText, type Quantization } from './config/quantization.ts'
 export {
   evalSchema,
   quantizeSchema,

@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 import { run } from './run.ts'
 
-// A reader that goes away (`| head`) ends the command, not with a stack.
+// A reader that goes away (`| head`) ends the command, not with a stack: as Ctrl-C does, so that a run saves what it has.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0)
-  throw error
+  if (error.code !== 'EPIPE') throw error
+  if (!process.emit('SIGINT')) process.exit(0)
 })
 
 process.exitCode = await run(

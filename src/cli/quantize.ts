@@ -1,6 +1,6 @@
-import { parseQuantizeConfig, quantizationOf, readQuantizeConfig } from '../config.ts'
+import { parseQuantizeConfig, quantizationOf, quantizationText, readQuantizeConfig } from '../config.ts'
 import type { Invocation } from './io.ts'
-import { quantizationText, quantizeText } from './render.ts'
+import { quantizeText } from './render.ts'
 
 /** `lowrank quantize`: a model folder, quantized into another one. */
 export async function quantization({ sources, json, io, signal, loadApi }: Invocation): Promise<void> {

@@ -1,4 +1,4 @@
-import type { Quantization } from '../config.ts'
+import { quantizationText, type Quantization } from '../config.ts'
 import type { QuantizeResult } from '../quantize.ts'
 import type { DatasetSummary, EvalResult, TrainEvent } from '../train/events.ts'
 import { bytes, columns, count, duration, number, percent, plural, printable, wrap } from './format.ts'
@@ -50,14 +50,6 @@ export function evalText(result: EvalResult): string {
     `token accuracy ${percent(result.tokenAccuracy)}  ` +
     `(${count(result.labelTokens)} label tokens, ${count(result.examples)} examples)`
   )
-}
-
-/** `4-bit nf4, double quantization, blocks of 64`. */
-export function quantizationText(quantization: Quantization | undefined): string {
-  if (quantization === undefined) return 'not quantized'
-  if (quantization.kind === '8bit') return '8-bit, a scale for each row'
-  const { quantType, doubleQuant, blockSize } = quantization
-  return `4-bit ${quantType}${doubleQuant ? ', double quantization' : ''}, blocks of ${blockSize}`
 }
 
 /** What `quantize` has written, one line. */

@@ -122,8 +122,10 @@ describe('quantize', () => {
   test('to nf4 where nothing else is said', async () => {
     const { stdout, stderr, code, quantizeConfigs } = await lowrank('quantize --model m --output q'.split(' '))
     expect(code).toBe(0)
-    expect(stderr).toBe('quantizing m: 4-bit nf4, double quantization, blocks of 64\n')
-    expect(stdout).toBe('saved in q  123 MB  4-bit nf4, double quantization, blocks of 64  (1,200 tensors, 4.2 s)\n')
+    expect(stderr).toBe('quantizing m: 4-bit nf4 with double quantization in blocks of 64\n')
+    expect(stdout).toBe(
+      'saved in q  123 MB  4-bit nf4 with double quantization in blocks of 64  (1,200 tensors, 4.2 s)\n',
+    )
     expect(quantizeConfigs).toEqual([{ model: 'm', output: 'q' }])
   })
 

@@ -24,6 +24,14 @@ export function quantizationOf(config: QuantizationOptions): Quantization | unde
   }
 }
 
+/** `4-bit nf4 with double quantization in blocks of 64`. */
+export function quantizationText(quantization: Quantization | undefined): string {
+  if (quantization === undefined) return 'not quantized'
+  if (quantization.kind === '8bit') return '8-bit'
+  const { quantType, doubleQuant, blockSize } = quantization
+  return `4-bit ${quantType} with${doubleQuant ? '' : 'out'} double quantization in blocks of ${blockSize}`
+}
+
 type Given = Partial<EvalConfig> & Pick<Partial<TrainConfig>, 'method'>
 type NameOf = (key: keyof QuantizationOptions | 'method') => string
 

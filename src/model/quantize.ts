@@ -1,4 +1,4 @@
-import type { Quantization } from '../config.ts'
+import { quantizationText, type Quantization } from '../config.ts'
 import { quantizeFourBit } from '../quant/fourbit.ts'
 import { quantizeInt8 } from '../quant/int8.ts'
 import type { Storage, StoredWeight } from '../quant/stored.ts'
@@ -41,13 +41,6 @@ export function quantizedNames({ config }: WeightSource): (name: string) => bool
   const linears = new Set(linearPaths(config).map((path) => `${path}.weight`))
   linears.delete('lm_head.weight')
   return (name) => linears.has(name)
-}
-
-/** `4-bit nf4 with double quantization in blocks of 64`. */
-export function quantizationText(quantization: Quantization): string {
-  if (quantization.kind === '8bit') return '8-bit'
-  const { quantType, doubleQuant, blockSize } = quantization
-  return `4-bit ${quantType} with${doubleQuant ? '' : 'out'} double quantization in blocks of ${blockSize}`
 }
 
 /** What a weight quantized so is stored as. */
