@@ -128,6 +128,8 @@ function resolveQuantized<T extends QuantizationOptions>(
  */
 function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainConfig) => string): string[] {
   const problems: string[] = []
+  if (config.reportTo?.includes('webhook') === true && config.webhookUrl === undefined)
+    problems.push(`${nameOfKey('reportTo')}: webhook needs ${nameOfKey('webhookUrl')}, which is not set`)
   if (config.valid === undefined) {
     const needed = `${nameOfKey('valid')}, which is not set`
     if (config.loadBestModelAtEnd === true) problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs ${needed}`)

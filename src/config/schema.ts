@@ -5,6 +5,7 @@ import { machine } from './groups/machine.ts'
 import { modelAndData } from './groups/model.ts'
 import { optimization } from './groups/optimization.ts'
 import { quantization } from './groups/quantization.ts'
+import { reports } from './groups/reports.ts'
 import { saving } from './groups/saving.ts'
 import { training } from './groups/training.ts'
 import { watching } from './groups/watching.ts'
@@ -41,6 +42,7 @@ export const trainSchema = z.strictObject({
   ...optimization,
   ...watching,
   ...saving,
+  ...reports,
   threads: machine.threads,
   activations: option(z.enum(['keep', 'recompute', 'auto']).default('auto'), {
     group: 'Machine',

@@ -22,13 +22,18 @@ export function unusedOptions(config: TrainConfig): string[] {
     config.earlyStoppingPatience === undefined
       ? tell('without earlyStoppingPatience no run is stopped early', ['earlyStoppingThreshold'])
       : []
+  const reports = [
+    ...(config.reportTo.includes('tensorboard') ? [] : tell('reportTo has no tensorboard', ['loggingDir'])),
+    ...(config.reportTo.includes('webhook') ? [] : tell('reportTo has no webhook', ['webhookUrl'])),
+  ]
   if (config.method === 'full')
-    return [...watching, ...tell('method full trains every weight', [...loraKeys, ...fourBitKeys])]
+    return [...watching, ...reports, ...tell('method full trains every weight', [...loraKeys, ...fourBitKeys])]
   const base = config.loadIn8bit
     ? 'this run quantizes the base to 8 bits'
     : 'this run does not quantize the base to 4 bits'
   return [
     ...watching,
+    ...reports,
     ...tell(`method ${config.method} stores an adapter in f32`, ['saveDtype']),
     ...(config.loadIn4bit ? [] : tell(base, fourBitKeys)),
   ]

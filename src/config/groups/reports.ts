@@ -1,0 +1,36 @@
+import { z } from 'zod'
+import { option, path } from '../fields.ts'
+
+/** Who else is told of a run, beside its own files. Names as in transformers' `TrainingArguments`. */
+export const reports = {
+  reportTo: option(
+    z
+      .array(z.enum(['none', 'tensorboard', 'webhook']))
+      .transform((names) => [...new Set(names)].filter((name) => name !== 'none'))
+      .prefault([]),
+    {
+      group: 'Reports',
+      description: 'Trackers that are told of the run',
+      accepts: 'a list of tensorboard and webhook, or none',
+      unset: 'none',
+    },
+  ),
+  loggingDir: option(path.optional(), {
+    group: 'Reports',
+    description: "Folder of TensorBoard's event files",
+    placeholder: 'DIR',
+    unset: 'output-dir/runs/TIME',
+  }),
+  webhookUrl: option(
+    z
+      .url({ protocol: /^https?$/ })
+      .max(4096)
+      .optional(),
+    {
+      group: 'Reports',
+      description: 'Address that gets each event of the run by POST, as JSON',
+      placeholder: 'URL',
+      accepts: 'an address that begins with http:// or https://',
+    },
+  ),
+}

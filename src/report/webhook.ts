@@ -1,0 +1,135 @@
+import { basename, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { TrainConfig } from '../config.ts'
+import { messageOf } from '../formats/json.ts'
+import type { TrainEvent } from '../train/events.ts'
+import { LowrankError } from '../util/errors.ts'
+
+/** What the webhook is told of a run that ended early. */
+export interface ErrorEvent {
+  readonly type: 'error'
+  readonly code: string
+  readonly message: string
+}
+
+/** How patient a webhook is; times in milliseconds. */
+export interface Patience {
+  /** For one request, its answer included. */
+  readonly timeout: number
+  /** Waits before the second and the third try. */
+  readonly pauses: readonly number[]
+  /** For all that is left once the run has ended. */
+  readonly flush: number
+}
+
+const PATIENCE: Patience = { timeout: 10_000, pauses: [1000, 4000], flush: 15_000 }
+
+/** What waits at most; when the receiver is slower than the run, log lines are left out first. */
+const QUEUE_LENGTH = 500
+
+/** Told by other means, or too many. */
+const UNTOLD: ReadonlySet<string> = new Set(['status', 'data', 'step', 'sample'] satisfies TrainEvent['type'][])
+
+/**
+ * Posts events of a run as JSON, `{ run, event }`, one request after another and in order. What cannot be delivered is
+ * left out: the run neither waits nor stops, and the first failure is told by `warnings`.
+ */
+export class Webhook {
+  readonly #url: string
+  readonly #run: Readonly<Record<string, string>>
+  readonly #patience: Patience
+  readonly #queue: (TrainEvent | ErrorEvent)[] = []
+  readonly #warnings: string[] = []
+  readonly #end = new AbortController()
+  #sending: Promise<void> | undefined
+  #failed = false
+  #lost = 0
+
+  constructor({ webhookUrl, outputDir, model, method }: Delivered, patience: Patience = PATIENCE) {
+    this.#url = webhookUrl
+    this.#run = { name: basename(resolve(outputDir)), outputDir, model, method }
+    this.#patience = patience
+  }
+
+  event(event: TrainEvent | ErrorEvent): void {
+    if (UNTOLD.has(event.type)) return
+    this.#queue.push(event)
+    if (this.#queue.length > QUEUE_LENGTH) {
+      const log = this.#queue.findIndex(({ type }) => type === 'log')
+      this.#queue.splice(Math.max(0, log), 1)
+      this.#lost++
+    }
+    this.#sending ??= this.#send().finally(() => (this.#sending = undefined))
+  }
+
+  /** What went wrong since the last call. */
+  warnings(): string[] {
+    return this.#warnings.splice(0)
+  }
+
+  /** Waits until all is sent, or until patience ends. */
+  async flush(): Promise<void> {
+    const giveUp = setTimeout(() => this.#end.abort(), this.#patience.flush)
+    await this.#sending
+    clearTimeout(giveUp)
+    if (this.#lost > 0) this.#warnings.push(`the webhook has missed ${this.#lost} events of this run`)
+    this.#lost = 0
+  }
+
+  async #send(): Promise<void> {
+    for (let event = this.#queue.shift(); event !== undefined; event = this.#queue.shift()) {
+      const problem = this.#end.signal.aborted ? 'the run has ended' : await this.#deliver(event)
+      if (problem === undefined) {
+        this.#failed = false
+        continue
+      }
+      this.#lost++
+      if (!this.#failed) this.#warnings.push(`the webhook does not take the events of this run: ${problem}`)
+      // Until one goes through again, one try each is enough.
+      this.#failed = true
+    }
+  }
+
+  /** Tries until an event is taken; returns why it was not. */
+  async #deliver(event: TrainEvent | ErrorEvent): Promise<string | undefined> {
+    const body = JSON.stringify({ run: this.#run, event })
+    const pauses = this.#failed ? [] : this.#patience.pauses
+    for (let attempt = 0; ; attempt++) {
+      const { problem, again } = await this.#post(body)
+      const pause = pauses[attempt]
+      if (problem === undefined || !again || pause === undefined) return problem
+      await sleep(pause, undefined, { signal: this.#end.signal }).catch(() => undefined)
+      if (this.#end.signal.aborted) return problem
+    }
+  }
+
+  async #post(body: string): Promise<{ readonly problem?: string; readonly again: boolean }> {
+    const timeout = AbortSignal.timeout(this.#patience.timeout)
+    try {
+      const response = await fetch(this.#url, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body,
+        signal: AbortSignal.any([timeout, this.#end.signal]),
+      })
+      // Read to its end, so that the connection serves the next event too.
+      await response.arrayBuffer()
+      if (response.ok) return { again: false }
+      const again = response.status >= 500 || response.status === 429 || response.status === 408
+      return { problem: `it answers ${response.status} ${response.statusText}`.trim(), again }
+    } catch (error) {
+      if (timeout.aborted) return { problem: `no answer within ${this.#patience.timeout / 1000} s`, again: true }
+      const cause = error instanceof Error && error.cause !== undefined ? error.cause : error
+      return { problem: messageOf(cause), again: true }
+    }
+  }
+}
+
+interface Delivered extends Pick<TrainConfig, 'outputDir' | 'model' | 'method'> {
+  readonly webhookUrl: string
+}
+
+/** An error as the webhook tells it. */
+export function errorEvent(error: unknown): ErrorEvent {
+  return { type: 'error', code: error instanceof LowrankError ? error.code : 'internal', message: messageOf(error) }
+}
