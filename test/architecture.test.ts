@@ -18,9 +18,10 @@ const RANKS: Readonly<Record<string, number>> = {
   engine: 2,
   train: 3,
   generate: 3,
-  recipe: 4,
-  server: 5,
-  cli: 6,
+  report: 4,
+  recipe: 5,
+  server: 6,
+  cli: 7,
 }
 
 const MAX_LINES = 400
