@@ -25,4 +25,11 @@ export {
   type TrainConfig,
   type TrainConfigInput,
 } from './config/schema.ts'
+export {
+  settingsOfSchedule,
+  settingsOfSgd,
+  type OptimizerName,
+  type Schedule,
+  type ScheduleSettings,
+} from './config/settings.ts'
 export { unusedOptions } from './config/unused.ts'

@@ -28,6 +28,7 @@ const VALUES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     adamw_bnb_8bit: 'adamw-8bit',
     paged_adamw_8bit: 'adamw-8bit',
   },
+  lrSchedulerType: { wsd: 'warmup_stable_decay' },
   saveDtype: {
     float32: 'f32',
     fp32: 'f32',
@@ -56,6 +57,8 @@ const HINTS: Readonly<Record<string, string>> = {
   use_cpu: 'Lowrank computes on the CPU; remove it.',
   task_type: 'The task is always CAUSAL_LM; remove it.',
   peft_type: 'Use "method": lora, qlora or full.',
+  loraplus_lr_embedding: 'Adapters are put on linear layers only; remove it.',
+  loraplus_weight_decay: 'Use "weight_decay", which counts with LoRA+ too.',
   init_lora_weights: "The adapter starts as PEFT's default does; remove it.",
 }
 

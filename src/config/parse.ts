@@ -15,6 +15,7 @@ import {
   type TrainConfig,
   type TrainConfigInput,
 } from './schema.ts'
+import { checkSettings } from './settings.ts'
 import { isSet } from './unused.ts'
 import type { z } from 'zod'
 
@@ -92,7 +93,11 @@ function resolveTrain(sources: readonly Source[]): TrainConfig {
   const config = values as Partial<TrainConfig>
   const qlora = config.method === 'qlora'
   const name = (key: keyof TrainConfig): string => nameOf(key, given, sources)
-  problems.push(...crossCheck(config, name), ...checkQuantization(config, { qlora }, name))
+  problems.push(
+    ...crossCheck(config, name),
+    ...checkQuantization(config, { qlora }, name),
+    ...checkSettings(config, name),
+  )
   raise(problems)
   fillQuantization(config, { qlora })
   config.evalStrategy ??= config.evalSteps !== undefined ? 'steps' : config.valid !== undefined ? 'epoch' : 'no'
@@ -150,6 +155,11 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
     if (config.adapter !== undefined) {
       problems.push(
         `${nameOfKey('adapter')}: has no meaning with ${nameOfKey('method')} full, which trains every weight`,
+      )
+    }
+    if (config.loraplusLrRatio !== undefined) {
+      problems.push(
+        `${nameOfKey('loraplusLrRatio')}: has no meaning with ${nameOfKey('method')} full, which has no matrices B`,
       )
     }
     return problems

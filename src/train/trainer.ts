@@ -1,30 +1,67 @@
 import type { TrainConfig } from '../config.ts'
-import { LowrankError } from '../util/errors.ts'
 import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch, type TrainingOrder } from '../text/batches.ts'
 import type { Example } from '../text/examples.ts'
+import { LowrankError } from '../util/errors.ts'
 import { evaluateBatches } from './evaluate.ts'
 import type { TrainEvent } from './events.ts'
-import { clipFactor, gradientNorm, makeOptimizer, type Trainable } from './optimizer.ts'
-import { scheduleFactor } from './schedule.ts'
-import { accumulateGradients } from './step.ts'
+import { clipFactor, gradientNorm, makeOptimizer, type Optimizer, type Trainable } from './optimizer.ts'
+import { learningRates } from './schedule.ts'
+import { accumulateGradients, type StepGradients } from './step.ts'
 
-export interface TrainerOptions {
+/**
+ * How far a run is. With the weights and the state of the optimizer it is all that the steps to come depend on; a checkpoint
+ * stores it as JSON, so numbers are finite.
+ */
+export interface TrainerState {
+  /** Optimizer steps done. */
+  step: number
+  /** Epochs done; fractional. */
+  epoch: number
+  /** The step after which was evaluated last; -1 before any evaluation. */
+  evaluated: number
+  /** Sum of the losses of all steps. */
+  lossTotal: number
+  /** Sum of the losses since the last log, which was at step `logged`. */
+  sinceLog: number
+  logged: number
+  /** The lowest evaluation loss so far. */
+  best: { readonly step: number; readonly loss: number } | undefined
+}
+
+/** A run in memory. Nothing of it but `state`, weights and optimizer changes from step to step. */
+export interface Training {
   readonly config: TrainConfig
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
-  readonly train: readonly Example[]
-  readonly valid: readonly Example[] | undefined
-  /** Writes a checkpoint of the trainables as they are now and returns its folder. */
-  readonly saveCheckpoint: (step: number) => Promise<string>
-  readonly cancelled: () => boolean
+  readonly optimizer: Optimizer
+  readonly order: TrainingOrder
+  /** Optimizer steps of the whole run. */
+  readonly steps: number
+  readonly state: TrainerState
+  /** With `loadBestModelAtEnd`, the weights as they were at `state.best`; empty before. */
+  readonly bestWeights: Map<string, Float32Array>
 }
 
-export interface TrainerResult {
-  readonly steps: number
-  /** Mean of all step losses. */
-  readonly trainLoss: number
-  readonly best: { readonly step: number; readonly loss: number } | undefined
+export interface TrainingParts {
+  readonly config: TrainConfig
+  readonly pipeline: Pipeline
+  readonly trainables: ReadonlyMap<string, Trainable>
+  readonly examples: readonly Example[]
+}
+
+/** A run before its first step. */
+export function startTraining({ config, pipeline, trainables, examples }: TrainingParts): Training {
+  return {
+    config,
+    pipeline,
+    trainables,
+    optimizer: makeOptimizer(trainables.values(), config),
+    order: orderOf(config, examples),
+    steps: totalSteps(config, examples),
+    state: { step: 0, epoch: 0, evaluated: -1, lossTotal: 0, sinceLog: 0, logged: 0, best: undefined },
+    bestWeights: new Map(),
+  }
 }
 
 /** Optimizer steps a run takes. */
@@ -40,54 +77,96 @@ export function orderOf(config: TrainConfig, examples: readonly Example[]): Trai
   return { examples, seed, batchSize, accumulation } as const
 }
 
+/** What an optimizer step has found. */
+export interface StepResult extends StepGradients {
+  readonly step: number
+  readonly epoch: number
+  /** Mean over the label tokens of the step. */
+  readonly loss: number
+  readonly learningRate: number
+  /** Before clipping. */
+  readonly gradNorm: number
+}
+
 /**
- * Trains until the last step, telling each. With `loadBestModelAtEnd` the trainables end as they were at the lowest
- * evaluation loss. Cancelled, it saves a checkpoint of the last whole step and throws.
+ * The optimizer step after `state.step`: weights, optimizer and state go on by one. Which batches and dropout masks it takes is a
+ * function of seed and step, so that any step can be made again from the weights and the state before it.
+ *
+ * @throws LowrankError `cancelled`, `diverged`: weights, optimizer and state are as they were.
  */
-export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent, TrainerResult> {
-  const { config, pipeline, trainables, cancelled } = options
-  const order = orderOf(config, options.train)
-  const steps = totalSteps(config, options.train)
-  const perEpoch = stepsPerEpoch(order)
-  const warmupSteps = config.warmupSteps > 0 ? config.warmupSteps : Math.ceil(config.warmupRatio * steps)
-  const optimizer = makeOptimizer(trainables.values(), config)
+export async function trainStep(training: Training, cancelled?: () => boolean): Promise<StepResult> {
+  const { config, pipeline, trainables, optimizer, order, state } = training
+  const step = state.step + 1
+  const { epoch, batches } = stepBatches({ ...order, step: step - 1 })
+  const learningRate = learningRates(config, training.steps)(step - 1)
+  let found: StepResult
+  try {
+    const parts = { pipeline, trainables, batches, seed: config.seed, step }
+    const sums = await accumulateGradients({ ...parts, ...(cancelled === undefined ? {} : { cancelled }) })
+    const loss = sums.lossSum / sums.labelTokens
+    const gradNorm = gradientNorm(trainables.values()) / sums.labelTokens
+    found = { ...sums, step, epoch, loss, learningRate, gradNorm }
+    refuseDiverged(found, config)
+  } catch (error) {
+    for (const { gradient } of trainables.values()) gradient.fill(0)
+    throw error
+  }
+  optimizer.step(learningRate, clipFactor(found.gradNorm, config.maxGradNorm) / found.labelTokens)
+  state.step = step
+  state.epoch = epoch
+  state.lossTotal += found.loss
+  state.sinceLog += found.loss
+  return found
+}
+
+function refuseDiverged({ step, loss, gradNorm }: StepResult, { learningRate }: TrainConfig): void {
+  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return
+  throw new LowrankError('diverged', `step ${step}: the loss is ${loss} and the gradient norm ${gradNorm}`, {
+    hint: `Lower learningRate (now ${learningRate}) or set maxGradNorm and warmupSteps. The weights were not changed by this step.`,
+  })
+}
+
+export interface TrainOptions {
+  readonly valid: readonly Example[] | undefined
+  /** Writes a checkpoint of the run as it is now and returns its folder. */
+  readonly saveCheckpoint: () => Promise<string>
+  readonly cancelled: () => boolean
+}
+
+export interface TrainerResult {
+  readonly steps: number
+  /** Mean of all step losses. */
+  readonly trainLoss: number
+  readonly best: { readonly step: number; readonly loss: number } | undefined
+}
+
+/**
+ * Trains until the last step, telling each. With `loadBestModelAtEnd` the weights end as they were at the lowest evaluation
+ * loss. Checkpoints are written between steps only, so that they hold no half of a step. Cancelled, it saves one of the last whole
+ * step and throws.
+ */
+export async function* train(training: Training, options: TrainOptions): AsyncGenerator<TrainEvent, TrainerResult> {
+  const { config, pipeline, trainables, steps, state } = training
+  const { cancelled } = options
   const validBatches = options.valid && evalBatches(options.valid, config.perDeviceEvalBatchSize)
-  const best = new BestWeights(trainables, config.loadBestModelAtEnd)
-  const evaluate = async function* (step: number, epoch: number): AsyncGenerator<TrainEvent> {
-    if (validBatches === undefined) return
+  const evaluate = async function* (): AsyncGenerator<TrainEvent> {
+    if (validBatches === undefined || state.evaluated === state.step || !isEvaluated(training)) return
     const start = performance.now()
     const result = await evaluateBatches({ pipeline, batches: validBatches, cancelled })
-    const isBest = best.offer(step, result.loss)
-    yield { type: 'eval', step, epoch, seconds: (performance.now() - start) / 1000, best: isBest, ...result }
+    const best = offer(training, result.loss)
+    const { step, epoch } = state
+    yield { type: 'eval', step, epoch, seconds: (performance.now() - start) / 1000, best, ...result }
   }
-  const due = (strategy: 'no' | 'steps' | 'epoch', every: number | undefined, step: number): boolean =>
-    strategy === 'steps' ? step % (every ?? Infinity) === 0 : strategy === 'epoch' && step % perEpoch === 0
-
-  const begun = performance.now()
-  let [lossTotal, sinceLog, logged, done] = [0, 0, 0, 0]
   try {
-    if (config.evalOnStart) yield* evaluate(0, 0)
-    for (let step = 1; step <= steps; step++) {
+    // Before the first step; or what a run left undone that was cancelled in it.
+    yield* evaluate()
+    const [begun, first] = [performance.now(), state.step]
+    while (state.step < steps) {
       const start = performance.now()
       const readBefore = pipeline.bytesRead
-      const { epoch, batches } = stepBatches({ ...order, step: step - 1 })
-      const sums = await accumulateGradients({ pipeline, trainables, batches, seed: config.seed, step, cancelled })
-      const loss = sums.lossSum / sums.labelTokens
-      const gradNorm = gradientNorm(trainables.values()) / sums.labelTokens
-      const learningRate =
-        config.learningRate * scheduleFactor(config.lrSchedulerType, { step: step - 1, steps, warmupSteps })
-      if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
-        throw new LowrankError('diverged', `step ${step}: the loss is ${loss} and the gradient norm ${gradNorm}`, {
-          hint: `Lower learningRate (now ${config.learningRate}) or set maxGradNorm and warmupSteps. The weights were not changed by this step.`,
-        })
-      }
-      optimizer.step(learningRate, clipFactor(gradNorm, config.maxGradNorm) / sums.labelTokens)
-      done = step
-
-      const seconds = (performance.now() - start) / 1000
-      const secondsLeft = ((performance.now() - begun) / 1000 / step) * (steps - step)
-      const { tokens, labelTokens } = sums
-      const memory = process.memoryUsage.rss()
+      const { step, epoch, loss, learningRate, gradNorm, tokens, labelTokens } = await trainStep(training, cancelled)
+      const now = performance.now()
+      const seconds = (now - start) / 1000
       const common = { step, epoch, loss, learningRate, gradNorm }
       yield {
         type: 'step',
@@ -98,60 +177,52 @@ export async function* train(options: TrainerOptions): AsyncGenerator<TrainEvent
         seconds,
         tokensPerSecond: tokens / seconds,
         bytesRead: pipeline.bytesRead - readBefore,
-        memory,
-        secondsLeft,
+        memory: process.memoryUsage.rss(),
+        secondsLeft: ((now - begun) / 1000 / (step - first)) * (steps - step),
       }
-      lossTotal += loss
-      sinceLog += loss
       if (step % config.loggingSteps === 0) {
-        yield { type: 'log', ...common, loss: sinceLog / (step - logged) }
-        sinceLog = 0
-        logged = step
+        yield { type: 'log', ...common, loss: state.sinceLog / (step - state.logged) }
+        state.sinceLog = 0
+        state.logged = step
       }
-      // The last step is always evaluated, so that a run ends with a figure for what it made.
-      const evaluates =
-        config.evalStrategy !== 'no' && (due(config.evalStrategy, config.evalSteps, step) || step === steps)
-      if (evaluates) yield* evaluate(step, epoch)
-      if (due(config.saveStrategy, config.saveSteps, step)) {
-        yield { type: 'save', step, path: await options.saveCheckpoint(step) }
+      yield* evaluate()
+      if (isDue(training, config.saveStrategy, config.saveSteps)) {
+        yield { type: 'save', step, path: await options.saveCheckpoint() }
       }
     }
   } catch (error) {
     if (!(error instanceof LowrankError && error.code === 'cancelled')) throw error
     // The weights are those of the last whole step: gradients or an evaluation were under way.
-    const path = await options.saveCheckpoint(done)
-    yield { type: 'save', step: done, path }
-    throw new LowrankError('cancelled', `cancelled after step ${done} of ${steps}; its weights are in ${path}`)
+    const path = await options.saveCheckpoint()
+    yield { type: 'save', step: state.step, path }
+    const message = `cancelled after step ${state.step} of ${steps}; its weights are in ${path}`
+    throw new LowrankError('cancelled', message, { hint: 'The same run with --resume goes on from there.' })
   }
-  best.restore()
-  return { steps, trainLoss: lossTotal / steps, best: best.found }
+  for (const [name, weights] of training.bestWeights) trainables.get(name)?.data.set(weights)
+  return { steps, trainLoss: state.lossTotal / steps, best: state.best }
 }
 
-/** The weights with the lowest evaluation loss, copied when `keep` is set. */
-class BestWeights {
-  readonly #trainables: ReadonlyMap<string, Trainable>
-  readonly #keep: boolean
-  #copies: ReadonlyMap<string, Float32Array> | undefined
-  #found: { readonly step: number; readonly loss: number } | undefined
+/** Whether something that happens every so many steps, or each epoch, is due after the step that was done last. */
+function isDue({ state, order }: Training, strategy: 'no' | 'steps' | 'epoch', every: number | undefined): boolean {
+  return strategy === 'steps'
+    ? state.step % (every ?? Infinity) === 0
+    : strategy === 'epoch' && state.step % stepsPerEpoch(order) === 0
+}
 
-  constructor(trainables: ReadonlyMap<string, Trainable>, keep: boolean) {
-    this.#trainables = trainables
-    this.#keep = keep
-  }
+/** The last step is always evaluated, so that a run ends with a figure for what it made. */
+function isEvaluated(training: Training): boolean {
+  const { config, state, steps } = training
+  if (state.step === 0) return config.evalOnStart
+  if (config.evalStrategy === 'no') return false
+  return state.step === steps || isDue(training, config.evalStrategy, config.evalSteps)
+}
 
-  get found(): { readonly step: number; readonly loss: number } | undefined {
-    return this.#found
-  }
-
-  /** Whether this is the lowest loss so far. */
-  offer(step: number, loss: number): boolean {
-    if (this.#found !== undefined && loss >= this.#found.loss) return false
-    this.#found = { step, loss }
-    if (this.#keep) this.#copies = new Map([...this.#trainables].map(([name, { data }]) => [name, data.slice()]))
-    return true
-  }
-
-  restore(): void {
-    for (const [name, copy] of this.#copies ?? []) this.#trainables.get(name)?.data.set(copy)
-  }
+/** Notes the evaluation loss after the step that was done last; whether it is the lowest so far. */
+function offer({ config, state, trainables, bestWeights }: Training, loss: number): boolean {
+  const { step, best } = state
+  state.evaluated = step
+  if (best !== undefined && loss >= best.loss) return false
+  state.best = { step, loss }
+  if (config.loadBestModelAtEnd) for (const [name, { data }] of trainables) bestWeights.set(name, data.slice())
+  return true
 }

@@ -9,7 +9,7 @@ import { openDecoder, type OpenDecoder } from '../../src/open.ts'
 import { makeBatch, type Batch } from '../../src/text/batches.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { AdamW, clipFactor, gradientNorm } from '../../src/train/optimizer.ts'
-import { scheduleFactor } from '../../src/train/schedule.ts'
+import { learningRates } from '../../src/train/schedule.ts'
 import { accumulateGradients } from '../../src/train/step.ts'
 
 /** Beside the script that made them, `make_golden.py`. */
@@ -162,12 +162,13 @@ describe.each(runs)('%s, %s', (folder, run) => {
       weightDecay,
       decays: () => true,
     })
+    const { learningRate } = curve
+    const rateOf = learningRates({ learningRate, lrSchedulerType: 'linear', warmupSteps, warmupRatio: 0 }, steps)
     const losses: number[] = []
     for (let step = 0; step < steps; step++) {
       const sums = await accumulateGradients({ pipeline, trainables, batches: [batchAt(step)], seed: 1, step })
       const norm = gradientNorm(trainables.values()) / sums.labelTokens
-      const rate = curve.learningRate * scheduleFactor('linear', { step, steps, warmupSteps })
-      optimizer.step(rate, clipFactor(norm, maxGradNorm) / sums.labelTokens)
+      optimizer.step(rateOf(step), clipFactor(norm, maxGradNorm) / sums.labelTokens)
       losses.push(sums.lossSum / sums.labelTokens)
     }
     const worst = losses.reduce((most, loss, i) => Math.max(most, Math.abs(loss - (curve.loss[i] ?? NaN))), 0)

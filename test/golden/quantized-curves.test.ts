@@ -7,7 +7,7 @@ import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { openDecoder, type OpenOptions } from '../../src/open.ts'
 import { makeBatch, type Batch } from '../../src/text/batches.ts'
 import { clipFactor, gradientNorm, makeOptimizer, type Trainable } from '../../src/train/optimizer.ts'
-import { scheduleFactor } from '../../src/train/schedule.ts'
+import { learningRates } from '../../src/train/schedule.ts'
 import { accumulateGradients } from '../../src/train/step.ts'
 import { bytesToF32 } from '../../src/util/dtype.ts'
 import { uniform } from './uniform.ts'
@@ -150,6 +150,7 @@ describe.each(runs)('%s, %s, %s', (model, quantization, adapter) => {
       adamEpsilon: eps,
       weightDecay,
     })
+    const rateOf = learningRates({ learningRate, lrSchedulerType: 'linear', warmupSteps, warmupRatio: 0 }, steps)
     const losses: number[] = []
     for (let step = 0; step < steps; step++) {
       const batch = batches[step % batches.length] as Batch
@@ -168,8 +169,7 @@ describe.each(runs)('%s, %s, %s', (model, quantization, adapter) => {
         expect.soft(ofGradients).toBeLessThan(1e-4)
       }
       const norm = gradientNorm(trainables.values()) / labelTokens
-      const rate = learningRate * scheduleFactor('linear', { step, steps, warmupSteps })
-      optimizer.step(rate, clipFactor(norm, maxGradNorm) / labelTokens)
+      optimizer.step(rateOf(step), clipFactor(norm, maxGradNorm) / labelTokens)
       losses.push(lossSum / labelTokens)
     }
     const ofLosses = largestDifference(losses, expected.curve)
