@@ -12,7 +12,7 @@ import { loadTokenizer } from './text/tokenizer.ts'
 import type { TrainEvent } from './train/events.ts'
 import { hashFiles, modelFiles, RunFiles } from './train/run-files.ts'
 import { saveCheckpoint, saveResult, type SaveOptions } from './train/save.ts'
-import { totalSteps, train } from './train/trainer.ts'
+import { startTraining, totalSteps, train } from './train/trainer.ts'
 import { LowrankError } from './util/errors.ts'
 
 interface Dataset {
@@ -124,23 +124,16 @@ async function* trainAndSave(
     ],
   })
   const checkpoints: string[] = []
-  const checkpoint = async (step: number): Promise<string> => {
-    const folder = join(outputDir, `checkpoint-${step}`)
+  const training = startTraining({ config, pipeline, trainables, examples: data.train.examples })
+  const checkpoint = async (): Promise<string> => {
+    const folder = join(outputDir, `checkpoint-${training.state.step}`)
     await saveCheckpoint(saving(folder))
     if (!checkpoints.includes(folder)) checkpoints.push(folder)
     const tooMany = Math.max(0, checkpoints.length - (config.saveTotalLimit ?? Infinity))
     for (const oldest of checkpoints.splice(0, tooMany)) await rm(oldest, { recursive: true, force: true })
     return folder
   }
-  const result = yield* train({
-    config,
-    pipeline,
-    trainables,
-    train: data.train.examples,
-    valid,
-    saveCheckpoint: checkpoint,
-    cancelled,
-  })
+  const result = yield* train(training, { valid, saveCheckpoint: checkpoint, cancelled })
   await saveResult(saving(outputDir))
   yield { type: 'save', step: result.steps, path: outputDir }
   yield* complete(model, samples, 'after', cancelled)
