@@ -26,6 +26,15 @@ export function eventLines(event: TrainEvent): string[] {
         `step ${event.step}  eval loss ${number(event.loss)}  perplexity ${number(event.perplexity)}  ` +
           `accuracy ${percent(event.tokenAccuracy)}  ${duration(event.seconds)}${event.best ? '  (best so far)' : ''}`,
       ]
+    case 'spike':
+      return spikeLines(event)
+    case 'overfitting':
+      return [
+        `step ${event.step}  the eval loss rises (${number(event.best.evalLoss)} at step ${event.best.step}, now ` +
+          `${number(event.evalLoss)}) while the train loss falls (${number(event.best.trainLoss)}, now ` +
+          `${number(event.trainLoss)}): the examples are learnt by heart`,
+        `hint: ${printable(event.remedy)}`,
+      ]
     case 'save':
       return [`step ${event.step}  saved ${event.path}`]
     case 'step':
@@ -33,6 +42,28 @@ export function eventLines(event: TrainEvent): string[] {
     case 'done':
       return []
   }
+}
+
+const spikeKinds = { loss: 'loss', gradNorm: 'gradient norm', nan: 'loss or gradient' } as const
+const spikeActions = {
+  apply: 'the update was applied',
+  skip: 'the update was left out',
+  stop: 'the run ends before the update',
+} as const
+
+function spikeLines({ step, kind, value, expected, lines, action, remedy }: EventOf<'spike'>): string[] {
+  const shown = lines.slice(0, 20).join(', ')
+  const more = lines.length > 20 ? ` and ${count(lines.length - 20)} more` : ''
+  const range =
+    expected === undefined
+      ? 'not a number'
+      : `${number(value)}, expected at most ${number(expected.limit)} (median ${number(expected.median)})`
+  return [
+    `step ${step}  spike: ${spikeKinds[kind]} ${range}; ${spikeActions[action]}`,
+    `its examples: ${lines.length === 1 ? 'line' : 'lines'} ${shown}${more} of the training data`,
+    // Where the run ends, the error says the rest.
+    ...(action === 'stop' ? [] : [`hint: ${printable(remedy)}`]),
+  ]
 }
 
 /** One step as text: `loss 1.2345  812 tokens/s  1.20 GB  3m 05s left`. */
@@ -66,6 +97,9 @@ export function doneLines(event: EventOf<'done'>, next: string | undefined): str
   return [
     `${plural(event.steps, 'step')} in ${duration(event.seconds)}: train loss ${number(event.trainLoss)}${best}, ` +
       `peak memory ${bytes(event.peakMemory)}`,
+    ...(event.stoppedEarly === undefined
+      ? []
+      : [`stopped early at step ${event.stoppedEarly.step}: ${event.stoppedEarly.reason}`]),
     `saved in ${event.outputDir}`,
     ...(next === undefined ? [] : [`next: ${next}`]),
   ]

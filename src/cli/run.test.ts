@@ -75,6 +75,11 @@ describe('train', () => {
       step 2  epoch 0.67  loss 2.2500  lr 1.00e-4  grad norm 0.5300
       step 2  eval loss 1.9000  perplexity 6.6859  accuracy 61.5 %  1.2 s  (best so far)
       warning: loss rose
+      step 3  spike: loss 7.5000, expected at most 2.7500 (median 2.0000); the update was applied
+      its examples: lines 3, 14, 15 of the training data
+      hint: Look at these lines.
+      step 3  the eval loss rises (1.9000 at step 2, now 2.5000) while the train loss falls (2.0000, now 1.0000): the examples are learnt by heart
+      hint: Fewer epochs.
       step 3  saved out/checkpoint-3
       "
     `)

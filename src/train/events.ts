@@ -83,6 +83,42 @@ export type TrainEvent =
       /** Whether this is the lowest loss so far. */
       readonly best: boolean
     } & EvalResult)
+  | {
+      /** A loss or gradient norm far outside its recent range, or no number (`nan`). Told once while it stays high. */
+      readonly type: 'spike'
+      readonly step: number
+      readonly epoch: number
+      readonly kind: 'loss' | 'gradNorm' | 'nan'
+      /** What was out of range; as JSON, NaN and Infinity are null. */
+      readonly value: number
+      /** Of the recent steps: their median, and the most a step like this one was expected to have; undefined for `nan`. */
+      readonly expected: { readonly median: number; readonly limit: number } | undefined
+      readonly loss: number
+      readonly gradNorm: number
+      /** Where the examples of the step come from: lines of the training file, ascending. */
+      readonly lines: readonly number[]
+      /** Whether the update was applied, left out, or ended the run without it. */
+      readonly action: 'apply' | 'skip' | 'stop'
+      /** What to do about it, in words. */
+      readonly remedy: string
+    }
+  | {
+      /** The evaluation loss rises while the training loss falls; told once. */
+      readonly type: 'overfitting'
+      readonly step: number
+      readonly epoch: number
+      readonly evalLoss: number
+      /** Mean of the step losses since the evaluation before. */
+      readonly trainLoss: number
+      /** The same figures where the evaluation loss was lowest. */
+      readonly best: {
+        readonly step: number
+        readonly epoch: number
+        readonly evalLoss: number
+        readonly trainLoss: number
+      }
+      readonly remedy: string
+    }
   | { readonly type: 'save'; readonly step: number; readonly path: string }
   | {
       readonly type: 'sample'
@@ -101,4 +137,6 @@ export type TrainEvent =
       /** Highest resident set of the process, bytes. */
       readonly peakMemory: number
       readonly best: { readonly step: number; readonly loss: number } | undefined
+      /** Set where the evaluation loss no longer fell (`earlyStoppingPatience`): the last step, and why. */
+      readonly stoppedEarly?: { readonly step: number; readonly reason: string } | undefined
     }
