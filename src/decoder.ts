@@ -40,6 +40,8 @@ export interface DecoderOptions {
         readonly lora: LoraConfig | undefined
         readonly init: 'pretrained' | 'random'
         readonly seed: number
+        /** Share of each label that is spread over the vocabulary; 0 by default. Evaluations know nothing of it. */
+        readonly labelSmoothing?: number
       }
     | undefined
 }
@@ -154,6 +156,7 @@ export class PreparedDecoder {
       activations: choice.activations,
       adapterOf: this.adaptation.adapterOf,
       separateHead: this.adaptation.separateHead,
+      labelSmoothing: training?.labelSmoothing,
     })
   }
 

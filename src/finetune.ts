@@ -57,7 +57,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     adapter,
     threads,
     quantization: quantizationOf(config),
-    training: { lora, init, seed },
+    training: { lora, init, seed, labelSmoothing: config.labelSmoothingFactor },
   })
   let plan: MemoryPlan
   try {

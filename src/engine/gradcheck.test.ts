@@ -153,6 +153,13 @@ const cases: Case[] = [
     build: (v) => b.crossEntropy(at(v, 'x'), at(v, 'targets'))[0],
   },
   {
+    op: 'crossEntropy',
+    name: 'with smoothing',
+    inputs: { x: ['seq', 4] },
+    fixed: { targets },
+    build: (v) => b.crossEntropy(at(v, 'x'), at(v, 'targets'), { smoothing: 0.3 })[0],
+  },
+  {
     op: 'addAt',
     name: '',
     inputs: { x: ['seq', 4] },

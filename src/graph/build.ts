@@ -85,9 +85,12 @@ export const b = {
     axes.length === 0 ? x : only(makeNode('reduceSum', { axes }, [x])),
   expandLike: (x: Value, like: Value): Value =>
     sameShape(x.type.shape, like.type.shape) ? x : only(makeNode('expandLike', {}, [x, like])),
-  /** Losses [n] in nats and log probabilities [n, v]. */
-  crossEntropy: (logits: Value, targets: Value): readonly [Value, Value] =>
-    two(makeNode('crossEntropy', {}, [logits, targets])),
+  /** Losses [n] in nats and log probabilities [n, v]; `smoothing` is the share of each label that is spread over all v. */
+  crossEntropy: (
+    logits: Value,
+    targets: Value,
+    { smoothing = 0 }: { readonly smoothing?: number } = {},
+  ): readonly [Value, Value] => two(makeNode('crossEntropy', { smoothing }, [logits, targets])),
   addAt: (x: Value, columns: Value, value: number): Value => only(makeNode('addAt', { value }, [x, columns])),
   takeRows: (x: Value, rows: Value): Value => only(makeNode('takeRows', {}, [x, rows])),
   putRows: (y: Value, rows: Value, like: Value): Value => only(makeNode('putRows', {}, [y, rows, like])),

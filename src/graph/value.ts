@@ -31,7 +31,7 @@ export interface OpAttributes {
   concat: { readonly axis: number; readonly whole: Dim }
   reduceSum: { readonly axes: readonly number[] }
   expandLike: NoAttributes
-  crossEntropy: NoAttributes
+  crossEntropy: { readonly smoothing: number }
   addAt: { readonly value: number }
   takeRows: NoAttributes
   putRows: NoAttributes

@@ -68,6 +68,8 @@ export interface StagesOptions {
   readonly adapterOf: (path: string) => LoraModule | undefined
   /** Whether the head has a weight of its own, although the checkpoint ties it to the embedding (a saved copy is trained). */
   readonly separateHead?: boolean
+  /** Share of each label that is spread over the vocabulary, in the loss that is trained on; 0 by default. */
+  readonly labelSmoothing?: number | undefined
 }
 
 /**
@@ -188,7 +190,7 @@ function buildBlock(
 }
 
 function buildHead(
-  { config, policy, adapterOf, separateHead = false }: StagesOptions,
+  { config, policy, adapterOf, separateHead = false, labelSmoothing = 0 }: StagesOptions,
   wantsDx: boolean,
   share: (candidate: Program) => Program,
 ): HeadStage {
@@ -214,7 +216,7 @@ function buildHead(
   const [plainLosses] = b.crossEntropy(plain.y, targets)
   const predicted = b.argmax(plain.y)
   const { stage, y: logits } = write(true)
-  const [losses] = b.crossEntropy(logits, targets)
+  const [losses] = b.crossEntropy(logits, targets, { smoothing: labelSmoothing })
   const { gradientPorts, wrt, names } = wantedGradients(stage, x, wantsDx)
   // The cotangent 1 for every row: gradients of the sum of losses, divided by the label tokens of the whole step later.
   const grads = namedGradients(gradients([{ value: losses, cotangent: b.constant(1) }], wrt), names)

@@ -1,24 +1,29 @@
 import { internalError } from '../../util/errors.ts'
 import { sameShape } from '../dims.ts'
+import { lastDim } from '../value.ts'
 import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
 
 /** The loss and what it is measured with. */
 export const loss: OpDefinitions<'crossEntropy' | 'addAt' | 'argmax'> = {
-  /** (logits [n, v], targets i64 [n]) -> (-log p(target) [n], log p [n, v]), in nats. */
+  /**
+   * (logits [n, v], targets i64 [n]) -> (loss [n], log p [n, v]), in nats. The loss is -log p(target); with `smoothing` s it is
+   * -(1 - s) log p(target) - s mean(log p): the label is 1 - s on the target and s spread evenly. Szegedy et al. 2016, section 7.
+   */
   crossEntropy: {
     infer: (inputs) => {
       const [logits, targets] = pair(inputs)
       need(logits.shape.length === 2 && sameShape(targets.shape, logits.shape.slice(0, 1)), 'crossEntropy', inputs)
       return [f32(targets.shape), logits]
     },
-    vjp: (b, { inputs, outputs }, dy, dLogProbabilities) => {
+    vjp: (b, { inputs, outputs, attributes: { smoothing } }, dy, dLogProbabilities) => {
       if (dLogProbabilities !== undefined) throw internalError('crossEntropy: log p has no gradient rule')
-      const [, targets] = pair(inputs)
+      const [logits, targets] = pair(inputs)
       const [, logProbabilities] = pair(outputs)
-      const error = b.addAt(b.exp(logProbabilities), targets, -1)
-      return [b.mul(error, b.column(dy)), undefined]
+      const error = b.addAt(b.exp(logProbabilities), targets, smoothing - 1)
+      const spread = smoothing / Number(lastDim(logits.type))
+      return [b.mul(smoothing === 0 ? error : b.sub(error, b.constant(spread)), b.column(dy)), undefined]
     },
-    emit: (e) => {
+    emit: (e, { smoothing }) => {
       const [logits, targets] = pair(e.inputs)
       const [losses, logProbabilities] = pair(e.outputs)
       const [column, picked, row] = [e.temporary(), e.temporary(), e.temporary()]
@@ -26,7 +31,15 @@ export const loss: OpDefinitions<'crossEntropy' | 'addAt' | 'argmax'> = {
       e.node('Unsqueeze', [targets, e.ints([1])], [column])
       e.node('GatherElements', [logProbabilities, column], [picked], { axis: 1 })
       e.node('Squeeze', [picked, e.ints([1])], [row])
-      e.node('Neg', [row], [losses])
+      if (smoothing === 0) {
+        e.node('Neg', [row], [losses])
+        return
+      }
+      const [mean, certain, spread] = [e.temporary(), e.temporary(), e.temporary()]
+      e.node('ReduceMean', [logProbabilities, e.ints([1])], [mean], { keepdims: 0 })
+      e.node('Mul', [row, e.float(smoothing - 1)], [certain])
+      e.node('Mul', [mean, e.float(smoothing)], [spread])
+      e.node('Sub', [certain, spread], [losses])
     },
   },
   /** (x [n, v], columns i64 [n]) -> x with `value` added at [i, columns[i]] of every row i. */
