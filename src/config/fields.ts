@@ -13,6 +13,7 @@ interface OptionMeta {
     | 'Watching'
     | 'Saving and resuming'
     | 'Reports'
+    | 'Replay'
     | 'Machine'
   readonly description: string
   /** What a flag's value is called in the help page, where the type does not say it. */

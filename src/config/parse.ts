@@ -6,12 +6,17 @@ import {
   evalSchema,
   loraKeys,
   quantizeSchema,
+  replaySchema,
+  selftestSchema,
   trainSchema,
   type EvalConfig,
   type EvalConfigInput,
   type QuantizationOptions,
   type QuantizeConfig,
   type QuantizeConfigInput,
+  type ReplayOptions,
+  type SelftestConfig,
+  type SelftestConfigInput,
   type TrainConfig,
   type TrainConfigInput,
 } from './schema.ts'
@@ -60,6 +65,16 @@ export function parseQuantizeConfig(input: unknown): QuantizeConfig {
   return resolveQuantize([objectSource(input)])
 }
 
+/** Checks the options of `selftest` and fills in the defaults, as `parseTrainConfig` does. */
+export function parseSelftestConfig(input: unknown): SelftestConfig {
+  return resolveQuantized<SelftestConfig>(selftestSchema, [objectSource(input)], { qlora: false })
+}
+
+/** Checks the options of `replay` and fills in the defaults, as `parseTrainConfig` does. */
+export function parseReplayOptions(input: unknown): ReplayOptions {
+  return readOptions(replaySchema, [objectSource(input)])
+}
+
 /**
  * The options of a training run from several places, the later winning over the earlier; checked, but without defaults,
  * so that they can be passed on as a user would pass them.
@@ -79,6 +94,12 @@ export function readEvalConfig(sources: readonly Source[]): EvalConfigInput {
 export function readQuantizeConfig(sources: readonly Source[]): QuantizeConfigInput {
   resolveQuantize(sources)
   return rawValues(quantizeSchema, sources) as QuantizeConfigInput
+}
+
+/** The same for `selftest`. */
+export function readSelftestConfig(sources: readonly Source[]): SelftestConfigInput {
+  resolveQuantized<SelftestConfig>(selftestSchema, sources, { qlora: false })
+  return rawValues(selftestSchema, sources) as SelftestConfigInput
 }
 
 /** The options of a command that needs no more than its schema, with defaults filled in. */

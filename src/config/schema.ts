@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { option, path, unset } from './fields.ts'
+import { count, option, path, unset } from './fields.ts'
 import { lora } from './groups/lora.ts'
 import { machine } from './groups/machine.ts'
 import { modelAndData } from './groups/model.ts'
@@ -83,6 +83,46 @@ export const quantizeSchema = z.strictObject({
   maxShardSize: saving.maxShardSize.meta({ group: 'Model and data' }),
 })
 
+export const selftestSchema = z.strictObject({
+  model: modelAndData.model,
+  adapter: modelAndData.adapter.meta({ description: 'Folder of a PEFT adapter on top of the base model' }),
+  data: option(path.optional(), {
+    group: 'Model and data',
+    description: 'Data to check with: the first examples of a JSONL file as for training',
+    placeholder: 'FILE',
+    unset: 'sentences of its own',
+  }),
+  maxLength: option(count.min(2).default(128), {
+    group: 'Model and data',
+    description: 'Longest example in tokens; longer ones lose their end',
+  }),
+  ...quantization,
+  loadIn4bit: evalSchema.shape.loadIn4bit,
+  bnb4bitQuantType: evalSchema.shape.bnb4bitQuantType,
+  bnb4bitUseDoubleQuant: evalSchema.shape.bnb4bitUseDoubleQuant,
+  threads: machine.threads,
+})
+
+export const replaySchema = z.strictObject({
+  step: option(count, { group: 'Replay', description: 'The step to compute again, from 1' }),
+  at: option(path.optional(), {
+    group: 'Replay',
+    description:
+      'Take the weights of this folder as they are (a checkpoint, an adapter, or a model where all weights were trained), ' +
+      'in place of computing the steps before',
+    placeholder: 'DIR',
+    unset: 'the newest checkpoint before the step, and the steps from there',
+  }),
+  sort: option(z.enum(['loss', 'batch']).default('loss'), {
+    group: 'Replay',
+    description: 'Order of the examples: the highest loss first, or as they were computed',
+  }),
+  anyway: option(z.boolean().default(false), {
+    group: 'Replay',
+    description: 'Replay although model or data have changed since the run',
+  }),
+})
+
 /** Options of a training run as a user passes them; what is left out takes its default. */
 export type TrainConfigInput = z.input<typeof trainSchema>
 
@@ -106,6 +146,18 @@ export type QuantizeConfigInput = z.input<typeof quantizeSchema>
 
 /** Options of `quantize`, complete. */
 export type QuantizeConfig = z.output<typeof quantizeSchema> & { loadIn4bit: boolean }
+
+/** Options of `selftest` as a user passes them. */
+export type SelftestConfigInput = z.input<typeof selftestSchema>
+
+/** Options of `selftest`, complete. */
+export type SelftestConfig = z.output<typeof selftestSchema> & { loadIn4bit: boolean }
+
+/** Options of `replay` besides the run, as a user passes them. */
+export type ReplayOptionsInput = z.input<typeof replaySchema>
+
+/** Options of `replay` besides the run, complete. */
+export type ReplayOptions = z.output<typeof replaySchema>
 
 /** The options that describe how a base model is quantized. */
 export type QuantizationOptions = Pick<EvalConfig, keyof typeof quantization>
