@@ -9,7 +9,7 @@ import { storageBytes } from './quant/stored.ts'
 import { evalBatches, largestMicroBatch, type Batch, type BatchSize } from './text/batches.ts'
 import type { Example } from './text/examples.ts'
 import type { TrainEvent } from './train/events.ts'
-import { hasMomentsIn8bit } from './train/optimizer.ts'
+import { stateBytes } from './train/optimizer.ts'
 import { orderOf, totalSteps } from './train/trainer.ts'
 import { LowrankError } from './util/errors.ts'
 import { formatSize } from './util/size.ts'
@@ -48,7 +48,7 @@ export function workloadOf(
   config: TrainConfig,
   { train, valid }: { readonly train: readonly Example[]; readonly valid: readonly Example[] | undefined },
 ): Workload {
-  const { optim, loadBestModelAtEnd, perDeviceEvalBatchSize } = config
+  const { loadBestModelAtEnd, perDeviceEvalBatchSize } = config
   const order = orderOf(config, train)
   const training = largestMicroBatch(order, totalSteps(config, train))
   const evaluation = valid && evaluationWorkload(evalBatches(valid, perDeviceEvalBatchSize)).evaluation
@@ -56,7 +56,7 @@ export function workloadOf(
     training,
     evaluation,
     microBatches: Math.min(order.accumulation, Math.ceil(train.length / order.batchSize)),
-    stateBytes: (name, count) => (optim === 'adamw-8bit' && hasMomentsIn8bit(name, count) ? 2 + 8 / 256 : 8) * count,
+    stateBytes: (name, count) => stateBytes(name, count, config),
     keepsBest: loadBestModelAtEnd,
   }
 }

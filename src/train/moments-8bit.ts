@@ -38,6 +38,11 @@ export class BlockwiseMoments implements Moments {
   }
   readonly #chunks: readonly Chunk[]
 
+  /** What `size` weights take. */
+  static bytes(size: number): number {
+    return 2 * (size + 4 * Math.ceil(size / blockSize))
+  }
+
   constructor(size: number) {
     const blocks = Math.ceil(size / blockSize)
     this.tensors = {
