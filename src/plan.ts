@@ -6,7 +6,14 @@ import { outputBytes, valueBytes, workingBytes } from './graph/footprint.ts'
 import type { Program } from './graph/program.ts'
 import { stageSizes, type DecoderStages } from './model/stages.ts'
 import { storageBytes } from './quant/stored.ts'
-import { evalBatches, largestMicroBatch, type Batch, type BatchSize } from './text/batches.ts'
+import {
+  evalBatches,
+  largestMicroBatch,
+  largestOf,
+  type Batch,
+  type BatchSize,
+  type LargestMicroBatch,
+} from './text/batches.ts'
 import type { Example } from './text/examples.ts'
 import type { TrainEvent } from './train/events.ts'
 import { stateBytes } from './train/optimizer.ts'
@@ -19,6 +26,8 @@ export interface Workload {
   /** The largest micro-batch that is trained on, and the largest of an evaluation. */
   readonly training: BatchSize | undefined
   readonly evaluation: BatchSize | undefined
+  /** Where that of training is. */
+  readonly largest?: LargestMicroBatch
   /** Micro-batches of an optimizer step, or of an evaluation. */
   readonly microBatches: number
   /** Bytes that the optimizer keeps for a trained weight of `count` elements. */
@@ -50,12 +59,13 @@ export function workloadOf(
 ): Workload {
   const { loadBestModelAtEnd, perDeviceEvalBatchSize } = config
   const order = orderOf(config, train)
-  const training = largestMicroBatch(order, totalSteps(config, train))
-  const evaluation = valid && evaluationWorkload(evalBatches(valid, perDeviceEvalBatchSize)).evaluation
+  const largest = largestMicroBatch(order, totalSteps(config, train))
+  const evaluation = valid && evaluationWorkload(evalBatches(valid, perDeviceEvalBatchSize, config)).evaluation
   return {
-    training,
+    training: largest.size,
+    largest,
     evaluation,
-    microBatches: Math.min(order.accumulation, Math.ceil(train.length / order.batchSize)),
+    microBatches: largest.microBatches,
     stateBytes: (name, count) => stateBytes(name, count, config),
     keepsBest: loadBestModelAtEnd,
   }
@@ -63,14 +73,13 @@ export function workloadOf(
 
 /** The workload of an evaluation. */
 export function evaluationWorkload(batches: readonly Batch[]): Workload {
-  const largest = (of: (batch: Batch) => number): number =>
-    batches.reduce((most, batch) => Math.max(most, of(batch)), 1)
-  const evaluation = {
-    batch: largest(({ batch }) => batch),
-    seq: largest(({ seq }) => seq),
-    rows: largest(({ rows }) => rows.length),
+  return {
+    training: undefined,
+    evaluation: largestOf(batches),
+    microBatches: batches.length,
+    stateBytes: () => 0,
+    keepsBest: false,
   }
-  return { training: undefined, evaluation, microBatches: batches.length, stateBytes: () => 0, keepsBest: false }
 }
 
 const elements = (shape: readonly number[]): number => shape.reduce((total, size) => total * size, 1)
@@ -224,12 +233,16 @@ function unpackedBytes({ blocks }: DecoderStages): number {
   return Math.max(...sizes)
 }
 
-/** What a micro-batch leaves for the backward pass: the input of each block, what its forward pass returned besides y, dropout masks. */
+/**
+ * What a micro-batch leaves for the backward pass: positions and attention masks, the input of each block, what its forward pass returned
+ * besides y, dropout masks.
+ */
 function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Workload): number {
   const size = training ?? evaluation
   if (size === undefined) return 0
   const sizes = stageSizes(size)
-  let total = 0
+  const context = blocks[0]?.evaluate.inputs.filter(({ name }) => /^(cos|sin|mask\.\d+)$/.test(name)) ?? []
+  let total = context.reduce((bytes, { value }) => bytes + valueBytes(value, sizes), 0)
   for (const { forward, backward, dropouts } of blocks) {
     if (backward === undefined) continue
     const x = forward.inputs.find(({ name }) => name === 'x')

@@ -3,14 +3,12 @@ import type { Program } from '../graph/program.ts'
 import { isFloat, type FloatWeight } from '../quant/stored.ts'
 import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
 import { internalError } from '../util/errors.ts'
-import { attentionFeeds, idTensor } from './positions.ts'
+import { idTensor, isPacked, positionFeeds, type Positions } from './positions.ts'
 import { f32Tensor, floats, type Feeds, type HostTensor, type Results, type Runtime } from './runtime.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
 
 /** Token ids, right padded, and the flat positions whose next token is predicted. */
-export interface MicroBatch {
-  readonly batch: number
-  readonly seq: number
+export interface MicroBatch extends Positions {
   /** [batch * seq] */
   readonly ids: Int32Array
   /** Flat positions [n] and the tokens [n] that follow them. */
@@ -194,7 +192,9 @@ export class Pipeline {
     // What follows the last token does not change it.
     const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts))
     padded.set(ids)
-    const [x] = await this.#hidden([{ batch: 1, seq: padded.length, ids: padded, rows: last, targets: last }])
+    const [x] = await this.#hidden([
+      { batch: 1, seq: padded.length, ids: padded, rows: last, targets: last, starts: Int32Array.of(0) },
+    ])
     return floats((await this.#run(head, head.logits, { x: needed(x) }, weights.resident))['logits'])
   }
 
@@ -278,18 +278,13 @@ export class Pipeline {
     return { ...this.#positions(batch), rows: idTensor(batch.rows) }
   }
 
-  /** Positions and the causal mask. Padding is on the right, where no real token looks. */
-  #positions({ batch, seq }: MicroBatch): Feeds {
-    if (this.#known?.batch === batch && this.#known.seq === seq) return this.#known.feeds
-    const half = this.#o.headDim / 2
-    const tables = this.#o.rope(seq)
-    const repeat = (table: Float32Array): HostTensor => {
-      const out = new Float32Array(batch * seq * half)
-      for (let row = 0; row < batch; row++) out.set(table, row * seq * half)
-      return f32Tensor(out, [batch, seq, half])
-    }
-    const feeds = { cos: repeat(tables.cos), sin: repeat(tables.sin), ...attentionFeeds(seq, this.#o.attentionParts) }
-    this.#known = { batch, seq, feeds }
+  #positions(batch: MicroBatch): Feeds {
+    // Micro-batches of one shape differ only where they are packed.
+    const known = isPacked(batch) ? undefined : this.#known
+    if (known?.batch === batch.batch && known.seq === batch.seq) return known.feeds
+    const { attentionParts: parts, headDim, rope } = this.#o
+    const feeds = positionFeeds(batch, { parts, headDim, rope })
+    if (!isPacked(batch)) this.#known = { batch: batch.batch, seq: batch.seq, feeds }
     return feeds
   }
 }

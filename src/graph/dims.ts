@@ -2,7 +2,8 @@ import { internalError } from '../util/errors.ts'
 
 /**
  * A dimension: a number, or a product of symbols with an optional factor in canonical form (`seq`, `3*seq`,
- * `batch*seq`). Two dimensions are equal exactly when they are `===`.
+ * `batch*seq`). Two dimensions are equal exactly when they are `===`. The symbol `1|batch` is 1 or as large as `batch`, which a run
+ * decides: it broadcasts to `batch`.
  */
 export type Dim = number | string
 
@@ -48,8 +49,9 @@ export function broadcast(a: Shape, b: Shape): Shape | undefined {
   for (let i = 0; i < rank; i++) {
     const x = a[a.length - rank + i] ?? 1
     const y = b[b.length - rank + i] ?? 1
-    if (x !== y && x !== 1 && y !== 1) return undefined
-    out.push(x === 1 ? y : x)
+    const [xStretches, yStretches] = [x === 1 || x === `1|${y}`, y === 1 || y === `1|${x}`]
+    if (x !== y && !xStretches && !yStretches) return undefined
+    out.push(xStretches ? y : x)
   }
   return out
 }

@@ -7,7 +7,7 @@ import type { DecoderConfig } from './config.ts'
 
 /** What a block computes with besides its input. */
 export interface BlockContext {
-  /** Per position of each row, so that packed rows can restart: [batch, seq, headDim / 2] each. */
+  /** Per position of each row, since packed rows restart with each example: [batch, seq, headDim / 2] each. */
   readonly cos: Value
   readonly sin: Value
   /** Attention goes through its queries in parts, so that early ones skip the late keys: their lengths, i64 [parts]. */
@@ -26,7 +26,7 @@ export interface AttentionPart {
   readonly keys: Dim
   /** Lengths of the keys seen and of those after, i64 [2]; undefined for the last part, which sees all. */
   readonly cut: Value | undefined
-  /** Added to scores: 0 where a query may look, very negative elsewhere. [1, 1, 1, queries, keys] */
+  /** Added to scores: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, 1, queries, keys]. */
   readonly mask: Value
 }
 

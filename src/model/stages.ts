@@ -78,15 +78,23 @@ export interface StagesOptions {
  */
 export const attentionParts = 4
 
-/** What the symbols of the stages stand for in a micro-batch of `batch` x `seq` positions, `rows` of which predict a label. */
-export function stageSizes({ batch, seq, rows }: Readonly<Record<'batch' | 'seq' | 'rows', number>>): DimValues {
+/**
+ * What the symbols of the stages stand for in a micro-batch of `batch` x `seq` positions, `rows` of which predict a label. Of attention
+ * masks there is one, or one for each row.
+ */
+export function stageSizes({
+  batch,
+  seq,
+  rows,
+  masks = 1,
+}: Readonly<Record<'batch' | 'seq' | 'rows', number>> & { readonly masks?: number }): DimValues {
   const end = (part: number): number => Math.floor(((part + 1) * seq) / attentionParts)
   const parts = Array.from({ length: attentionParts }, (_, i) => [
     [`part ${i}`, end(i) - end(i - 1)],
     [`upto ${i}`, end(i)],
     [`after upto ${i}`, seq - end(i)],
   ])
-  return { batch, seq, rows, ...(Object.fromEntries(parts.flat()) as DimValues) }
+  return { batch, seq, rows, '1|batch': masks, ...(Object.fromEntries(parts.flat()) as DimValues) }
 }
 
 /** To weigh saved values with; what is kept does not depend on them much. */
@@ -138,7 +146,7 @@ function buildBlock(
     const final = i === attentionParts - 1
     const [queries, keys] = [`part ${i}`, final ? 'seq' : `upto ${i}`]
     const cut = final ? undefined : b.input(`cut.${i}`, { dtype: 'i64', shape: [2] })
-    return { queries, keys, cut, mask: f32(`mask.${i}`, 1, 1, 1, queries, keys) }
+    return { queries, keys, cut, mask: f32(`mask.${i}`, '1|batch', 1, 1, queries, keys) }
   })
   const sizes = b.input('sizes', { dtype: 'i64', shape: [attentionParts] })
   // Past attention, what no label is predicted from is never read: the last block leaves it out.

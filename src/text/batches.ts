@@ -1,7 +1,8 @@
-import { shuffled, stream } from '../util/random.ts'
 import type { Example } from './examples.ts'
+import { layOut, microBatchCost, tokensOf, widthFor, type LayoutOptions, type Row } from './layout.ts'
+import { epochOrder } from './order.ts'
 
-/** Examples side by side, padded on the right with id 0 to the longest of them. */
+/** Rows of equal length, padded on the right with id 0: each one example or, packed, several behind each other. */
 export interface Batch {
   readonly batch: number
   readonly seq: number
@@ -12,8 +13,10 @@ export interface Batch {
   /** Those next tokens, [labels]. */
   readonly targets: Int32Array
   readonly examples: readonly Example[]
-  /** Flat positions at which the examples begin, ascending, [examples]. */
+  /** Flat positions at which the examples begin, ascending, [examples]. Each row begins with one. */
   readonly starts: Int32Array
+  /** Positions that are no padding. */
+  readonly realTokens: number
 }
 
 /** What the labels of one example cost. */
@@ -31,39 +34,55 @@ export interface StepBatches {
   readonly batches: readonly Batch[]
 }
 
-export interface TrainingOrder {
+export interface TrainingOrder extends LayoutOptions {
   readonly examples: readonly Example[]
   readonly seed: number
-  /** Most examples of a micro-batch. */
-  readonly batchSize: number
-  /** Micro-batches of an optimizer step. */
+  /** A step takes `batchSize` examples for each of so many micro-batches. */
   readonly accumulation: number
-}
-
-/** Attention is computed in as many parts, of at least one position each. */
-const minimalWidth = 4
-
-function widthOf(examples: readonly Example[]): number {
-  return examples.reduce((longest, { ids }) => Math.max(longest, ids.length), minimalWidth)
+  /** Whether a step takes examples of similar length. */
+  readonly groupByLength?: boolean | undefined
 }
 
 /** Puts examples (at least one) side by side. */
 export function makeBatch(examples: readonly Example[]): Batch {
-  const batch = examples.length
-  const seq = widthOf(examples)
+  return batchOf(
+    examples.map((example) => [example]),
+    {},
+  )
+}
+
+/** Puts rows (at least one, none empty) below each other. No label is predicted from the example before its own. */
+export function batchOf(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): Batch {
+  const batch = lines.length
+  const seq = rowWidth(lines, options)
   const ids = new Int32Array(batch * seq)
   const rows: number[] = []
   const targets: number[] = []
-  for (const [b, example] of examples.entries()) {
-    ids.set(example.ids, b * seq)
-    for (let t = 1; t < example.ids.length; t++) {
-      if (example.labelMask[t] !== 1) continue
-      rows.push(b * seq + t - 1)
-      targets.push(example.ids[t]!)
+  const starts: number[] = []
+  let realTokens = 0
+  for (const [b, line] of lines.entries()) {
+    let start = b * seq
+    for (const example of line) {
+      starts.push(start)
+      ids.set(example.ids, start)
+      for (let t = 1; t < example.ids.length; t++) {
+        if (example.labelMask[t] !== 1) continue
+        rows.push(start + t - 1)
+        targets.push(example.ids[t]!)
+      }
+      start += example.ids.length
+      realTokens += example.ids.length
     }
   }
-  const starts = Int32Array.from(examples, (_, b) => b * seq)
-  return { batch, seq, ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets), examples, starts }
+  const positions = { ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets) }
+  return { batch, seq, ...positions, examples: lines.flat(), starts: Int32Array.from(starts), realTokens }
+}
+
+function rowWidth(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): number {
+  return widthFor(
+    lines.reduce((most, line) => Math.max(most, tokensOf(line)), 0),
+    options,
+  )
 }
 
 /** Sums the losses [labels] of a batch's rows for each of its examples, in the order of `batch.examples`. */
@@ -79,8 +98,26 @@ export function exampleLosses({ examples, starts, rows }: Batch, losses: Float32
 }
 
 /** Optimizer steps an epoch takes; the last may have fewer examples, as in transformers. */
-export function stepsPerEpoch({ examples, batchSize, accumulation }: Omit<TrainingOrder, 'seed'>): number {
+export function stepsPerEpoch({
+  examples,
+  batchSize,
+  accumulation,
+}: Pick<TrainingOrder, 'examples' | 'batchSize' | 'accumulation'>): number {
   return Math.ceil(examples.length / (batchSize * accumulation))
+}
+
+/** The examples of optimizer step `step` (from 0), and the epochs done with it. */
+function stepExamples(order: TrainingOrder, step: number): { readonly chosen: Example[]; readonly epoch: number } {
+  const { examples, seed, batchSize, accumulation, groupByLength = false } = order
+  const perStep = batchSize * accumulation
+  const steps = stepsPerEpoch(order)
+  const epoch = Math.floor(step / steps)
+  const start = (step % steps) * perStep
+  const indices = epochOrder({ examples, seed, perStep, groupByLength }, epoch).subarray(start, start + perStep)
+  return {
+    chosen: Array.from(indices, (i) => examples[i]!),
+    epoch: epoch + (start + indices.length) / examples.length,
+  }
 }
 
 /**
@@ -88,28 +125,27 @@ export function stepsPerEpoch({ examples, batchSize, accumulation }: Omit<Traini
  * without those before it. Each epoch is a new permutation of the examples, and a step takes the next
  * batchSize * accumulation of them.
  *
- * Within the step they are sorted by length before they are split into micro-batches, some of them smaller than
- * `batchSize`, so that little padding is computed. That changes nothing but speed: the loss of a step is the sum over all its label tokens divided by their
- * number, so its gradient does not depend on which examples share a micro-batch. The longest come first, so that
- * memory reaches its peak at the start.
+ * Within the step they are laid out so that little padding is computed (`layOut`): sorted by length, in micro-batches some of which are
+ * smaller than `batchSize`, or packed. That changes nothing but speed: the loss of a step is the sum over all its label tokens divided by
+ * their number, so its gradient does not depend on which examples share a micro-batch or a row. The largest come first, so that memory
+ * reaches its peak at the start.
  */
-export function stepBatches({
-  examples,
-  seed,
-  step,
-  batchSize,
-  accumulation,
-}: TrainingOrder & { step: number }): StepBatches {
-  const steps = stepsPerEpoch({ examples, batchSize, accumulation })
-  const epoch = Math.floor(step / steps)
-  const start = (step % steps) * batchSize * accumulation
-  const order = shuffled(examples.length, stream(seed, 'shuffle', epoch))
-  const chosen = order.subarray(start, start + batchSize * accumulation)
-  const batches = byLength(
-    Array.from(chosen, (i) => examples[i]!),
-    batchSize,
-  ).map(makeBatch)
-  return { epoch: epoch + (start + chosen.length) / examples.length, batches }
+export function stepBatches({ step, ...order }: TrainingOrder & { readonly step: number }): StepBatches {
+  const { chosen, epoch } = stepExamples(order, step)
+  const batches = layOut(chosen, longestOf(order.examples), order).map((rows) => batchOf(rows, order))
+  return { epoch, batches }
+}
+
+const knownLongest = new WeakMap<readonly Example[], number>()
+
+/** Tokens of the longest example. */
+function longestOf(examples: readonly Example[]): number {
+  let longest = knownLongest.get(examples)
+  if (longest === undefined) {
+    longest = examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
+    knownLongest.set(examples, longest)
+  }
+  return longest
 }
 
 /** The size of a micro-batch. */
@@ -118,32 +154,59 @@ export interface BatchSize {
   readonly seq: number
   /** Positions that predict a label. */
   readonly rows: number
+  /** Attention masks: one for each row where examples are packed, one (the default) for all where they are not. */
+  readonly masks?: number
 }
 
-/**
- * Of the micro-batches of the first `steps` steps: the size of the one with most positions, with the most labels that any of them has.
- */
-export function largestMicroBatch(order: TrainingOrder, steps: number): BatchSize {
-  const { examples, seed, batchSize, accumulation } = order
-  const perStep = batchSize * accumulation
-  const labels = new Map(examples.map((example) => [example, labelsOf(example)]))
-  let [left, rows] = [steps, 0]
-  let largest = { batch: 0, seq: 0 }
-  for (let epoch = 0; left > 0; epoch++) {
-    const permutation = shuffled(examples.length, stream(seed, 'shuffle', epoch))
-    for (let start = 0; start < examples.length && left > 0; start += perStep, left--) {
-      const chosen = Array.from(permutation.subarray(start, start + perStep), (i) => examples[i]!)
-      for (const group of byLength(chosen, batchSize)) {
-        const size = { batch: group.length, seq: widthOf(group) }
-        if (size.batch * size.seq > largest.batch * largest.seq) largest = size
-        rows = Math.max(
-          rows,
-          group.reduce((total, example) => total + labels.get(example)!, 0),
-        )
-      }
+/** The largest micro-batch of a run. */
+export interface LargestMicroBatch {
+  /** Its size, with the most labels that any micro-batch has. */
+  readonly size: BatchSize
+  /** The step (from 0) it belongs to, and which of the step's micro-batches it is. */
+  readonly step: number
+  readonly index: number
+  /** Most micro-batches of a step. */
+  readonly microBatches: number
+}
+
+/** Of the micro-batches of the first `steps` steps the one that costs most. */
+export function largestMicroBatch(order: TrainingOrder, steps: number): LargestMicroBatch {
+  const longest = longestOf(order.examples)
+  const labels = new Map(order.examples.map((example) => [example, labelsOf(example)]))
+  let [rows, cost, microBatches] = [0, -1, 1]
+  let largest = { step: 0, index: 0, batch: 0, seq: 0, masks: 1 }
+  for (let step = 0; step < steps; step++) {
+    const batches = layOut(stepExamples(order, step).chosen, longest, order)
+    microBatches = Math.max(microBatches, batches.length)
+    for (const [index, lines] of batches.entries()) {
+      const examples = lines.flat()
+      rows = Math.max(
+        rows,
+        examples.reduce((total, example) => total + labels.get(example)!, 0),
+      )
+      const size = { batch: lines.length, seq: rowWidth(lines, order) }
+      if (microBatchCost(size) <= cost) continue
+      cost = microBatchCost(size)
+      largest = { step, index, ...size, masks: masksOf(lines.length, examples.length) }
     }
   }
-  return { ...largest, rows }
+  const { step, index, ...size } = largest
+  return { size: { ...size, rows }, step, index, microBatches }
+}
+
+/** The size of the batch that costs most, with the most labels that any has. */
+export function largestOf(batches: readonly Batch[]): BatchSize {
+  let largest = { batch: 1, seq: 1, masks: 1 }
+  for (const { batch, seq, examples } of batches) {
+    if (microBatchCost({ batch, seq }) > microBatchCost(largest)) {
+      largest = { batch, seq, masks: masksOf(batch, examples.length) }
+    }
+  }
+  return { ...largest, rows: batches.reduce((most, { rows }) => Math.max(most, rows.length), 1) }
+}
+
+function masksOf(lines: number, examples: number): number {
+  return examples > lines ? lines : 1
 }
 
 function labelsOf({ labelMask }: Example): number {
@@ -152,36 +215,11 @@ function labelsOf({ labelMask }: Example): number {
   return count
 }
 
-/** All examples once, in batches of similar length, the longest first. */
-export function evalBatches(examples: readonly Example[], batchSize: number): Batch[] {
-  return byLength(examples, batchSize).map(makeBatch)
-}
-
-/**
- * What a micro-batch costs besides its positions, in positions: each pass reads all weights anew. On SmolLM2-135M and two cores a
- * position takes 3.3 ms, a pass over 1 x 64 of them 390 ms.
- */
-const passCost = 48
-
-/**
- * The examples, longest first, in micro-batches of at most `batchSize` cut where the sum of padding and passes is least: for the
- * i longest examples, the best cheapest[i] ends in a micro-batch of sizes[i].
- */
-function byLength(examples: readonly Example[], batchSize: number): Example[][] {
-  const sorted = examples.toSorted((a, b) => b.ids.length - a.ids.length)
-  const cheapest = [0]
-  const sizes = [0]
-  for (let end = 1; end <= sorted.length; end++) {
-    cheapest[end] = Infinity
-    for (let size = 1; size <= Math.min(batchSize, end); size++) {
-      const longest = sorted[end - size]!.ids.length
-      const cost = cheapest[end - size]! + size * longest + passCost
-      if (cost >= cheapest[end]!) continue
-      cheapest[end] = cost
-      sizes[end] = size
-    }
-  }
-  const groups: Example[][] = []
-  for (let end = sorted.length; end > 0; end -= sizes[end]!) groups.push(sorted.slice(end - sizes[end]!, end))
-  return groups.reverse()
+/** All examples once, in batches of similar length, the largest first. */
+export function evalBatches(
+  examples: readonly Example[],
+  batchSize: number,
+  options: Omit<LayoutOptions, 'batchSize'> = {},
+): Batch[] {
+  return layOut(examples, longestOf(examples), { ...options, batchSize }).map((rows) => batchOf(rows, options))
 }

@@ -1,4 +1,5 @@
-import type { MicroBatch, Pipeline } from '../engine/pipeline.ts'
+import type { Pipeline } from '../engine/pipeline.ts'
+import type { Batch } from '../text/batches.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { EvalResult } from './events.ts'
 import { sumOf } from './step.ts'
@@ -11,7 +12,7 @@ import { sumOf } from './step.ts'
  */
 export async function evaluateBatches(options: {
   readonly pipeline: Pipeline
-  readonly batches: readonly MicroBatch[]
+  readonly batches: readonly Batch[]
   readonly onBatch?: (examples: number) => void
   readonly onLosses?: (losses: Float32Array, index: number) => void
   readonly cancelled?: () => boolean
@@ -29,7 +30,7 @@ export async function evaluateBatches(options: {
     correct += result.correct
     for (const batch of group) {
       labelTokens += batch.targets.length
-      examples += batch.batch
+      examples += batch.examples.length
     }
     options.onBatch?.(examples)
   }

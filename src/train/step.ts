@@ -1,4 +1,5 @@
-import type { FillMask, GradientSink, MicroBatch, Pipeline } from '../engine/pipeline.ts'
+import type { FillMask, GradientSink, Pipeline } from '../engine/pipeline.ts'
+import type { Batch } from '../text/batches.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
 import { fillDropoutMask, stream } from '../util/random.ts'
 import type { Trainable } from './optimizer.ts'
@@ -9,6 +10,8 @@ export interface StepGradients {
   readonly labelTokens: number
   /** Positions computed, padding included. */
   readonly tokens: number
+  /** Those that are no padding. */
+  readonly realTokens: number
 }
 
 /**
@@ -21,7 +24,7 @@ export interface StepGradients {
 export async function accumulateGradients(options: {
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
-  readonly batches: readonly MicroBatch[]
+  readonly batches: readonly Batch[]
   readonly seed: number
   readonly step: number
   /** Told the losses of the predicted tokens, [rows] of the micro-batch at `index`. */
@@ -30,7 +33,7 @@ export async function accumulateGradients(options: {
 }): Promise<StepGradients> {
   const { pipeline, trainables, batches, seed, step, onLosses, cancelled } = options
   const sink = gradientSink(trainables)
-  let [lossSum, labelTokens, tokens] = [0, 0, 0]
+  let [lossSum, labelTokens, tokens, realTokens] = [0, 0, 0, 0]
   for (let start = 0; start < batches.length; start += pipeline.group) {
     if (cancelled?.() === true) throw new LowrankError('cancelled', 'cancelled within a step')
     const fillMask: FillMask = (mask, p, { micro, stage, index }) =>
@@ -43,9 +46,10 @@ export async function accumulateGradients(options: {
     for (const batch of group) {
       labelTokens += batch.targets.length
       tokens += batch.batch * batch.seq
+      realTokens += batch.realTokens
     }
   }
-  return { lossSum, labelTokens, tokens }
+  return { lossSum, labelTokens, tokens, realTokens }
 }
 
 /** A sum in f64. */

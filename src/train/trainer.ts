@@ -74,7 +74,8 @@ export function totalSteps(config: TrainConfig, examples: readonly Example[]): n
 /** What decides the batches of a run. */
 export function orderOf(config: TrainConfig, examples: readonly Example[]): TrainingOrder {
   const { seed, perDeviceTrainBatchSize: batchSize, gradientAccumulationSteps: accumulation } = config
-  return { examples, seed, batchSize, accumulation } as const
+  const { packing, padToMultipleOf, groupByLength } = config
+  return { examples, seed, batchSize, accumulation, packing, padToMultipleOf, groupByLength } as const
 }
 
 /** What an optimizer step has found. */
@@ -148,7 +149,7 @@ export interface TrainerResult {
 export async function* train(training: Training, options: TrainOptions): AsyncGenerator<TrainEvent, TrainerResult> {
   const { config, pipeline, trainables, steps, state } = training
   const { cancelled } = options
-  const validBatches = options.valid && evalBatches(options.valid, config.perDeviceEvalBatchSize)
+  const validBatches = options.valid && evalBatches(options.valid, config.perDeviceEvalBatchSize, config)
   const evaluate = async function* (): AsyncGenerator<TrainEvent> {
     if (validBatches === undefined || state.evaluated === state.step || !isEvaluated(training)) return
     const start = performance.now()

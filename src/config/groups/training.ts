@@ -19,6 +19,19 @@ export const training = {
     group: 'Training',
     description: 'Passes per optimizer step',
   }),
+  packing: option(z.boolean().default(false), {
+    group: 'Training',
+    description: 'Put several short examples into one row, each seeing itself alone: faster, with the same losses',
+  }),
+  padToMultipleOf: option(count.max(65536).optional(), {
+    group: 'Training',
+    description: 'Pad rows to a multiple of so many positions',
+    unset: 'no more than the longest row needs',
+  }),
+  groupByLength: option(z.boolean().default(false), {
+    group: 'Training',
+    description: 'Take examples of similar length into a step',
+  }),
   numTrainEpochs: option(positive.default(3), { group: 'Training', description: 'Passes over the training data' }),
   maxSteps: option(z.union([z.literal(-1), count]).default(-1), {
     group: 'Training',
