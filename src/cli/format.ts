@@ -1,35 +1,6 @@
-/** Numbers and texts as the terminal shows them. */
+/** Texts as the terminal shows them. */
 
-/** `412 MB`, `3.21 GB`; decimal units. */
-export function bytes(value: number): string {
-  return value >= 1e9 ? `${(value / 1e9).toFixed(2)} GB` : `${Math.round(value / 1e6)} MB`
-}
-
-/** `4.2 s`, `3m 05s`, `2h 07m`. */
-export function duration(seconds: number): string {
-  if (!Number.isFinite(seconds)) return '?'
-  if (seconds < 10) return `${seconds.toFixed(1)} s`
-  const whole = Math.round(seconds)
-  if (whole < 60) return `${whole} s`
-  const two = (value: number): string => String(Math.floor(value)).padStart(2, '0')
-  if (whole < 3600) return `${Math.floor(whole / 60)}m ${two(whole % 60)}s`
-  return `${Math.floor(whole / 3600)}h ${two((whole % 3600) / 60)}m`
-}
-
-/** `1,234,567`. */
-export function count(value: number): string {
-  return value.toLocaleString('en-US')
-}
-
-/** `0.68 %` of a share from 0 to 1. */
-export function percent(share: number, digits = 1): string {
-  return `${(100 * share).toFixed(digits)} %`
-}
-
-/** A loss or norm; small values keep their digits. */
-export function number(value: number): string {
-  return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(2) : value.toFixed(4)
-}
+export { bytes, count, duration, number, percent, plural } from '../util/format.ts'
 
 /** A text that cannot move the cursor or change colours: what a model or a file says is not to be trusted. */
 export function printable(text: string): string {
@@ -67,9 +38,4 @@ export function columns(titles: readonly string[], texts: readonly string[], wid
   const height = Math.max(0, ...cells.map((cell) => cell.length))
   const rows = Array.from({ length: height }, (_, line) => row(cells.map((cell) => cell[line] ?? '')))
   return [row(titles), row(titles.map(() => '-'.repeat(column))), ...rows]
-}
-
-/** `1 step`, `1,200 steps`. */
-export function plural(value: number, noun: string): string {
-  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`
 }
