@@ -65,6 +65,15 @@ export type FillMask = (
   place: { readonly micro: number; readonly stage: number; readonly index: number },
 ) => void
 
+/** Adds noise to the embedded tokens `x` [batch * seq * width] of a micro-batch, counted by `micro`. */
+export type AddNoise = (x: Float32Array, micro: number) => void
+
+/** What is random in training. */
+export interface Randomness {
+  readonly fillMask: FillMask
+  readonly addNoise?: AddNoise | undefined
+}
+
 /** A micro-batch on its way through the blocks. */
 interface Pass {
   readonly batch: MicroBatch
@@ -109,13 +118,14 @@ export class Pipeline {
    */
   async train(
     batches: readonly MicroBatch[],
-    fillMask: FillMask,
+    { fillMask, addNoise }: Randomness,
     gradients: GradientSink,
   ): Promise<readonly Float32Array[]> {
     const { blocks, embedding } = this.#o
     const passes = batches.map((batch, micro): Pass => {
-      const context = this.#contextOf(batch)
-      return { batch, micro, context, x: this.#embed(batch), dy: undefined, tape: [] }
+      const [context, x] = [this.#contextOf(batch), this.#embed(batch)]
+      addNoise?.(floats(x), micro)
+      return { batch, micro, context, x, dy: undefined, tape: [] }
     })
     for (const [i, block] of blocks.entries()) {
       const lookup = await this.#o.weights.block(i, i + 1 < blocks.length ? i + 1 : undefined)

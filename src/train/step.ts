@@ -1,7 +1,8 @@
-import type { FillMask, GradientSink, Pipeline } from '../engine/pipeline.ts'
+import type { AddNoise, FillMask, GradientSink, Pipeline } from '../engine/pipeline.ts'
 import type { Batch } from '../text/batches.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
 import { fillDropoutMask, stream } from '../util/random.ts'
+import { addEmbeddingNoise } from './noise.ts'
 import type { Trainable } from './optimizer.ts'
 
 export interface StepGradients {
@@ -17,7 +18,7 @@ export interface StepGradients {
 /**
  * Adds the gradients of the sum of losses over the micro-batches of one optimizer step to its trainables. Dividing by the label tokens
  * of the whole step comes after, so that how the step is split into micro-batches changes nothing. Dropout masks depend on
- * seed, step and place only.
+ * seed, step and place only, the noise of NEFTune on seed, step and example.
  *
  * @throws LowrankError `cancelled` when `cancelled()` says so between two micro-batches: the gradients are half summed then.
  */
@@ -27,11 +28,13 @@ export async function accumulateGradients(options: {
   readonly batches: readonly Batch[]
   readonly seed: number
   readonly step: number
+  /** NEFTune's alpha; no noise by default. */
+  readonly noiseAlpha?: number | undefined
   /** Told the losses of the predicted tokens, [rows] of the micro-batch at `index`. */
   readonly onLosses?: (losses: Float32Array, index: number) => void
   readonly cancelled?: () => boolean
 }): Promise<StepGradients> {
-  const { pipeline, trainables, batches, seed, step, onLosses, cancelled } = options
+  const { pipeline, trainables, batches, seed, step, noiseAlpha, onLosses, cancelled } = options
   const sink = gradientSink(trainables)
   let [lossSum, labelTokens, tokens, realTokens] = [0, 0, 0, 0]
   for (let start = 0; start < batches.length; start += pipeline.group) {
@@ -39,7 +42,11 @@ export async function accumulateGradients(options: {
     const fillMask: FillMask = (mask, p, { micro, stage, index }) =>
       fillDropoutMask(mask, p, stream(seed, 'dropout', step, start + micro, stage, index))
     const group = batches.slice(start, start + pipeline.group)
-    for (const [i, losses] of (await pipeline.train(group, fillMask, sink)).entries()) {
+    const addNoise: AddNoise | undefined =
+      noiseAlpha === undefined
+        ? undefined
+        : (x, micro) => addEmbeddingNoise(x, group[micro]!, { alpha: noiseAlpha, seed, step })
+    for (const [i, losses] of (await pipeline.train(group, { fillMask, addNoise }, sink)).entries()) {
       onLosses?.(losses, start + i)
       lossSum += sumOf(losses)
     }

@@ -102,7 +102,7 @@ export async function trainStep(training: Training, cancelled?: () => boolean): 
   const learningRate = learningRates(config, training.steps)(step - 1)
   let found: StepResult
   try {
-    const parts = { pipeline, trainables, batches, seed: config.seed, step }
+    const parts = { pipeline, trainables, batches, seed: config.seed, step, noiseAlpha: config.neftuneNoiseAlpha }
     const sums = await accumulateGradients({ ...parts, ...(cancelled === undefined ? {} : { cancelled }) })
     const loss = sums.lossSum / sums.labelTokens
     const gradNorm = gradientNorm(trainables.values()) / sums.labelTokens
