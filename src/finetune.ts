@@ -12,6 +12,7 @@ import { loadTokenizer } from './text/tokenizer.ts'
 import type { TrainEvent } from './train/events.ts'
 import { hashFiles, modelFiles, RunFiles } from './train/run-files.ts'
 import { saveCheckpoint, saveResult, type SaveOptions } from './train/save.ts'
+import type { Trial } from './train/step.ts'
 import { startTraining, totalSteps, train } from './train/trainer.ts'
 import { LowrankError } from './util/errors.ts'
 
@@ -59,12 +60,10 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     quantization: quantizationOf(config),
     training: { lora, init, seed, labelSmoothing: config.labelSmoothingFactor },
   })
+  const workload = workloadOf(config, { train: data.train.examples, valid: data.valid?.examples })
   let plan: MemoryPlan
   try {
-    plan = planMemory(prepared, workloadOf(config, { train: data.train.examples, valid: data.valid?.examples }), {
-      setting: config.activations,
-      bound: config.memory,
-    })
+    plan = planMemory(prepared, workload, { setting: config.activations, bound: config.memory })
   } catch (error) {
     await prepared.close()
     throw error
@@ -72,11 +71,13 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   yield tell(planEvent(prepared, plan, totalSteps(config, data.train.examples)))
   yield tell({ type: 'status', message: `loading ${config.model}` })
   const model = { ...(await loadDecoder(prepared, plan)), tokenizer }
+  const { largest } = workload
+  const trial = largest && { largest, smaller: plan.smaller }
   try {
     const files = await startRun(config, data)
     try {
       for (const event of early) await files.log(event)
-      for await (const event of trainAndSave(config, model, data, { begun, cancelled, files })) {
+      for await (const event of trainAndSave(config, model, data, { begun, cancelled, files, trial })) {
         await files.log(event)
         yield event
       }
@@ -96,7 +97,12 @@ async function* trainAndSave(
   config: TrainConfig,
   model: OpenModel,
   data: { readonly train: Dataset; readonly valid: Dataset | undefined },
-  run: { readonly begun: number; readonly cancelled: () => boolean; readonly files: RunFiles },
+  run: {
+    readonly begun: number
+    readonly cancelled: () => boolean
+    readonly files: RunFiles
+    readonly trial: Trial | undefined
+  },
 ): AsyncGenerator<TrainEvent, void> {
   const { pipeline, trainables, lora, adaptation, storage } = model
   const { outputDir } = config
@@ -133,7 +139,7 @@ async function* trainAndSave(
     for (const oldest of checkpoints.splice(0, tooMany)) await rm(oldest, { recursive: true, force: true })
     return folder
   }
-  const result = yield* train(training, { valid, saveCheckpoint: checkpoint, cancelled })
+  const result = yield* train(training, { valid, trial: run.trial, saveCheckpoint: checkpoint, cancelled })
   await saveResult(saving(outputDir))
   yield { type: 'save', step: result.steps, path: outputDir }
   yield* complete(model, samples, 'after', cancelled)

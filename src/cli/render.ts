@@ -97,6 +97,7 @@ export function doneLines(event: EventOf<'done'>, next: string | undefined): str
   return [
     `${plural(event.steps, 'step')} in ${duration(event.seconds)}: train loss ${number(event.trainLoss)}${best}, ` +
       `peak memory ${bytes(event.peakMemory)}`,
+    `computed ${plural(event.tokens, 'token')}: ${count(event.labelTokens)} labels, ${percent(event.paddingShare)} padding`,
     ...(event.stoppedEarly === undefined
       ? []
       : [`stopped early at step ${event.stoppedEarly.step}: ${event.stoppedEarly.reason}`]),

@@ -95,6 +95,7 @@ describe('train', () => {
         what a ticket is.                               | �[31m
 
       3 steps in 12 s: train loss 2.0000, best eval loss 1.9000 at step 2, peak memory 1.31 GB
+      computed 3,072 tokens: 600 labels, 6.3 % padding
       saved in out
       next: npx lowrank eval --model m --adapter out --data 'it'\\''s.jsonl'
       "

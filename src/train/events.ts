@@ -54,9 +54,12 @@ export type TrainEvent =
       readonly learningRate: number
       /** Before clipping. */
       readonly gradNorm: number
-      /** Positions computed, padding included. */
+      /** Positions computed, padding included; those that are no padding; those that predict a label. */
       readonly tokens: number
+      readonly realTokens: number
       readonly labelTokens: number
+      /** The share of padding among the positions computed, 0 to 1. */
+      readonly paddingShare: number
       readonly seconds: number
       readonly tokensPerSecond: number
       /** Bytes of blocks read from disk for it; 0 where they stay in memory. */
@@ -132,6 +135,11 @@ export type TrainEvent =
       readonly steps: number
       /** Mean of all step losses. */
       readonly trainLoss: number
+      /** Of all steps, as in `step`. */
+      readonly tokens: number
+      readonly realTokens: number
+      readonly labelTokens: number
+      readonly paddingShare: number
       readonly outputDir: string
       readonly seconds: number
       /** Highest resident set of the process, bytes. */

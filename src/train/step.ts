@@ -1,5 +1,5 @@
 import type { AddNoise, FillMask, GradientSink, Pipeline } from '../engine/pipeline.ts'
-import type { Batch } from '../text/batches.ts'
+import { stepBatches, type Batch, type BatchSize, type LargestMicroBatch, type TrainingOrder } from '../text/batches.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
 import { fillDropoutMask, stream } from '../util/random.ts'
 import { addEmbeddingNoise } from './noise.ts'
@@ -62,6 +62,58 @@ export async function accumulateGradients(options: {
 /** A sum in f64. */
 export function sumOf(values: Float32Array): number {
   return values.reduce((total, value) => total + value, 0)
+}
+
+/** The largest micro-batch of a run, computed before the first step. */
+export interface Trial {
+  readonly largest: LargestMicroBatch
+  /** What takes less memory, in words. */
+  readonly smaller: readonly string[]
+}
+
+/**
+ * Forward and backward of the largest micro-batch (with those it goes through the blocks with), so that a run that needs too much memory
+ * fails in its first seconds. Its gradients are thrown away: nothing that the run computes is changed.
+ *
+ * @throws LowrankError `memory`: what was tried and what takes less.
+ */
+export async function tryLargest(options: {
+  readonly pipeline: Pipeline
+  readonly trainables: ReadonlyMap<string, Trainable>
+  readonly order: TrainingOrder
+  readonly trial: Trial
+  readonly cancelled?: (() => boolean) | undefined
+}): Promise<void> {
+  const { pipeline, trainables, order, trial, cancelled } = options
+  const { step, index, size } = trial.largest
+  const { batches } = stepBatches({ ...order, step })
+  const first = index - (index % pipeline.group)
+  const group = batches.slice(first, first + pipeline.group)
+  try {
+    // Steps count from 1, so that no dropout mask of a step is drawn.
+    const parts = { pipeline, trainables, batches: group, seed: order.seed, step: 0 }
+    await accumulateGradients({ ...parts, ...(cancelled === undefined ? {} : { cancelled }) })
+  } catch (cause) {
+    if (!isOutOfMemory(cause)) throw cause
+    throw new LowrankError(
+      'memory',
+      `the largest micro-batch of this run, ${sizeText(size)}, was tried first and does not fit into memory: ${String(cause)}`,
+      { hint: `What takes less: ${trial.smaller.join('; ')}.`, cause },
+    )
+  } finally {
+    for (const { gradient } of trainables.values()) gradient.fill(0)
+  }
+}
+
+/** `4 x 512 positions`. */
+export function sizeText({ batch, seq }: Pick<BatchSize, 'batch' | 'seq'>): string {
+  return `${batch} x ${seq} positions`
+}
+
+function isOutOfMemory(error: unknown): boolean {
+  return error instanceof LowrankError
+    ? error.code === 'memory'
+    : error instanceof RangeError && /alloc/i.test(error.message)
 }
 
 function gradientSink(trainables: ReadonlyMap<string, Trainable>): GradientSink {

@@ -7,7 +7,7 @@ import { evaluateBatches } from './evaluate.ts'
 import type { TrainEvent } from './events.ts'
 import { clipFactor, gradientNorm, makeOptimizer, type Optimizer, type Trainable } from './optimizer.ts'
 import { learningRates } from './schedule.ts'
-import { accumulateGradients, type StepGradients } from './step.ts'
+import { accumulateGradients, sizeText, tryLargest, type StepGradients, type Trial } from './step.ts'
 
 /**
  * How far a run is. With the weights and the state of the optimizer it is all that the steps to come depend on; a checkpoint
@@ -25,6 +25,10 @@ export interface TrainerState {
   /** Sum of the losses since the last log, which was at step `logged`. */
   sinceLog: number
   logged: number
+  /** Positions computed by all steps, those that are no padding, and those that predict a label. */
+  tokens: number
+  realTokens: number
+  labelTokens: number
   /** The lowest evaluation loss so far. */
   best: { readonly step: number; readonly loss: number } | undefined
 }
@@ -59,7 +63,10 @@ export function startTraining({ config, pipeline, trainables, examples }: Traini
     optimizer: makeOptimizer(trainables.values(), config),
     order: orderOf(config, examples),
     steps: totalSteps(config, examples),
-    state: { step: 0, epoch: 0, evaluated: -1, lossTotal: 0, sinceLog: 0, logged: 0, best: undefined },
+    state: {
+      ...{ step: 0, epoch: 0, evaluated: -1, lossTotal: 0, sinceLog: 0, logged: 0 },
+      ...{ tokens: 0, realTokens: 0, labelTokens: 0, best: undefined },
+    },
     bestWeights: new Map(),
   }
 }
@@ -117,6 +124,9 @@ export async function trainStep(training: Training, cancelled?: () => boolean): 
   state.epoch = epoch
   state.lossTotal += found.loss
   state.sinceLog += found.loss
+  state.tokens += found.tokens
+  state.realTokens += found.realTokens
+  state.labelTokens += found.labelTokens
   return found
 }
 
@@ -129,6 +139,8 @@ function refuseDiverged({ step, loss, gradNorm }: StepResult, { learningRate }: 
 
 export interface TrainOptions {
   readonly valid: readonly Example[] | undefined
+  /** Computed before anything else, unless the first step does anyway. */
+  readonly trial?: Trial | undefined
   /** Writes a checkpoint of the run as it is now and returns its folder. */
   readonly saveCheckpoint: () => Promise<string>
   readonly cancelled: () => boolean
@@ -138,6 +150,11 @@ export interface TrainerResult {
   readonly steps: number
   /** Mean of all step losses. */
   readonly trainLoss: number
+  /** Positions computed, those that are no padding, those that predict a label, and the share of padding, 0 to 1. */
+  readonly tokens: number
+  readonly realTokens: number
+  readonly labelTokens: number
+  readonly paddingShare: number
   readonly best: { readonly step: number; readonly loss: number } | undefined
 }
 
@@ -159,13 +176,17 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
     yield { type: 'eval', step, epoch, seconds: (performance.now() - start) / 1000, best, ...result }
   }
   try {
+    yield* tryFirst(training, options)
     // Before the first step; or what a run left undone that was cancelled in it.
     yield* evaluate()
     const [begun, first] = [performance.now(), state.step]
     while (state.step < steps) {
       const start = performance.now()
       const readBefore = pipeline.bytesRead
-      const { step, epoch, loss, learningRate, gradNorm, tokens, labelTokens } = await trainStep(training, cancelled)
+      const { step, epoch, loss, learningRate, gradNorm, tokens, realTokens, labelTokens } = await trainStep(
+        training,
+        cancelled,
+      )
       const now = performance.now()
       const seconds = (now - start) / 1000
       const common = { step, epoch, loss, learningRate, gradNorm }
@@ -174,7 +195,9 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
         ...common,
         steps,
         tokens,
+        realTokens,
         labelTokens,
+        paddingShare: paddingShare({ tokens, realTokens }),
         seconds,
         tokensPerSecond: tokens / seconds,
         bytesRead: pipeline.bytesRead - readBefore,
@@ -200,7 +223,23 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
     throw new LowrankError('cancelled', message, { hint: 'The same run with --resume goes on from there.' })
   }
   for (const [name, weights] of training.bestWeights) trainables.get(name)?.data.set(weights)
-  return { steps, trainLoss: state.lossTotal / steps, best: state.best }
+  const { tokens, realTokens, labelTokens, best } = state
+  const counts = { tokens, realTokens, labelTokens, paddingShare: paddingShare(state) }
+  return { steps, trainLoss: state.lossTotal / steps, ...counts, best }
+}
+
+/** The share of computed positions that are padding, 0 to 1. */
+function paddingShare({ tokens, realTokens }: Pick<StepGradients, 'tokens' | 'realTokens'>): number {
+  return tokens === 0 ? 0 : 1 - realTokens / tokens
+}
+
+/** Computes the largest micro-batch, unless it is among the first thing that the run does. */
+async function* tryFirst(training: Training, { trial, cancelled }: TrainOptions): AsyncGenerator<TrainEvent> {
+  const { pipeline, trainables, order, state, steps } = training
+  if (trial === undefined || state.step === steps) return
+  if (trial.largest.step === state.step && !isEvaluated(training)) return
+  yield { type: 'status', message: `trying the largest micro-batch first: ${sizeText(trial.largest.size)}` }
+  await tryLargest({ pipeline, trainables, order, trial, cancelled })
 }
 
 /** Whether something that happens every so many steps, or each epoch, is due after the step that was done last. */

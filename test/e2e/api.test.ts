@@ -90,9 +90,13 @@ describe('the events of a run', () => {
     // The learning rate falls along a line from its default.
     steps.forEach(({ learningRate }, i) => expect(learningRate).toBeCloseTo(5e-5 * (1 - i / 4), 12))
     expect(steps.reduce((total, step) => total + step.labelTokens, 0)).toBe(only(events, 'data')[0]?.train.labelTokens)
-    for (const { loss, gradNorm, tokens, labelTokens, seconds, tokensPerSecond, memory, secondsLeft } of steps) {
+    expect(steps.reduce((total, step) => total + step.realTokens, 0)).toBe(only(events, 'data')[0]?.train.tokens)
+    for (const step of steps) {
+      const { loss, gradNorm, tokens, realTokens, labelTokens, seconds, tokensPerSecond, memory, secondsLeft } = step
       for (const value of [loss, gradNorm, seconds, memory]) expect(value).toBeGreaterThan(0)
-      expect(tokens).toBeGreaterThan(labelTokens)
+      expect(realTokens).toBeGreaterThan(labelTokens)
+      expect(tokens).toBeGreaterThanOrEqual(realTokens)
+      expect(step.paddingShare).toBe(1 - realTokens / tokens)
       expect(tokensPerSecond).toBeCloseTo(tokens / seconds, 6)
       expect(secondsLeft).toBeGreaterThanOrEqual(0)
     }
@@ -119,10 +123,16 @@ describe('the events of a run', () => {
     expect(first?.prompt).toMatch(/^Ticket from /)
     expect(first?.expected).toMatch(/^category: /)
     const best = only(events, 'eval').reduce((a, b) => (b.loss < a.loss ? b : a))
+    const sum = (of: 'tokens' | 'realTokens' | 'labelTokens'): number =>
+      steps.reduce((total, step) => total + step[of], 0)
     expect(last(events)).toEqual({
       type: 'done',
       steps: 4,
       trainLoss: losses.reduce((total, loss) => total + loss, 0) / 4,
+      tokens: sum('tokens'),
+      realTokens: sum('realTokens'),
+      labelTokens: sum('labelTokens'),
+      paddingShare: 1 - sum('realTokens') / sum('tokens'),
       outputDir,
       seconds: number,
       peakMemory: number,
