@@ -272,6 +272,8 @@ function readText(option: Option, text: string): unknown {
     case 'numberList':
       return split(text).map(readNumber)
     case 'record': {
+      // As transformers' command line takes it.
+      if (text.startsWith('{')) return readJson(text)
       const pairs = split(text).map((pair) => {
         const cut = pair.lastIndexOf('=')
         return cut < 1 ? undefined : ([pair.slice(0, cut).trim(), readNumber(pair.slice(cut + 1).trim())] as const)
@@ -283,6 +285,14 @@ function readText(option: Option, text: string): unknown {
       return /^[\w.,\s]+$/.test(text) ? split(text) : text
     default:
       return text
+  }
+}
+
+function readJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
   }
 }
 

@@ -57,6 +57,18 @@ test.each([
     ['without earlyStoppingPatience no run is stopped early: earlyStoppingThreshold is not used'],
   ],
   [{ method: 'qlora', saveDtype: 'f16' }, ['method qlora stores an adapter in f32: saveDtype is not used']],
+  [
+    { optim: 'sgd', adamBeta1: 0.8, adamEpsilon: 1e-6 },
+    ['optim sgd has no moments: adamBeta1 and adamEpsilon are not used'],
+  ],
+  [{ optim: 'sgd', optimArgs: { momentum: 0.9 }, warmupSteps: 5 }, []],
+  [
+    { method: 'full', r: 16, lrSchedulerType: 'constant', warmupRatio: 0.1 },
+    [
+      'lrSchedulerType constant has no warmup: warmupRatio is not used',
+      'method full trains every weight: r is not used',
+    ],
+  ],
 ])('%j', (extra, expected) => {
   const config = parseTrainConfig({ ...required, ...extra })
   expect(unusedOptions(config)).toEqual(expected)

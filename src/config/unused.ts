@@ -10,8 +10,8 @@ export function isSet(config: Partial<TrainConfig>, key: keyof TrainConfig): boo
 }
 
 /**
- * Options of a resolved configuration that its method does not use, as texts to warn with, a line each. They are not refused, so that
- * methods can be compared by changing one word.
+ * Options of a resolved configuration that others leave without a use, as texts to warn with, a line each. They are not refused, so
+ * that methods, optimizers and schedules can be compared by changing one word.
  */
 export function unusedOptions(config: TrainConfig): string[] {
   const tell = (why: string, keys: readonly (keyof TrainConfig)[]): string[] => {
@@ -26,14 +26,20 @@ export function unusedOptions(config: TrainConfig): string[] {
     ...(config.reportTo.includes('tensorboard') ? [] : tell('reportTo has no tensorboard', ['loggingDir'])),
     ...(config.reportTo.includes('webhook') ? [] : tell('reportTo has no webhook', ['webhookUrl'])),
   ]
+  const course = [
+    ...(config.optim === 'sgd' ? tell('optim sgd has no moments', ['adamBeta1', 'adamBeta2', 'adamEpsilon']) : []),
+    ...(config.lrSchedulerType === 'constant'
+      ? tell('lrSchedulerType constant has no warmup', ['warmupSteps', 'warmupRatio'])
+      : []),
+  ]
+  const common = [...watching, ...reports, ...course]
   if (config.method === 'full')
-    return [...watching, ...reports, ...tell('method full trains every weight', [...loraKeys, ...fourBitKeys])]
+    return [...common, ...tell('method full trains every weight', [...loraKeys, ...fourBitKeys])]
   const base = config.loadIn8bit
     ? 'this run quantizes the base to 8 bits'
     : 'this run does not quantize the base to 4 bits'
   return [
-    ...watching,
-    ...reports,
+    ...common,
     ...tell(`method ${config.method} stores an adapter in f32`, ['saveDtype']),
     ...(config.loadIn4bit ? [] : tell(base, fourBitKeys)),
   ]
