@@ -1,12 +1,15 @@
 import {
   parseEvalConfig,
   parseQuantizeConfig,
+  parseSelftestConfig,
   parseTrainConfig,
   type EvalConfigInput,
   type QuantizeConfigInput,
+  type SelftestConfigInput,
   type TrainConfigInput,
 } from './config.ts'
 import type { QuantizeResult } from './quantize.ts'
+import type { SelftestResult } from './selftest.ts'
 import { ComputeThread } from './thread.ts'
 import type { EvalResult, TrainEvent } from './train/events.ts'
 
@@ -51,6 +54,25 @@ export async function quantize(config: QuantizeConfigInput, options: CallOptions
   const thread = new ComputeThread()
   try {
     return await last(thread.call('quantize', resolved, options))
+  } finally {
+    await thread.close()
+  }
+}
+
+/** Hears what a long call is about to do. */
+export interface StatusOptions extends CallOptions {
+  readonly onStatus?: (message: string) => void
+}
+
+/**
+ * Tries on the user's own model and machine that training computes what it promises: gradients against differences of losses, and what
+ * must make no difference. A check that fails is a result, not an error.
+ */
+export async function selftest(config: SelftestConfigInput, options: StatusOptions = {}): Promise<SelftestResult> {
+  const resolved = parseSelftestConfig(config)
+  const thread = new ComputeThread()
+  try {
+    return await last(thread.call('selftest', resolved, options), options.onStatus)
   } finally {
     await thread.close()
   }
@@ -104,9 +126,11 @@ export async function loadModel(options: LoadModelOptions): Promise<Model> {
   }
 }
 
-async function last<T>(generator: AsyncGenerator<unknown, T>): Promise<T> {
+/** What a call returns in the end; `onStatus` hears the status that it tells before. */
+async function last<T>(generator: AsyncGenerator<TrainEvent, T>, onStatus?: (message: string) => void): Promise<T> {
   for (;;) {
     const { done, value } = await generator.next()
     if (done === true) return value
+    if (value.type === 'status') onStatus?.(value.message)
   }
 }

@@ -1,10 +1,11 @@
 import { parentPort } from 'node:worker_threads'
-import type { EvalConfig, QuantizeConfig, TrainConfig } from './config.ts'
+import type { EvalConfig, QuantizeConfig, SelftestConfig, TrainConfig } from './config.ts'
 import { runFinetune } from './finetune.ts'
 import { openModel, type OpenModel, type OpenOptions } from './open.ts'
 import type { EvalResult, TrainEvent } from './train/events.ts'
 import { runEvaluation } from './evaluate.ts'
 import { runQuantize, type QuantizeResult } from './quantize.ts'
+import { runSelftest, type SelftestResult } from './selftest.ts'
 import { generateGreedy, promptIds } from './generate/greedy.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
 
@@ -36,6 +37,7 @@ export interface Tasks {
   readonly finetune: (config: TrainConfig, emit: (event: TrainEvent) => void) => Promise<void>
   readonly evaluate: (config: EvalConfig) => Promise<EvalResult>
   readonly quantize: (config: QuantizeConfig) => Promise<QuantizeResult>
+  readonly selftest: (config: SelftestConfig, emit: (event: TrainEvent) => void) => Promise<SelftestResult>
   readonly open: (options: OpenOptions) => Promise<void>
   readonly generate: (input: GenerateInput) => Promise<string>
 }
@@ -49,6 +51,12 @@ const tasks: Tasks = {
   },
   evaluate: (config) => runEvaluation(config, () => cancelled),
   quantize: (config) => runQuantize(config, () => cancelled),
+  selftest: (config, emit) =>
+    runSelftest(
+      config,
+      () => cancelled,
+      (message) => emit({ type: 'status', message }),
+    ),
   open: async (options) => {
     model = await openModel(options)
   },

@@ -1,8 +1,9 @@
-import { evalSchema, optionsOf, quantizeSchema, trainSchema, type Option } from '../config.ts'
+import { evalSchema, optionsOf, quantizeSchema, selftestSchema, trainSchema, type Option } from '../config.ts'
 import { evaluation } from './eval.ts'
 import type { Positional } from './flags.ts'
 import type { Invocation } from './io.ts'
 import { quantization } from './quantize.ts'
+import { selftest } from './selftest.ts'
 import { train } from './train.ts'
 
 /** A command of the command line; its flags are the options of its schema. */
@@ -51,5 +52,16 @@ export const commands: readonly Command[] = [
       'here, and transformers loads it.',
     options: () => optionsOf(quantizeSchema),
     run: quantization,
+  },
+  {
+    name: 'selftest',
+    summary: 'Try on your own model and machine that training computes what it promises',
+    usage: '[flags]',
+    notes:
+      'Gradients are compared with differences of losses; what must change nothing (accumulation, packing, memory choices, ' +
+      'stopping and resuming) is seen to change nothing. The exit code is 1 if a check fails. Nothing is written but ' +
+      'temporary files.',
+    options: () => optionsOf(selftestSchema),
+    run: selftest,
   },
 ]

@@ -39,3 +39,15 @@ export function columns(titles: readonly string[], texts: readonly string[], wid
   const rows = Array.from({ length: height }, (_, line) => row(cells.map((cell) => cell[line] ?? '')))
   return [row(titles), row(titles.map(() => '-'.repeat(column))), ...rows]
 }
+
+/** Rows under titles, each column as wide as its widest cell, with two spaces between; columns of numbers flush right. */
+export function table(titles: readonly string[], rows: readonly (readonly string[])[]): string[] {
+  const widths = titles.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]?.length ?? 0)))
+  const numeric = titles.map((_, i) => rows.every((row) => /^[-+\d.,e ]*(s|%|[MG]B)?$/.test(row[i] ?? '')))
+  return [titles, ...rows].map((row) =>
+    widths
+      .map((width, i) => (numeric[i] === true ? (row[i] ?? '').padStart(width) : (row[i] ?? '').padEnd(width)))
+      .join('  ')
+      .trimEnd(),
+  )
+}

@@ -45,6 +45,16 @@ export async function lowrank(
       outcome.evalConfigs.push(config)
       return Promise.resolve({ loss: 0.5, perplexity: 1.6487, tokenAccuracy: 0.875, labelTokens: 1200, examples: 40 })
     },
+    selftest: () => {
+      const check = { figure: 'numbers that differ', allowed: 0, seconds: 1.5 }
+      const checks = [0, 3].map((value) => ({
+        ...check,
+        name: `check ${value}`,
+        value,
+        result: value === 0 ? ('passed' as const) : ('failed' as const),
+      }))
+      return Promise.resolve({ passed: false, seconds: 3, checks })
+    },
     quantize: (config) => {
       outcome.quantizeConfigs.push(config)
       return Promise.resolve({ outputDir: config.output, bytes: 123_456_789, tensors: 1200, seconds: 4.2 })

@@ -1,5 +1,6 @@
-import type { EvalConfigInput, QuantizeConfigInput, Source, TrainConfigInput } from '../config.ts'
+import type { EvalConfigInput, QuantizeConfigInput, SelftestConfigInput, Source, TrainConfigInput } from '../config.ts'
 import type { QuantizeResult } from '../quantize.ts'
+import type { SelftestResult } from '../selftest.ts'
 import type { EvalResult, TrainEvent } from '../train/events.ts'
 
 /** A stream that text goes to, and what is known of its terminal. */
@@ -27,6 +28,10 @@ export interface Api {
   readonly finetune: (config: TrainConfigInput, options?: { signal?: AbortSignal }) => AsyncGenerator<TrainEvent>
   readonly evaluate: (config: EvalConfigInput, options?: { signal?: AbortSignal }) => Promise<EvalResult>
   readonly quantize: (config: QuantizeConfigInput, options?: { signal?: AbortSignal }) => Promise<QuantizeResult>
+  readonly selftest: (
+    config: SelftestConfigInput,
+    options?: { signal?: AbortSignal; onStatus?: (message: string) => void },
+  ) => Promise<SelftestResult>
 }
 
 /** A command's invocation: its options from file and flags, not yet checked. */

@@ -1,5 +1,5 @@
 /**
- * What went wrong, by who can mend it. All codes but the last five mean that the input was
+ * What went wrong, by who can mend it. All codes but the last six mean that the input was
  * refused: the command line exits with 2 for those.
  */
 export type ErrorCode =
@@ -13,6 +13,8 @@ export type ErrorCode =
   | 'io'
   | 'diverged'
   | 'cancelled'
+  /** A check of `lowrank selftest` failed. */
+  | 'selftest'
   | 'internal'
 
 /**

@@ -1,0 +1,165 @@
+import type { OpenModel } from './open.ts'
+import { seed } from './selftest-context.ts'
+import type { Batch } from './text/batches.ts'
+import { evaluateBatches } from './train/evaluate.ts'
+import { accumulateGradients } from './train/step.ts'
+import { fillDropoutMask, stream } from './util/random.ts'
+
+/** A sum of losses in nats, and its gradients by parameter name. */
+export interface Gradients {
+  readonly lossSum: number
+  readonly of: ReadonlyMap<string, Float32Array>
+}
+
+/** The gradients of the sum of losses of the micro-batches of a step, with its dropout masks; of some parameters, or of all. */
+export async function gradientsOf(
+  { pipeline, trainables }: OpenModel,
+  batches: readonly Batch[],
+  only: (name: string) => boolean = () => true,
+): Promise<Gradients> {
+  for (const { gradient } of trainables.values()) gradient.fill(0)
+  const { lossSum } = await accumulateGradients({ pipeline, trainables, batches, seed, step: 1 })
+  const wanted = [...trainables].filter(([name]) => only(name))
+  return { lossSum, of: new Map(wanted.map(([name, { gradient }]) => [name, gradient.slice()])) }
+}
+
+/** The largest distance between two gradients of a parameter, relative to the first one's norm. */
+export function gradientDistance(one: Gradients, other: Gradients): number {
+  let worst = 0
+  for (const [name, gradient] of one.of) {
+    const second = other.of.get(name)
+    let [difference, norm] = [0, 0]
+    gradient.forEach((value, i) => {
+      difference += (value - (second?.[i] ?? NaN)) ** 2
+      norm += value ** 2
+    })
+    worst = Math.max(worst, difference === 0 ? 0 : Math.sqrt(difference / norm))
+  }
+  return worst
+}
+
+/** A way through the space of parameters, from where they are. */
+interface Path {
+  readonly data: Float32Array
+  readonly start: Float32Array
+  readonly gradient: Float32Array
+  readonly direction: Float32Array
+}
+
+/** The change of the loss per unit of h: as the gradients claim it, and how far differences of losses are from that. */
+interface Slope {
+  readonly claimed: number
+  readonly error: number
+}
+
+/** Ways to leave a point, to see how the loss changes. */
+export type Directions = 'along' | 'across'
+
+/**
+ * Compares the gradients of some parameters with differences of losses, (L(w + h d) - L(w - h d)) / 2 h, and gives the relative error.
+ * `along`: d is the gradient itself, where rounding hardly counts, so that a factor a little off 1 shows. `across`: random directions, for
+ * what is at right angles to the gradient, such as a term that it lacks. The weights are the same afterwards.
+ */
+export async function derivativeError(
+  model: OpenModel,
+  batches: readonly Batch[],
+  { only, directions }: { readonly only: (name: string) => boolean; readonly directions: Directions },
+): Promise<number> {
+  const { lossSum, of: gradients } = await gradientsOf(model, batches, only)
+  const loss = lossOf(model, batches)
+  const paths = (direction: (path: Omit<Path, 'direction'>, name: string) => Float32Array): Path[] =>
+    [...gradients].map(([name, gradient]) => {
+      const { data } = model.trainables.get(name)!
+      const path = { data, start: data.slice(), gradient }
+      return { ...path, direction: direction(path, name) }
+    })
+  // Steps are in proportion to the weights, as norms and matrices differ in scale.
+  if (directions === 'along') {
+    const down = paths(({ gradient, data }) => scaled(gradient, rms(data)))
+    // Far enough for the loss to change by a twentieth.
+    const reach = (0.05 * lossSum) / down.reduce((sum, path) => sum + dot(path.gradient, path.direction), 0)
+    return relativeError([await slope(down, [reach, reach / 2, reach / 4], loss)])
+  }
+  const across: Slope[] = []
+  for (let number = 0; number < 2; number++) {
+    const random = paths(({ data }, name) => {
+      const signs = new Uint8Array(data.length)
+      fillDropoutMask(signs, 0.5, stream(seed, `selftest direction ${name}`, number))
+      const size = rms(data)
+      return Float32Array.from(signs, (sign) => (sign === 1 ? size : -size))
+    })
+    across.push(await slope(random, [0.08, 0.04, 0.02, 0.01], loss))
+  }
+  return relativeError(across)
+}
+
+/** Together, so that a direction in which the loss happens to be flat does no harm. */
+function relativeError(slopes: readonly Slope[]): number {
+  const norm = (numbers: readonly number[]): number => Math.hypot(...numbers)
+  return norm(slopes.map(({ error }) => error)) / norm(slopes.map(({ claimed }) => claimed))
+}
+
+/** Halving steps; the error of second order in h is extrapolated away. Of the results, the one that the next agrees with best (Ridders). */
+async function slope(paths: readonly Path[], steps: readonly number[], loss: () => Promise<number>): Promise<Slope> {
+  let claimed = 0
+  const errors: number[] = []
+  for (const h of steps) {
+    const up = await at(paths, h, loss)
+    const down = await at(paths, -h, loss)
+    claimed = (up.claimed - down.claimed) / (2 * h)
+    errors.push((up.loss - down.loss) / (2 * h) - claimed)
+  }
+  if (process.env['SELFTEST_DEBUG'])
+    console.error(
+      claimed,
+      errors.map((e) => e / claimed),
+    )
+  const extrapolated = errors.slice(1).map((error, i) => (4 * error - errors[i]!) / 3)
+  const spread = (i: number): number => Math.abs(extrapolated[i]! - extrapolated[i - 1]!)
+  let best = 1
+  for (let i = 2; i < extrapolated.length; i++) if (spread(i) < spread(best)) best = i
+  return { claimed, error: extrapolated[best]! }
+}
+
+/** The loss at h along the paths, and the change that the gradients claim for the step as f32 has rounded it. */
+async function at(
+  paths: readonly Path[],
+  h: number,
+  loss: () => Promise<number>,
+): Promise<{ readonly loss: number; readonly claimed: number }> {
+  let claimed = 0
+  for (const { data, start, gradient, direction } of paths) {
+    for (let i = 0; i < data.length; i++) {
+      data[i] = start[i]! + h * direction[i]!
+      claimed += gradient[i]! * (data[i]! - start[i]!)
+    }
+  }
+  try {
+    return { loss: await loss(), claimed }
+  } finally {
+    for (const { data, start } of paths) data.set(start)
+  }
+}
+
+/** The sum of losses; by training programs where there is dropout, whose masks are those of the gradients. */
+function lossOf(model: OpenModel, batches: readonly Batch[]): () => Promise<number> {
+  const { pipeline } = model
+  if ((model.lora?.loraDropout ?? 0) > 0) return async () => (await gradientsOf(model, batches, () => false)).lossSum
+  return async () => {
+    const { loss, labelTokens } = await evaluateBatches({ pipeline, batches })
+    return loss * labelTokens
+  }
+}
+
+function scaled(values: Float32Array, factor: number): Float32Array {
+  return values.map((value) => value * factor)
+}
+
+function dot(a: Float32Array, b: Float32Array): number {
+  return a.reduce((sum, value, i) => sum + value * b[i]!, 0)
+}
+
+function rms(values: Float32Array): number {
+  // Biases may all be zero; any step does for those.
+  return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length) || 0.01
+}

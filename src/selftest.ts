@@ -1,0 +1,94 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { quantizationOf, type SelftestConfig } from './config.ts'
+import { PreparedDecoder } from './decoder.ts'
+import { checks, type Check } from './selftest-checks.ts'
+import { SelftestContext } from './selftest-context.ts'
+import { examplesPerStep, writeData } from './selftest-data.ts'
+import { readExamples } from './text/examples.ts'
+import { loadTokenizer } from './text/tokenizer.ts'
+import { LowrankError } from './util/errors.ts'
+
+/** What one check found. */
+export interface CheckResult {
+  readonly name: string
+  readonly result: 'passed' | 'failed' | 'skipped'
+  /** Why there is no value: the check was skipped, or ended in an error. */
+  readonly why?: string
+  /** What `value` is. */
+  readonly figure: string
+  /** What was found, and the most that passes. */
+  readonly value: number | undefined
+  readonly allowed: number | undefined
+  readonly seconds: number
+}
+
+export interface SelftestResult {
+  /** Whether no check failed. */
+  readonly passed: boolean
+  readonly checks: readonly CheckResult[]
+  readonly seconds: number
+}
+
+/**
+ * Tries on the user's own model and machine what is promised of all: gradients against differences of losses, and what must make no
+ * difference. `tell` hears of each check before it runs.
+ *
+ * @throws LowrankError `model`, `adapter`, `data`, `config`: the input was refused; `cancelled`.
+ */
+export async function runSelftest(
+  config: SelftestConfig,
+  cancelled: () => boolean,
+  tell: (message: string) => void,
+): Promise<SelftestResult> {
+  const begun = performance.now()
+  const { model, adapter, threads, maxLength } = config
+  const tokenizer = await loadTokenizer(model)
+  const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization: quantizationOf(config) })
+  const [quantized, vocabSize] = [prepared.quantization !== undefined, prepared.config.vocabSize]
+  await prepared.close()
+  const folder = await mkdtemp(join(tmpdir(), 'lowrank-selftest-'))
+  try {
+    const data = join(folder, 'data.jsonl')
+    await writeData(data, config.data)
+    const { examples: read } = await readExamples({ path: data, tokenizer, vocabSize, maxLength })
+    // A short file serves as well: what must make no difference makes none for examples that occur twice.
+    const examples = Array.from({ length: examplesPerStep }, (_, i) => read[i % read.length]!)
+    const context = new SelftestContext({ config, folder, data, examples, cancelled })
+    const results: CheckResult[] = []
+    try {
+      for (const [i, check] of checks.entries()) {
+        if (cancelled()) throw new LowrankError('cancelled', `cancelled after ${i} of ${checks.length} checks`)
+        tell(`${i + 1}/${checks.length} ${check.name}`)
+        results.push(await resultOf(check, context, quantized))
+      }
+    } finally {
+      await context.close()
+    }
+    const seconds = (performance.now() - begun) / 1000
+    return { passed: results.every(({ result }) => result !== 'failed'), checks: results, seconds }
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+async function resultOf(check: Check, context: SelftestContext, quantized: boolean): Promise<CheckResult> {
+  const { name, figure } = check
+  const start = performance.now()
+  const skipped = (why: string): CheckResult => {
+    const seconds = (performance.now() - start) / 1000
+    return { name, result: 'skipped', why, figure, value: undefined, allowed: undefined, seconds }
+  }
+  if (quantized && check.trainsBase === true) return skipped('the base is quantized, and cannot be trained')
+  try {
+    const { value, allowed } = await check.run(context)
+    const seconds = (performance.now() - start) / 1000
+    return { name, result: value <= allowed ? 'passed' : 'failed', figure, value, allowed, seconds }
+  } catch (error) {
+    if (!(error instanceof LowrankError) || error.code === 'cancelled') throw error
+    if (error.code === 'memory') return skipped(error.message)
+    // What cannot even be computed is a finding too.
+    return { ...skipped(error.message), result: 'failed' }
+  }
+}
