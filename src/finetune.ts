@@ -1,5 +1,3 @@
-import { rm } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
 import { quantizationOf, unusedOptions, type TrainConfig } from './config.ts'
@@ -7,13 +5,16 @@ import { generateGreedy } from './generate/greedy.ts'
 import { PreparedDecoder } from './decoder.ts'
 import { checkVocabulary, loadDecoder, type OpenModel } from './open.ts'
 import { planEvent, planMemory, workloadOf, type MemoryPlan } from './plan.ts'
+import { findStart } from './resume.ts'
 import { readExamples, type DatasetSummary, type Example } from './text/examples.ts'
 import { loadTokenizer } from './text/tokenizer.ts'
+import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from './train/checkpoint.ts'
 import type { TrainEvent } from './train/events.ts'
-import { hashFiles, modelFiles, RunFiles } from './train/run-files.ts'
-import { saveCheckpoint, saveResult, type SaveOptions } from './train/save.ts'
+import { RunFiles } from './train/run-files.ts'
+import { describeInputs, type RunInputs } from './train/run-inputs.ts'
+import { saveResult, type SaveOptions } from './train/save.ts'
 import type { Trial } from './train/step.ts'
-import { startTraining, totalSteps, train } from './train/trainer.ts'
+import { startTraining, totalSteps, train, type Training } from './train/trainer.ts'
 import { LowrankError } from './util/errors.ts'
 
 interface Dataset {
@@ -62,8 +63,16 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   })
   const workload = workloadOf(config, { train: data.train.examples, valid: data.valid?.examples })
   let plan: MemoryPlan
+  let inputs: RunInputs
+  let from: Checkpoint | undefined
   try {
-    plan = planMemory(prepared, workload, { setting: config.activations, bound: config.memory })
+    inputs = await describeInputs(config, prepared.threads)
+    const start = await findStart(config, inputs)
+    from = start.from
+    for (const event of start.told) yield tell(event)
+    // The same choice, since it decides in which order is summed.
+    const choice = config.resumeAnyway ? undefined : from?.record.memory
+    plan = planMemory(prepared, workload, { setting: config.activations, bound: config.memory, choice })
   } catch (error) {
     await prepared.close()
     throw error
@@ -74,16 +83,26 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   const { largest } = workload
   const trial = largest && { largest, smaller: plan.smaller }
   try {
-    const files = await startRun(config, data)
+    const training = startTraining({ ...model, config, examples: data.train.examples })
+    if (from !== undefined) await restoreTraining(from, training, model.adaptation.peftName)
+    const reads = [config.model, config.train, config.adapter, config.valid].filter((path) => path !== undefined)
+    const files = await RunFiles.open({ folder: config.outputDir, inputs, data: data.train.summary, from, reads })
+    for (const message of files.removed) yield tell({ type: 'warning', message })
+    for (const event of files.samples) yield event
+    const usage = (): { seconds: number; peakMemory: number } => ({
+      seconds: (from?.record.seconds ?? 0) + (performance.now() - begun) / 1000,
+      peakMemory: process.resourceUsage().maxRSS * 1024,
+    })
     try {
       for (const event of early) await files.log(event)
-      for await (const event of trainAndSave(config, model, data, { begun, cancelled, files, trial })) {
+      const run: Run = { config, data, model, training, from, files, inputs, plan, trial, usage, cancelled }
+      for await (const event of trainAndSave(run)) {
         await files.log(event)
         yield event
       }
     } catch (error) {
       const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
-      await files.update({ status, ...usage(begun), result: String(error) })
+      await files.update({ status, ...usage(), result: String(error) })
       throw error
     } finally {
       await files.close()
@@ -93,59 +112,66 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   }
 }
 
-async function* trainAndSave(
-  config: TrainConfig,
-  model: OpenModel,
-  data: { readonly train: Dataset; readonly valid: Dataset | undefined },
-  run: {
-    readonly begun: number
-    readonly cancelled: () => boolean
-    readonly files: RunFiles
-    readonly trial: Trial | undefined
-  },
-): AsyncGenerator<TrainEvent, void> {
-  const { pipeline, trainables, lora, adaptation, storage } = model
+/** A run whose model is loaded. */
+interface Run {
+  readonly config: TrainConfig
+  readonly data: { readonly train: Dataset; readonly valid: Dataset | undefined }
+  readonly model: OpenModel
+  readonly training: Training
+  readonly from: Checkpoint | undefined
+  readonly files: RunFiles
+  readonly inputs: RunInputs
+  readonly plan: MemoryPlan
+  readonly trial: Trial | undefined
+  readonly usage: () => { readonly seconds: number; readonly peakMemory: number }
+  readonly cancelled: () => boolean
+}
+
+async function* trainAndSave(run: Run): AsyncGenerator<TrainEvent, void> {
+  const { config, data, model, training, files, inputs, trial, usage, cancelled } = run
   const { outputDir } = config
-  const { cancelled } = run
   const valid = data.valid?.examples
   const samples = (valid ?? []).slice(0, config.samples)
-  yield* complete(model, samples, 'before', cancelled)
+  if (run.from === undefined) yield* complete(model, samples, 'before', cancelled)
 
-  const saving = (folder: string): SaveOptions => ({
+  const { activations, expandWeights, headRows, streamed } = run.plan
+  const memory = { activations, expandWeights, headRows, streamed }
+  const save = async (): Promise<string> => {
+    const folder = join(outputDir, `checkpoint-${training.state.step}`)
+    const about = { startedAt: files.startedAt, ...usage(), metricsBytes: await files.sync(), inputs, memory }
+    await saveCheckpoint({ training, result: resultOf(run, folder), about })
+    if (config.saveTotalLimit !== undefined) await pruneCheckpoints(outputDir, config.saveTotalLimit)
+    return folder
+  }
+  const result = yield* train(training, { valid, trial, saveCheckpoint: save, cancelled })
+  await saveResult(resultOf(run, outputDir))
+  yield { type: 'save', step: result.steps, path: outputDir }
+  yield* complete(model, samples, 'after', cancelled)
+  const used = usage()
+  await files.update({ status: 'done', ...used, result })
+  yield { type: 'done', ...result, outputDir, ...used }
+}
+
+/** How the weights of a run are written to a folder. */
+function resultOf({ config, data, model, training }: Run, folder: string): SaveOptions {
+  return {
     folder,
-    trainables,
+    trainables: model.trainables,
     tokenizerFiles: model.tokenizer.files,
     baseModel: config.model,
-    lora,
-    peftName: adaptation.peftName,
-    storage,
+    lora: model.lora,
+    peftName: model.adaptation.peftName,
+    storage: model.storage,
     saveDtype: config.saveDtype,
     maxShardSize: config.maxShardSize,
     facts: [
       ['Training examples', data.train.summary.examples],
-      ['Steps', totalSteps(config, data.train.examples)],
+      ['Steps', training.steps],
       ['Examples per step', config.perDeviceTrainBatchSize * config.gradientAccumulationSteps],
       ['Learning rate', config.learningRate],
       ['Seed', config.seed],
     ],
-  })
-  const checkpoints: string[] = []
-  const training = startTraining({ config, pipeline, trainables, examples: data.train.examples })
-  const checkpoint = async (): Promise<string> => {
-    const folder = join(outputDir, `checkpoint-${training.state.step}`)
-    await saveCheckpoint(saving(folder))
-    if (!checkpoints.includes(folder)) checkpoints.push(folder)
-    const tooMany = Math.max(0, checkpoints.length - (config.saveTotalLimit ?? Infinity))
-    for (const oldest of checkpoints.splice(0, tooMany)) await rm(oldest, { recursive: true, force: true })
-    return folder
   }
-  const result = yield* train(training, { valid, trial: run.trial, saveCheckpoint: checkpoint, cancelled })
-  await saveResult(saving(outputDir))
-  yield { type: 'save', step: result.steps, path: outputDir }
-  yield* complete(model, samples, 'after', cancelled)
-  const { seconds, peakMemory } = usage(run.begun)
-  await run.files.update({ status: 'done', seconds, peakMemory, result })
-  yield { type: 'done', ...result, outputDir, seconds, peakMemory }
 }
 
 /** Completes the prompts of some examples, to be read beside what was expected. */
@@ -165,36 +191,6 @@ async function* complete(
     const completion = await generateGreedy({ pipeline, tokenizer, ids: prompt, maxNewTokens })
     yield { type: 'sample', when, prompt: tokenizer.decode(prompt), completion, expected: tokenizer.decode(expected) }
   }
-}
-
-async function startRun(
-  config: TrainConfig,
-  data: { readonly train: Dataset; readonly valid: Dataset | undefined },
-): Promise<RunFiles> {
-  const load = createRequire(import.meta.url)
-  const own = load('lowrank/package.json') as { version: string }
-  const runtime = load('onnxruntime-node/package.json') as { version: string }
-  return RunFiles.create(
-    config.outputDir,
-    {
-      config,
-      versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
-      hashes: {
-        model: await hashFiles(await modelFiles(config.model)),
-        train: await hashFiles([config.train]),
-        ...(config.valid === undefined ? {} : { valid: await hashFiles([config.valid]) }),
-        ...(config.adapter === undefined
-          ? {}
-          : { adapter: await hashFiles([join(config.adapter, 'adapter_model.safetensors')]) }),
-      },
-      data: data.train.summary,
-    },
-    [config.model, config.train, ...(config.adapter === undefined ? [] : [config.adapter])],
-  )
-}
-
-function usage(begun: number): { readonly seconds: number; readonly peakMemory: number } {
-  return { seconds: (performance.now() - begun) / 1000, peakMemory: process.resourceUsage().maxRSS * 1024 }
 }
 
 function pick({ maxLength, skipBadLines }: TrainConfig): Pick<TrainConfig, 'maxLength' | 'skipBadLines'> {

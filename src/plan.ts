@@ -132,6 +132,14 @@ function choices(setting: 'keep' | 'recompute' | 'auto', streamable: boolean, mi
   ]
 }
 
+export interface PlanOptions {
+  readonly setting: 'keep' | 'recompute' | 'auto'
+  /** Most bytes the process may take. */
+  readonly bound: number | undefined
+  /** The choice that was made before: the only one there is. */
+  readonly choice?: MemoryChoice | undefined
+}
+
 /**
  * Decides what a run spends memory on: kept activations first, then expanded weights; where memory is short, blocks stay on disk.
  *
@@ -140,12 +148,13 @@ function choices(setting: 'keep' | 'recompute' | 'auto', streamable: boolean, mi
 export function planMemory(
   prepared: PreparedDecoder,
   workload: Workload,
-  { setting, bound }: { readonly setting: 'keep' | 'recompute' | 'auto'; readonly bound: number | undefined },
+  { setting, bound, choice: made }: PlanOptions,
 ): MemoryPlan {
   const streamable = prepared.streamable && prepared.lora !== undefined
   const free = availableMemory()
   const budget = bound ?? shareOfFree * free
-  const plans = choices(setting, streamable, workload.microBatches).map((choice) => () => {
+  const possible = made === undefined ? choices(setting, streamable, workload.microBatches) : [made]
+  const plans = possible.map((choice) => () => {
     const items = memoryItems(prepared, workload, choice)
     const expected = items.reduce((total, { bytes }) => total + bytes, 0)
     return { ...choice, items, expected, bound, smaller: smaller(choice, workload, prepared) }
@@ -162,10 +171,15 @@ export function planMemory(
   const largest = last.items.toSorted((a, b) => b.bytes - a.bytes).slice(0, 3)
   throw new LowrankError(
     bound === undefined ? 'memory' : 'config',
-    `${asked}, but the smallest plan for this run takes ${formatSize(last.expected)}: ` +
+    `${asked}, but the ${made === undefined ? 'smallest plan for' : 'plan of'} this run takes ${formatSize(last.expected)}: ` +
       largest.map(({ what, bytes }) => `${what} ${formatSize(bytes)}`).join(', ') +
       ' and others',
-    { hint: `What takes less: ${last.smaller.join('; ')}.` },
+    {
+      hint:
+        made === undefined
+          ? `What takes less: ${last.smaller.join('; ')}.`
+          : 'To go on with another plan, whose results may differ in their last bits, set "resumeAnyway" (--resume-anyway).',
+    },
   )
 }
 

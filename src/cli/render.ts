@@ -35,6 +35,8 @@ export function eventLines(event: TrainEvent): string[] {
           `${number(event.trainLoss)}): the examples are learnt by heart`,
         `hint: ${printable(event.remedy)}`,
       ]
+    case 'resume':
+      return [`going on after step ${event.step}, from ${event.path}`]
     case 'save':
       return [`step ${event.step}  saved ${event.path}`]
     case 'step':

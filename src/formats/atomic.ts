@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { open, rename, rm } from 'node:fs/promises'
+import { open, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { LowrankError } from '../util/errors.ts'
 
@@ -63,4 +63,10 @@ export function writeError(path: string, cause: Error): LowrankError {
         ? `Does the folder ${dirname(path)} exist?`
         : undefined
   return new LowrankError('io', `cannot write ${path}: ${cause.message}`, { cause, hint })
+}
+
+/** Removes the temporary files of writers that were killed. */
+export async function removeLeftovers(folder: string): Promise<void> {
+  const names = (await readdir(folder)).filter((name) => /^\..+\.[0-9a-f]{8}\.tmp$/.test(name))
+  for (const name of names) await rm(join(folder, name), { force: true })
 }

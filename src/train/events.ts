@@ -123,6 +123,8 @@ export type TrainEvent =
       readonly remedy: string
     }
   | { readonly type: 'save'; readonly step: number; readonly path: string }
+  /** The run goes on after `step`, from the checkpoint at `path`. Comes before the plan. */
+  | { readonly type: 'resume'; readonly step: number; readonly path: string }
   | {
       readonly type: 'sample'
       readonly when: 'before' | 'after'

@@ -1,4 +1,4 @@
-import { copyFile, mkdir, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { writeCheckpoint } from '../formats/checkpoint.ts'
@@ -36,13 +36,9 @@ export async function saveResult(options: SaveOptions): Promise<void> {
   else await saveAdapter(options, options.lora)
 }
 
-/** The same as a folder of its own, which appears whole or not at all. */
-export async function saveCheckpoint(options: SaveOptions): Promise<void> {
-  const temporary = `${options.folder}.tmp`
-  await rm(temporary, { recursive: true, force: true })
-  await saveResult({ ...options, folder: temporary })
-  await rm(options.folder, { recursive: true, force: true })
-  await rename(temporary, options.folder)
+/** Whether the files that `saveResult` writes hold the trained weights bit for bit. */
+export function storesExactly({ lora, trainables, saveDtype, storage }: SaveOptions): boolean {
+  return lora !== undefined || [...trainables.keys()].every((name) => dtypeOf(name, { saveDtype, storage }) === 'F32')
 }
 
 async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<void> {
@@ -55,21 +51,26 @@ async function saveWholeModel(options: SaveOptions): Promise<void> {
   const { folder, trainables, tokenizerFiles, baseModel, storage, saveDtype, maxShardSize } = options
   const stored = new Set<FloatDtype>()
   const tensors = [...trainables.values()].map(({ name, shape, data }): TensorSource => {
-    const dtype = saveDtype === 'auto' ? storage(name) : dtypes[saveDtype]
+    const dtype = dtypeOf(name, { saveDtype, storage })
     stored.add(dtype)
     return { name, dtype, shape, data: () => f32ToBytes(data, dtype) }
   })
   await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize })
   for (const path of [join(baseModel, 'generation_config.json'), ...tokenizerFiles]) {
-    await copyFile(path, join(folder, basename(path))).catch((error: unknown) => {
+    const bytes = await readFile(path).catch((error: unknown) => {
       // Not every model has a generation_config.json.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     })
+    if (bytes !== undefined) await writeFileAtomic(join(folder, basename(path)), bytes)
   }
   const [dtype, ...others] = stored
   const config = await readFile(join(baseModel, 'config.json'), 'utf8')
   const text = asFloats(config, others.length === 0 ? dtype : undefined)
   await writeFileAtomic(join(folder, 'config.json'), text)
+}
+
+function dtypeOf(name: string, { saveDtype, storage }: Pick<SaveOptions, 'saveDtype' | 'storage'>): FloatDtype {
+  return saveDtype === 'auto' ? storage(name) : dtypes[saveDtype]
 }
 
 const dtypes = { f32: 'F32', bf16: 'BF16', f16: 'F16' } as const

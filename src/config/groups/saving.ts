@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { count, option, size, sizeMeta } from '../fields.ts'
+import { count, option, path, size, sizeMeta } from '../fields.ts'
 
 /** What is written, and when. */
 export const saving = {
@@ -29,5 +29,18 @@ export const saving = {
   loadBestModelAtEnd: option(z.boolean().default(false), {
     group: 'Saving and resuming',
     description: 'Keep the weights with the lowest evaluation loss, not the last',
+  }),
+  resume: option(z.boolean().default(false), {
+    group: 'Saving and resuming',
+    description: 'Go on from the newest whole checkpoint in output-dir; where there is none yet, start',
+  }),
+  resumeFrom: option(path.optional(), {
+    group: 'Saving and resuming',
+    description: 'Go on from this checkpoint',
+    placeholder: 'DIR',
+  }),
+  resumeAnyway: option(z.boolean().default(false), {
+    group: 'Saving and resuming',
+    description: 'Go on although options or data have changed since the checkpoint',
   }),
 }
