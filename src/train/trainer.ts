@@ -1,4 +1,4 @@
-import type { TrainConfig } from '../config.ts'
+import type { Quantization, TrainConfig } from '../config.ts'
 import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch, type TrainingOrder } from '../text/batches.ts'
 import type { Example } from '../text/examples.ts'
@@ -7,7 +7,8 @@ import { evaluateBatches } from './evaluate.ts'
 import type { TrainEvent } from './events.ts'
 import { clipFactor, gradientNorm, makeOptimizer, type Optimizer, type Trainable } from './optimizer.ts'
 import { learningRates } from './schedule.ts'
-import { accumulateGradients, sizeText, tryLargest, type StepGradients, type Trial } from './step.ts'
+import { accumulateGradients, type GradientOptions, sizeText, tryLargest, type StepGradients, type Trial } from './step.ts'
+import { judgeEvaluation, judgeStep, spikeError, startWatch, type Verdict, type WatchState } from './watch.ts'
 
 /**
  * How far a run is. With the weights and the state of the optimizer it is all that the steps to come depend on; a checkpoint
@@ -20,10 +21,12 @@ export interface TrainerState {
   epoch: number
   /** The step after which was evaluated last; -1 before any evaluation. */
   evaluated: number
-  /** Sum of the losses of all steps. */
+  /** Sum of the losses of all steps whose update was applied, and how many were not. */
   lossTotal: number
-  /** Sum of the losses since the last log, which was at step `logged`. */
+  skipped: number
+  /** The same since the last log, which was at step `logged`. */
   sinceLog: number
+  skippedSinceLog: number
   logged: number
   /** Positions computed by all steps, those that are no padding, and those that predict a label. */
   tokens: number
@@ -31,11 +34,16 @@ export interface TrainerState {
   labelTokens: number
   /** The lowest evaluation loss so far. */
   best: { readonly step: number; readonly loss: number } | undefined
+  readonly watch: WatchState
+  /** Why the run ends before its last step: the evaluation loss no longer fell. */
+  stopped: string | undefined
 }
 
 /** A run in memory. Nothing of it but `state`, weights and optimizer changes from step to step. */
 export interface Training {
   readonly config: TrainConfig
+  /** How the base is quantized. */
+  readonly base: Quantization | undefined
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
   readonly optimizer: Optimizer
@@ -49,23 +57,25 @@ export interface Training {
 
 export interface TrainingParts {
   readonly config: TrainConfig
+  readonly base?: Quantization | undefined
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
   readonly examples: readonly Example[]
 }
 
 /** A run before its first step. */
-export function startTraining({ config, pipeline, trainables, examples }: TrainingParts): Training {
+export function startTraining({ config, base, pipeline, trainables, examples }: TrainingParts): Training {
   return {
     config,
+    base,
     pipeline,
     trainables,
     optimizer: makeOptimizer(trainables.values(), config),
     order: orderOf(config, examples),
     steps: totalSteps(config, examples),
     state: {
-      ...{ step: 0, epoch: 0, evaluated: -1, lossTotal: 0, sinceLog: 0, logged: 0 },
-      ...{ tokens: 0, realTokens: 0, labelTokens: 0, best: undefined },
+      ...{ step: 0, epoch: 0, evaluated: -1, lossTotal: 0, skipped: 0, sinceLog: 0, skippedSinceLog: 0, logged: 0 },
+      ...{ tokens: 0, realTokens: 0, labelTokens: 0, best: undefined, watch: startWatch(), stopped: undefined },
     },
     bestWeights: new Map(),
   }
@@ -94,47 +104,60 @@ export interface StepResult extends StepGradients {
   readonly learningRate: number
   /** Before clipping. */
   readonly gradNorm: number
+  /** What became of it. */
+  readonly verdict: Verdict
 }
 
 /**
- * The optimizer step after `state.step`: weights, optimizer and state go on by one. Which batches and dropout masks it takes is a
+ * The optimizer step after `state.step`: weights, optimizer and state go on by one. What `onSpike` does not let through leaves weights and
+ * optimizer as they were (verdict `skip`), and the state too (`stop`: the step is not done). Which batches and dropout masks it takes is a
  * function of seed and step, so that any step can be made again from the weights and the state before it.
  *
- * @throws LowrankError `cancelled`, `diverged`: weights, optimizer and state are as they were.
+ * @throws LowrankError `cancelled`: weights, optimizer and state are as they were.
  */
-export async function trainStep(training: Training, cancelled?: () => boolean): Promise<StepResult> {
-  const { config, pipeline, trainables, optimizer, order, state } = training
+export async function trainStep(
+  training: Training,
+  options: Pick<GradientOptions, 'cancelled' | 'onLosses'> = {},
+): Promise<StepResult> {
+  const { config, base, pipeline, trainables, optimizer, order, state } = training
   const step = state.step + 1
   const { epoch, batches } = stepBatches({ ...order, step: step - 1 })
   const learningRate = learningRates(config, training.steps)(step - 1)
   let found: StepResult
   try {
     const parts = { pipeline, trainables, batches, seed: config.seed, step, noiseAlpha: config.neftuneNoiseAlpha }
-    const sums = await accumulateGradients({ ...parts, ...(cancelled === undefined ? {} : { cancelled }) })
+    const sums = await accumulateGradients({ ...parts, ...options })
     const loss = sums.lossSum / sums.labelTokens
     const gradNorm = gradientNorm(trainables.values()) / sums.labelTokens
-    found = { ...sums, step, epoch, loss, learningRate, gradNorm }
-    refuseDiverged(found, config)
+    const lines = batches.flatMap(({ examples }) => examples.map(({ line }) => line))
+    const watched = { step, epoch, loss, gradNorm, labelTokens: sums.labelTokens, lines }
+    const verdict = judgeStep({ config, base, state: state.watch }, watched)
+    found = { ...sums, step, epoch, loss, learningRate, gradNorm, verdict }
   } catch (error) {
-    for (const { gradient } of trainables.values()) gradient.fill(0)
+    forgetGradients(training)
     throw error
   }
-  optimizer.step(learningRate, clipFactor(found.gradNorm, config.maxGradNorm) / found.labelTokens)
+  const { action } = found.verdict
+  if (action !== 'apply') forgetGradients(training)
+  if (action === 'stop') return found
+  if (action === 'apply') {
+    optimizer.step(learningRate, clipFactor(found.gradNorm, config.maxGradNorm) / found.labelTokens)
+    state.lossTotal += found.loss
+    state.sinceLog += found.loss
+  } else {
+    state.skipped++
+    state.skippedSinceLog++
+  }
   state.step = step
   state.epoch = epoch
-  state.lossTotal += found.loss
-  state.sinceLog += found.loss
   state.tokens += found.tokens
   state.realTokens += found.realTokens
   state.labelTokens += found.labelTokens
   return found
 }
 
-function refuseDiverged({ step, loss, gradNorm }: StepResult, { learningRate }: TrainConfig): void {
-  if (Number.isFinite(loss) && Number.isFinite(gradNorm)) return
-  throw new LowrankError('diverged', `step ${step}: the loss is ${loss} and the gradient norm ${gradNorm}`, {
-    hint: `Lower learningRate (now ${learningRate}) or set maxGradNorm and warmupSteps. The weights were not changed by this step.`,
-  })
+function forgetGradients({ trainables }: Training): void {
+  for (const { gradient } of trainables.values()) gradient.fill(0)
 }
 
 export interface TrainOptions {
@@ -148,7 +171,7 @@ export interface TrainOptions {
 
 export interface TrainerResult {
   readonly steps: number
-  /** Mean of all step losses. */
+  /** Mean of all step losses whose update was applied. */
   readonly trainLoss: number
   /** Positions computed, those that are no padding, those that predict a label, and the share of padding, 0 to 1. */
   readonly tokens: number
@@ -156,12 +179,13 @@ export interface TrainerResult {
   readonly labelTokens: number
   readonly paddingShare: number
   readonly best: { readonly step: number; readonly loss: number } | undefined
+  readonly stoppedEarly?: { readonly step: number; readonly reason: string }
 }
 
 /**
  * Trains until the last step, telling each. With `loadBestModelAtEnd` the weights end as they were at the lowest evaluation
- * loss. Checkpoints are written between steps only, so that they hold no half of a step. Cancelled, it saves one of the last whole
- * step and throws.
+ * loss. Checkpoints are written between steps only, so that they hold no half of a step. Cancelled, or stopped by a spike, it
+ * saves one of the last whole step and throws.
  */
 export async function* train(training: Training, options: TrainOptions): AsyncGenerator<TrainEvent, TrainerResult> {
   const { config, pipeline, trainables, steps, state } = training
@@ -173,20 +197,25 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
     const result = await evaluateBatches({ pipeline, batches: validBatches, cancelled })
     const best = offer(training, result.loss)
     const { step, epoch } = state
+    const watch = { config, base: training.base, state: state.watch }
+    const { overfitting, stop } = judgeEvaluation(watch, { step, epoch, loss: result.loss })
+    if (step < steps) state.stopped = stop
     yield { type: 'eval', step, epoch, seconds: (performance.now() - start) / 1000, best, ...result }
+    if (overfitting !== undefined) yield overfitting
   }
   try {
     yield* tryFirst(training, options)
     // Before the first step; or what a run left undone that was cancelled in it.
     yield* evaluate()
     const [begun, first] = [performance.now(), state.step]
-    while (state.step < steps) {
+    while (state.step < steps && state.stopped === undefined) {
       const start = performance.now()
       const readBefore = pipeline.bytesRead
-      const { step, epoch, loss, learningRate, gradNorm, tokens, realTokens, labelTokens } = await trainStep(
-        training,
-        cancelled,
-      )
+      const done = await trainStep(training, { cancelled })
+      const { step, epoch, loss, learningRate, gradNorm, tokens, realTokens, labelTokens } = done
+      const { action, spike } = done.verdict
+      if (spike !== undefined) yield spike
+      if (spike !== undefined && action === 'stop') throw spikeError(spike)
       const now = performance.now()
       const seconds = (now - start) / 1000
       const common = { step, epoch, loss, learningRate, gradNorm }
@@ -204,10 +233,10 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
         memory: process.memoryUsage.rss(),
         secondsLeft: ((now - begun) / 1000 / (step - first)) * (steps - step),
       }
-      if (step % config.loggingSteps === 0) {
-        yield { type: 'log', ...common, loss: state.sinceLog / (step - state.logged) }
-        state.sinceLog = 0
-        state.logged = step
+      const logged = step - state.logged - state.skippedSinceLog
+      if (step % config.loggingSteps === 0 && logged > 0) {
+        yield { type: 'log', ...common, loss: state.sinceLog / logged }
+        Object.assign(state, { sinceLog: 0, skippedSinceLog: 0, logged: step })
       }
       yield* evaluate()
       if (isDue(training, config.saveStrategy, config.saveSteps)) {
@@ -215,17 +244,26 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
       }
     }
   } catch (error) {
-    if (!(error instanceof LowrankError && error.code === 'cancelled')) throw error
+    if (!(error instanceof LowrankError && (error.code === 'cancelled' || error.code === 'diverged'))) throw error
+    // Before the first step there is nothing that was learned.
+    if (error.code === 'diverged' && state.step === 0) throw error
     // The weights are those of the last whole step: gradients or an evaluation were under way.
     const path = await options.saveCheckpoint()
     yield { type: 'save', step: state.step, path }
+    if (error.code === 'diverged') {
+      throw new LowrankError('diverged', `${error.message}; the weights before it are in ${path}`, { hint: error.hint })
+    }
     const message = `cancelled after step ${state.step} of ${steps}; its weights are in ${path}`
     throw new LowrankError('cancelled', message, { hint: 'The same run with --resume goes on from there.' })
   }
   for (const [name, weights] of training.bestWeights) trainables.get(name)?.data.set(weights)
-  const { tokens, realTokens, labelTokens, best } = state
+  const { step, tokens, realTokens, labelTokens, best, stopped } = state
   const counts = { tokens, realTokens, labelTokens, paddingShare: paddingShare(state) }
-  return { steps, trainLoss: state.lossTotal / steps, ...counts, best }
+  const trainLoss = state.lossTotal / (step - state.skipped)
+  return {
+    ...{ steps: step, trainLoss, ...counts, best },
+    ...(stopped === undefined ? {} : { stoppedEarly: { step, reason: stopped } }),
+  }
 }
 
 /** The share of computed positions that are padding, 0 to 1. */
@@ -261,7 +299,8 @@ function isEvaluated(training: Training): boolean {
 function offer({ config, state, trainables, bestWeights }: Training, loss: number): boolean {
   const { step, best } = state
   state.evaluated = step
-  if (best !== undefined && loss >= best.loss) return false
+  // A loss that is no number is never the best.
+  if (!(loss < (best?.loss ?? Infinity))) return false
   state.best = { step, loss }
   if (config.loadBestModelAtEnd) for (const [name, { data }] of trainables) bestWeights.set(name, data.slice())
   return true

@@ -1,40 +1,25 @@
-/** The lowest evaluation loss so far, and how many evaluations have passed without one that counts as lower. Plain JSON. */
+/** What early stopping remembers, as plain JSON. */
 export interface EarlyStoppingState {
-  readonly lowest: number | undefined
-  readonly waited: number
+  /** The lowest evaluation loss so far. */
+  lowest: number | undefined
+  /** Evaluations since the last that counted as lower. */
+  waited: number
 }
 
 /**
- * Ends a run whose evaluation loss no longer falls, as transformers' `EarlyStoppingCallback`: the loss has to fall by more than
- * `threshold` below the lowest so far to start the count of `patience` evaluations anew.
+ * Takes in an evaluation loss; whether it is the last of `patience` in a row without improvement. As in transformers'
+ * `EarlyStoppingCallback` the loss has to fall by more than `threshold` below the lowest so far to count. What is no number is no
+ * improvement.
  */
-export class EarlyStopping {
-  readonly #patience: number
-  readonly #threshold: number
-  #state: EarlyStoppingState = { lowest: undefined, waited: 0 }
-
-  constructor({ patience, threshold }: { readonly patience: number; readonly threshold: number }) {
-    this.#patience = patience
-    this.#threshold = threshold
-  }
-
-  get state(): EarlyStoppingState {
-    return this.#state
-  }
-
-  restore(state: EarlyStoppingState): void {
-    this.#state = state
-  }
-
-  /** Whether the run is to end with this evaluation. A loss that is no number is no improvement. */
-  offer(loss: number): boolean {
-    const { lowest = Infinity, waited } = this.#state
-    this.#state = {
-      lowest: loss < lowest ? loss : this.#state.lowest,
-      waited: lowest - loss > this.#threshold ? 0 : waited + 1,
-    }
-    return this.#state.waited >= this.#patience
-  }
+export function hasStalled(
+  state: EarlyStoppingState,
+  loss: number,
+  { patience, threshold }: { readonly patience: number; readonly threshold: number },
+): boolean {
+  const lowest = state.lowest ?? Infinity
+  state.waited = lowest - loss > threshold ? 0 : state.waited + 1
+  if (loss < lowest) state.lowest = loss
+  return state.waited >= patience
 }
 
 /** An evaluation beside the training loss that led to it. */
@@ -47,42 +32,31 @@ export interface Evaluated {
   readonly trainLoss: number
 }
 
-/** What the notice remembers. Plain JSON. */
+/** What the notice of overfitting remembers, as plain JSON. */
 export interface OverfittingState {
-  readonly best: Evaluated | undefined
-  /** Evaluations in a row above the best, each higher than the one before. */
-  readonly rises: number
-  readonly last: number | undefined
-  readonly told: boolean
+  /** Where the evaluation loss was lowest. */
+  best: Evaluated | undefined
+  /** The last evaluation loss, and how many in a row, up to it, were each higher than the one before. */
+  last: number | undefined
+  rises: number
+  told: boolean
 }
 
-/** Evaluations that must rise in a row, and how far above the best the last has to be, as a share of it. */
+/** Evaluations that must rise in a row, and how far above the lowest the last has to be, as a share of it. */
 const risesNeeded = 2
 const margin = 0.02
 
-/** Notices once that the evaluation loss rises from its lowest while the training loss falls. */
-export class OverfittingNotice {
-  #state: OverfittingState = { best: undefined, rises: 0, last: undefined, told: false }
-
-  get state(): OverfittingState {
-    return this.#state
+/** The best evaluation, if the one taken in shows that the run has gone past it: the evaluation loss rises, the training loss falls. */
+export function overfittingSince(state: OverfittingState, now: Evaluated): Evaluated | undefined {
+  const { best, last = Infinity } = state
+  state.rises = now.evalLoss > last ? state.rises + 1 : 0
+  state.last = now.evalLoss
+  if (best === undefined || now.evalLoss < best.evalLoss) {
+    state.best = now
+    return undefined
   }
-
-  restore(state: OverfittingState): void {
-    this.#state = state
-  }
-
-  /** The best evaluation, if this one shows that the run has gone past it. */
-  offer(now: Evaluated): { readonly best: Evaluated } | undefined {
-    const { best, rises, last = Infinity, told } = this.#state
-    if (best === undefined || now.evalLoss < best.evalLoss) {
-      this.#state = { best: now, rises: 0, last: now.evalLoss, told }
-      return undefined
-    }
-    const counted = now.evalLoss > last ? rises + 1 : 0
-    const parted =
-      counted >= risesNeeded && now.evalLoss > (1 + margin) * best.evalLoss && now.trainLoss < best.trainLoss
-    this.#state = { best, rises: counted, last: now.evalLoss, told: told || parted }
-    return parted && !told ? { best } : undefined
-  }
+  const parted = now.evalLoss > (1 + margin) * best.evalLoss && now.trainLoss < best.trainLoss
+  if (state.told || !parted || state.rises < risesNeeded) return undefined
+  state.told = true
+  return best
 }

@@ -16,13 +16,13 @@ export interface Spike {
   readonly expected: { readonly median: number; readonly limit: number } | undefined
 }
 
-/** What the detector remembers: a step a place, the oldest first. Plain JSON. */
+/** What is remembered of the recent steps, a place each, the oldest first. Plain JSON. */
 export interface SpikeState {
-  readonly losses: readonly number[]
-  readonly gradNorms: readonly number[]
-  readonly labelTokens: readonly number[]
+  readonly losses: number[]
+  readonly gradNorms: number[]
+  readonly labelTokens: number[]
   /** Median gradient norm of the first steps, once there are enough. */
-  readonly firstGradNorm: number | undefined
+  firstGradNorm: number | undefined
 }
 
 /** Steps that make the recent range. */
@@ -33,64 +33,41 @@ const warmup = 16
 const overflow = 1e18
 
 /**
- * Tells steps whose loss or gradient norm is far above those of the steps before. The range is made of median and median
- * absolute deviation, which a few outliers do not move (Hampel 1974), and of the upper tenth, which batches of few label tokens make long.
+ * What is wrong with a step, if anything is: its loss or gradient norm is far above those of the steps before. Their range is made of
+ * median and median absolute deviation, which a few outliers do not move (Hampel 1974), and of the upper tenth, which batches of
+ * few label tokens make long. Changes nothing: `remember` the step once it is done.
  */
-export class SpikeDetector {
-  #losses: number[] = []
-  #gradNorms: number[] = []
-  #labelTokens: number[] = []
-  #firstGradNorm: number | undefined
+export function findSpike(state: SpikeState, { loss, gradNorm, labelTokens }: StepValues): Spike | undefined {
+  if (!Number.isFinite(loss)) return { kind: 'nan', value: loss, expected: undefined }
+  if (!(gradNorm < overflow)) return { kind: 'nan', value: gradNorm, expected: undefined }
+  if (state.losses.length < warmup) return undefined
+  // A step of fewer label tokens than usual, as at the end of an epoch, strays further: by the root of how many fewer.
+  const stray = Math.sqrt(Math.max(1, quantile(state.labelTokens, 0.5) / labelTokens))
+  const losses = rangeOf(state.losses, lossRange)
+  const lossLimit = losses.median + losses.spread * stray
+  if (loss > lossLimit) return { kind: 'loss', value: loss, expected: { median: losses.median, limit: lossLimit } }
+  // Norms vary by factors, so it is their logarithms that have a range.
+  const logarithms = state.gradNorms.map((norm) => Math.log(Math.max(norm, 1e-30)))
+  const norms = rangeOf(logarithms, gradNormRange)
+  const median = Math.exp(norms.median)
+  const normLimit = Math.max(Math.exp(norms.median + norms.spread), state.firstGradNorm ?? 0) * stray
+  if (gradNorm > normLimit) return { kind: 'gradNorm', value: gradNorm, expected: { median, limit: normLimit } }
+  return undefined
+}
 
-  get state(): SpikeState {
-    return {
-      losses: [...this.#losses],
-      gradNorms: [...this.#gradNorms],
-      labelTokens: [...this.#labelTokens],
-      firstGradNorm: this.#firstGradNorm,
-    }
+/** Adds a step to the recent range, unless it has no number. Spikes too: what stays high becomes what is expected. */
+export function remember(state: SpikeState, { loss, gradNorm, labelTokens }: StepValues): void {
+  if (!Number.isFinite(loss) || !(gradNorm < overflow)) return
+  const { losses, gradNorms } = state
+  for (const [values, value] of [
+    [losses, loss],
+    [gradNorms, gradNorm],
+    [state.labelTokens, labelTokens],
+  ] as const) {
+    values.push(value)
+    if (values.length > window) values.shift()
   }
-
-  restore(state: SpikeState): void {
-    this.#losses = [...state.losses]
-    this.#gradNorms = [...state.gradNorms]
-    this.#labelTokens = [...state.labelTokens]
-    this.#firstGradNorm = state.firstGradNorm
-  }
-
-  /** What is wrong with a step, if anything is. Changes nothing: `remember` the step once it is done. */
-  judge({ loss, gradNorm, labelTokens }: StepValues): Spike | undefined {
-    if (!Number.isFinite(loss)) return { kind: 'nan', value: loss, expected: undefined }
-    if (!(gradNorm < overflow)) return { kind: 'nan', value: gradNorm, expected: undefined }
-    if (this.#losses.length < warmup) return undefined
-    // A step of fewer label tokens than usual, as at the end of an epoch, strays further: by the root of how many fewer.
-    const stray = Math.sqrt(Math.max(1, quantile(this.#labelTokens, 0.5) / labelTokens))
-    const losses = rangeOf(this.#losses, lossRange)
-    const lossLimit = losses.median + losses.spread * stray
-    if (loss > lossLimit) return { kind: 'loss', value: loss, expected: { median: losses.median, limit: lossLimit } }
-    // Norms vary by factors, so it is their logarithms that have a range.
-    const norms = rangeOf(
-      this.#gradNorms.map((norm) => Math.log(Math.max(norm, 1e-30))),
-      gradNormRange,
-    )
-    const median = Math.exp(norms.median)
-    const normLimit = Math.max(Math.exp(norms.median + norms.spread), this.#firstGradNorm ?? 0) * stray
-    if (gradNorm > normLimit) return { kind: 'gradNorm', value: gradNorm, expected: { median, limit: normLimit } }
-    return undefined
-  }
-
-  /** Adds a step to the recent range, unless it has no number. Spikes too: what stays high becomes what is expected. */
-  remember({ loss, gradNorm, labelTokens }: StepValues): void {
-    if (!Number.isFinite(loss) || !(gradNorm < overflow)) return
-    const push = (values: number[], value: number): void => {
-      values.push(value)
-      if (values.length > window) values.shift()
-    }
-    push(this.#losses, loss)
-    push(this.#gradNorms, gradNorm)
-    push(this.#labelTokens, labelTokens)
-    if (this.#losses.length === warmup) this.#firstGradNorm ??= quantile(this.#gradNorms, 0.5)
-  }
+  if (losses.length === warmup) state.firstGradNorm ??= quantile(gradNorms, 0.5)
 }
 
 interface RangeOptions {

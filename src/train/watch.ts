@@ -2,12 +2,13 @@ import type { Quantization, TrainConfig } from '../config.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { TrainEvent } from './events.ts'
 import {
-  EarlyStopping,
-  OverfittingNotice,
+  hasStalled,
+  overfittingSince,
   type EarlyStoppingState,
+  type Evaluated,
   type OverfittingState,
 } from './watch-evaluations.ts'
-import { SpikeDetector, type Spike, type SpikeState, type StepValues } from './watch-spikes.ts'
+import { findSpike, remember, type Spike, type SpikeState, type StepValues } from './watch-spikes.ts'
 
 type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
 
@@ -32,16 +33,31 @@ export interface EvaluationVerdict {
   readonly stop: string | undefined
 }
 
-/** Everything the watch remembers, as plain JSON: a run that goes on with it is watched as if it had never stopped. */
+/**
+ * Everything that watching a run remembers, as plain JSON. It is part of the state of the run: one that goes on from a checkpoint is
+ * watched as if it had never stopped.
+ */
 export interface WatchState {
   readonly spikes: SpikeState
   /** Steps in a row, up to the last, that were spikes. */
-  readonly inRow: number
+  inRow: number
   /** Of the steps since the last evaluation whose update was applied. */
-  readonly trainLossSum: number
-  readonly trainSteps: number
-  readonly earlyStopping: EarlyStoppingState | undefined
+  trainLossSum: number
+  trainSteps: number
+  readonly earlyStopping: EarlyStoppingState
   readonly overfitting: OverfittingState
+}
+
+/** Before the first step. */
+export function startWatch(): WatchState {
+  return {
+    spikes: { losses: [], gradNorms: [], labelTokens: [], firstGradNorm: undefined },
+    inRow: 0,
+    trainLossSum: 0,
+    trainSteps: 0,
+    earlyStopping: { lowest: undefined, waited: 0 },
+    overfitting: { best: undefined, last: undefined, rises: 0, told: false },
+  }
 }
 
 export type WatchConfig = Pick<
@@ -60,133 +76,96 @@ export type WatchConfig = Pick<
 /** Steps in a row that may be left out. More are no accident of the data. */
 export const mostSkipped = 5
 
-/** Follows the figures of a run: says what is wrong with them, and what becomes of the step or the run. */
-export class Watch {
-  readonly #config: WatchConfig
-  readonly #base: Quantization | undefined
-  readonly #spikes = new SpikeDetector()
-  readonly #overfitting = new OverfittingNotice()
-  readonly #earlyStopping: EarlyStopping | undefined
-  #inRow = 0
-  #trainLossSum = 0
-  #trainSteps = 0
+/** What a run is watched by. */
+export interface Watch {
+  readonly config: WatchConfig
+  /** How the base is quantized. */
+  readonly base: Quantization | undefined
+  readonly state: WatchState
+}
 
-  constructor({ config, base }: { readonly config: WatchConfig; readonly base: Quantization | undefined }) {
-    const { earlyStoppingPatience: patience, earlyStoppingThreshold: threshold } = config
-    this.#config = config
-    this.#base = base
-    if (patience !== undefined) this.#earlyStopping = new EarlyStopping({ patience, threshold })
+/**
+ * Judges a step before its update. `stop` leaves the state as it was, since the step is then not done. What is no number is
+ * never applied.
+ */
+export function judgeStep(watch: Watch, step: WatchedStep): Verdict {
+  const { state } = watch
+  const found = findSpike(state.spikes, step)
+  const action = found === undefined ? 'apply' : actionFor(found, watch)
+  // Told once where the figures stay high, but whenever something was done about it.
+  const told = action !== 'apply' || state.inRow === 0
+  if (action !== 'stop') {
+    remember(state.spikes, step)
+    state.inRow = found === undefined ? 0 : state.inRow + 1
   }
+  if (action === 'apply') {
+    state.trainLossSum += step.loss
+    state.trainSteps++
+  }
+  if (found === undefined || !told) return { action, spike: undefined }
+  const { step: index, epoch, loss, gradNorm } = step
+  const lines = step.lines.toSorted((a, b) => a - b)
+  const remedy = spikeRemedy(watch)
+  return { action, spike: { type: 'spike', step: index, epoch, ...found, loss, gradNorm, lines, action, remedy } }
+}
 
-  get state(): WatchState {
-    return {
-      spikes: this.#spikes.state,
-      inRow: this.#inRow,
-      trainLossSum: this.#trainLossSum,
-      trainSteps: this.#trainSteps,
-      earlyStopping: this.#earlyStopping?.state,
-      overfitting: this.#overfitting.state,
-    }
+/** Takes in an evaluation of the step just done. */
+export function judgeEvaluation(
+  watch: Watch,
+  { step, epoch, loss }: { readonly step: number; readonly epoch: number; readonly loss: number },
+): EvaluationVerdict {
+  const { config, state } = watch
+  const { earlyStoppingPatience: patience, earlyStoppingThreshold: threshold } = config
+  const trainLoss = state.trainLossSum / state.trainSteps
+  state.trainLossSum = 0
+  state.trainSteps = 0
+  const now = { step, epoch, evalLoss: loss, trainLoss }
+  // Before the first step there is no training loss to compare with.
+  const best =
+    Number.isFinite(trainLoss) && Number.isFinite(loss) ? overfittingSince(state.overfitting, now) : undefined
+  const stalled = patience !== undefined && hasStalled(state.earlyStopping, loss, { patience, threshold })
+  return {
+    overfitting: best && { type: 'overfitting', ...now, best, remedy: overfittingRemedy(best, config) },
+    stop: stalled ? earlyStopReason(patience, config) : undefined,
   }
+}
 
-  restore(state: WatchState): void {
-    this.#spikes.restore(state.spikes)
-    this.#inRow = state.inRow
-    this.#trainLossSum = state.trainLossSum
-    this.#trainSteps = state.trainSteps
-    if (state.earlyStopping !== undefined) this.#earlyStopping?.restore(state.earlyStopping)
-    this.#overfitting.restore(state.overfitting)
-  }
+function actionFor(spike: Spike, { config: { onSpike }, state }: Watch): Verdict['action'] {
+  if (onSpike === 'skip') return state.inRow < mostSkipped ? 'skip' : 'stop'
+  return onSpike === 'stop' || spike.kind === 'nan' ? 'stop' : 'apply'
+}
 
-  /**
-   * Judges a step before its update. `stop` leaves the watch as it was, since the step is then not done. What is no number
-   * is never applied.
-   */
-  judge(step: WatchedStep): Verdict {
-    const spike = this.#spikes.judge(step)
-    const action = this.#actionFor(spike)
-    // Told once where the figures stay high, but whenever something was done about it.
-    const told = spike !== undefined && (action !== 'apply' || this.#inRow === 0)
-    if (action !== 'stop') {
-      this.#spikes.remember(step)
-      this.#inRow = spike === undefined ? 0 : this.#inRow + 1
-    }
-    if (action === 'apply') {
-      this.#trainLossSum += step.loss
-      this.#trainSteps++
-    }
-    return { action, spike: told ? this.#spikeEvent(step, spike, action) : undefined }
-  }
+function spikeRemedy({ config, base }: Watch): string {
+  const { onSpike, learningRate, maxGradNorm, train } = config
+  const clip = maxGradNorm > 0 ? `lower maxGradNorm (now ${maxGradNorm})` : 'set maxGradNorm'
+  return [
+    ...(base?.kind === '4bit' && base.quantType === 'fp4'
+      ? ['The base is in fp4, which rounds more coarsely than nf4: try bnb4bitQuantType nf4.']
+      : []),
+    `Are these lines of ${train} as they should be? If so, lower learningRate (now ${learningRate}), set warmupSteps, or ${clip}.`,
+    onSpike === 'skip'
+      ? `Up to ${mostSkipped} steps like this in a row are left out.`
+      : 'With onSpike skip, steps like this are left out.',
+  ].join(' ')
+}
 
-  /** Takes in an evaluation of the step just done. */
-  evaluated({
-    step,
-    epoch,
-    loss,
-  }: {
-    readonly step: number
-    readonly epoch: number
-    readonly loss: number
-  }): EvaluationVerdict {
-    const trainLoss = this.#trainLossSum / this.#trainSteps
-    ;[this.#trainLossSum, this.#trainSteps] = [0, 0]
-    const now = { step, epoch, evalLoss: loss, trainLoss }
-    // Before the first step there is no training loss to compare with.
-    const passed = Number.isFinite(trainLoss) ? this.#overfitting.offer(now) : undefined
-    const stop = this.#earlyStopping?.offer(loss) === true ? this.#earlyStopReason() : undefined
-    return {
-      overfitting: passed && { type: 'overfitting', ...now, ...passed, remedy: this.#overfittingRemedy(passed.best) },
-      stop,
-    }
-  }
+function overfittingRemedy(best: Evaluated, config: WatchConfig): string {
+  const { method, loraDropout, loadBestModelAtEnd, earlyStoppingPatience } = config
+  return [
+    `Train for fewer epochs: the best evaluation was after ${best.epoch.toFixed(2)} (step ${best.step}).`,
+    loadBestModelAtEnd ? 'Its weights are kept, and saved at the end.' : 'loadBestModelAtEnd keeps its weights.',
+    ...(earlyStoppingPatience === undefined ? ['earlyStoppingPatience ends such a run.'] : []),
+    method === 'full' ? 'More data helps, or weightDecay.' : `More data helps, or loraDropout (now ${loraDropout}).`,
+  ].join(' ')
+}
 
-  #actionFor(spike: Spike | undefined): Verdict['action'] {
-    const { onSpike } = this.#config
-    if (spike === undefined) return 'apply'
-    if (onSpike === 'skip') return this.#inRow < mostSkipped ? 'skip' : 'stop'
-    return onSpike === 'stop' || spike.kind === 'nan' ? 'stop' : 'apply'
-  }
-
-  #spikeEvent(step: WatchedStep, spike: Spike, action: Verdict['action']): EventOf<'spike'> {
-    const { step: index, epoch, loss, gradNorm } = step
-    const lines = step.lines.toSorted((a, b) => a - b)
-    const remedy = this.#spikeRemedy(spike)
-    return { type: 'spike', step: index, epoch, ...spike, loss, gradNorm, lines, action, remedy }
-  }
-
-  #spikeRemedy(spike: Spike): string {
-    const { onSpike, learningRate, maxGradNorm, train } = this.#config
-    const fp4 = this.#base?.kind === '4bit' && this.#base.quantType === 'fp4'
-    const clip = maxGradNorm > 0 ? `maxGradNorm (now ${maxGradNorm})` : 'maxGradNorm (now 0, that is, no clipping)'
-    return [
-      ...(fp4 ? ['The base is in fp4, which rounds more coarsely than nf4: try bnb4bitQuantType nf4.'] : []),
-      `Are these lines of ${train} as they should be? If so, ` +
-        (spike.kind === 'nan'
-          ? `lower learningRate (now ${learningRate}) or ${maxGradNorm > 0 ? `${clip}, or set warmupSteps` : `set maxGradNorm and warmupSteps`}.`
-          : `a lower learningRate (now ${learningRate}), a longer warmup or a smaller ${clip} keeps the run steady.`),
-      ...(onSpike === 'skip' ? [] : ['With onSpike skip, steps like this are left out.']),
-    ].join(' ')
-  }
-
-  #overfittingRemedy(best: { readonly step: number; readonly epoch: number }): string {
-    const { method, loraDropout, loadBestModelAtEnd } = this.#config
-    return [
-      `Fewer epochs: the best evaluation was after ${best.epoch.toFixed(2)} (step ${best.step}).`,
-      loadBestModelAtEnd ? 'Its weights are kept and saved at the end.' : 'loadBestModelAtEnd keeps its weights.',
-      ...(this.#earlyStopping === undefined ? ['earlyStoppingPatience ends such a run.'] : []),
-      method === 'full' ? 'More data helps, or weightDecay.' : `More data helps, or loraDropout (now ${loraDropout}).`,
-    ].join(' ')
-  }
-
-  #earlyStopReason(): string {
-    const { earlyStoppingPatience: patience, earlyStoppingThreshold: threshold, loadBestModelAtEnd } = this.#config
-    const fall =
-      threshold > 0 ? `fell by more than ${threshold} below the lowest before` : 'fell below the lowest before'
-    return (
-      `in ${patience} ${patience === 1 ? 'evaluation' : 'evaluations in a row'} the loss never ${fall}` +
-      (loadBestModelAtEnd ? '' : '; the weights are those of the last step, since loadBestModelAtEnd is not set')
-    )
-  }
+function earlyStopReason(patience: number, config: WatchConfig): string {
+  const { earlyStoppingThreshold: threshold, loadBestModelAtEnd } = config
+  const fall = threshold > 0 ? `fell by more than ${threshold} below the lowest before` : 'fell below the lowest before'
+  return (
+    `in ${patience === 1 ? 'an evaluation' : `${patience} evaluations in a row`} the loss never ${fall}` +
+    (loadBestModelAtEnd ? '' : '; the weights are those of the last step, since loadBestModelAtEnd is not set')
+  )
 }
 
 /** The error in which a run ends that a spike stops. */
