@@ -15,14 +15,7 @@ export interface StepGradients {
   readonly realTokens: number
 }
 
-/**
- * Adds the gradients of the sum of losses over the micro-batches of one optimizer step to its trainables. Dividing by the label tokens
- * of the whole step comes after, so that how the step is split into micro-batches changes nothing. Dropout masks depend on
- * seed, step and place only, the noise of NEFTune on seed, step and example.
- *
- * @throws LowrankError `cancelled` when `cancelled()` says so between two micro-batches: the gradients are half summed then.
- */
-export async function accumulateGradients(options: {
+export interface GradientOptions {
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
   readonly batches: readonly Batch[]
@@ -31,9 +24,18 @@ export async function accumulateGradients(options: {
   /** NEFTune's alpha; no noise by default. */
   readonly noiseAlpha?: number | undefined
   /** Told the losses of the predicted tokens, [rows] of the micro-batch at `index`. */
-  readonly onLosses?: (losses: Float32Array, index: number) => void
-  readonly cancelled?: () => boolean
-}): Promise<StepGradients> {
+  readonly onLosses?: ((losses: Float32Array, index: number) => void) | undefined
+  readonly cancelled?: (() => boolean) | undefined
+}
+
+/**
+ * Adds the gradients of the sum of losses over the micro-batches of one optimizer step to its trainables. Dividing by the label tokens
+ * of the whole step comes after, so that how the step is split into micro-batches changes nothing. Dropout masks depend on
+ * seed, step and place only, the noise of NEFTune on seed, step and example.
+ *
+ * @throws LowrankError `cancelled` when `cancelled()` says so between two micro-batches: the gradients are half summed then.
+ */
+export async function accumulateGradients(options: GradientOptions): Promise<StepGradients> {
   const { pipeline, trainables, batches, seed, step, noiseAlpha, onLosses, cancelled } = options
   const sink = gradientSink(trainables)
   let [lossSum, labelTokens, tokens, realTokens] = [0, 0, 0, 0]
@@ -92,7 +94,7 @@ export async function tryLargest(options: {
   try {
     // Steps count from 1, so that no dropout mask of a step is drawn.
     const parts = { pipeline, trainables, batches: group, seed: order.seed, step: 0 }
-    await accumulateGradients({ ...parts, ...(cancelled === undefined ? {} : { cancelled }) })
+    await accumulateGradients({ ...parts, cancelled })
   } catch (cause) {
     if (!isOutOfMemory(cause)) throw cause
     throw new LowrankError(
