@@ -83,7 +83,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   const { largest } = workload
   const trial = largest && { largest, smaller: plan.smaller }
   try {
-    const training = startTraining({ ...model, config, examples: data.train.examples })
+    const training = startTraining({ ...model, config, base: prepared.quantization, examples: data.train.examples })
     if (from !== undefined) await restoreTraining(from, training, model.adaptation.peftName)
     const reads = [config.model, config.train, config.adapter, config.valid].filter((path) => path !== undefined)
     const files = await RunFiles.open({ folder: config.outputDir, inputs, data: data.train.summary, from, reads })

@@ -7,7 +7,14 @@ import { evaluateBatches } from './evaluate.ts'
 import type { TrainEvent } from './events.ts'
 import { clipFactor, gradientNorm, makeOptimizer, type Optimizer, type Trainable } from './optimizer.ts'
 import { learningRates } from './schedule.ts'
-import { accumulateGradients, type GradientOptions, sizeText, tryLargest, type StepGradients, type Trial } from './step.ts'
+import {
+  accumulateGradients,
+  type GradientOptions,
+  sizeText,
+  tryLargest,
+  type StepGradients,
+  type Trial,
+} from './step.ts'
 import { judgeEvaluation, judgeStep, spikeError, startWatch, type Verdict, type WatchState } from './watch.ts'
 
 /**
@@ -74,8 +81,20 @@ export function startTraining({ config, base, pipeline, trainables, examples }: 
     order: orderOf(config, examples),
     steps: totalSteps(config, examples),
     state: {
-      ...{ step: 0, epoch: 0, evaluated: -1, lossTotal: 0, skipped: 0, sinceLog: 0, skippedSinceLog: 0, logged: 0 },
-      ...{ tokens: 0, realTokens: 0, labelTokens: 0, best: undefined, watch: startWatch(), stopped: undefined },
+      step: 0,
+      epoch: 0,
+      evaluated: -1,
+      lossTotal: 0,
+      skipped: 0,
+      sinceLog: 0,
+      skippedSinceLog: 0,
+      logged: 0,
+      tokens: 0,
+      realTokens: 0,
+      labelTokens: 0,
+      best: undefined,
+      watch: startWatch(),
+      stopped: undefined,
     },
     bestWeights: new Map(),
   }
@@ -261,7 +280,10 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
   const counts = { tokens, realTokens, labelTokens, paddingShare: paddingShare(state) }
   const trainLoss = state.lossTotal / (step - state.skipped)
   return {
-    ...{ steps: step, trainLoss, ...counts, best },
+    steps: step,
+    trainLoss,
+    ...counts,
+    best,
     ...(stopped === undefined ? {} : { stoppedEarly: { step, reason: stopped } }),
   }
 }
