@@ -90,6 +90,8 @@ describe('defaults', () => {
       saveDtype: 'auto',
       maxShardSize: 50e9,
       loadBestModelAtEnd: false,
+      resume: false,
+      resumeAnyway: false,
       samples: 0,
       onSpike: 'warn',
       earlyStoppingThreshold: 0,
@@ -122,6 +124,16 @@ describe('defaults', () => {
       const config = parseTrainConfig({ ...required, ...extra })
       expect(parseTrainConfig(config)).toEqual(config)
     }
+  })
+
+  test('resume_from_checkpoint of transformers is a path, or true for the latest', () => {
+    const parse = (value: unknown): TrainConfig => parseTrainConfig({ ...required, resume_from_checkpoint: value })
+    expect(parse('out/checkpoint-3')).toMatchObject({ resumeFrom: 'out/checkpoint-3', resume: false })
+    for (const value of [true, 'True']) {
+      expect(parse(value)).toMatchObject({ resume: true })
+      expect(parse(value)).not.toHaveProperty('resumeFrom')
+    }
+    expect(parse(false)).toMatchObject({ resume: false })
   })
 
   test('an evaluation has its own', () => {
@@ -209,6 +221,8 @@ describe('problems', () => {
     [{ constructor: 1 }, 'constructor: unknown option.'],
     [{ lora_alpha: 3, loraAlpha: 4 }, 'loraAlpha: given twice; already at lora_alpha'],
     [{ loadBestModelAtEnd: true }, 'loadBestModelAtEnd: needs valid, which is not set'],
+    [{ resume: true, resumeFrom: 'c' }, 'resume: goes on from the latest checkpoint, resumeFrom from another'],
+    [{ resumeAnyway: true }, 'resumeAnyway: needs resume or resumeFrom'],
     [{ earlyStoppingPatience: 2 }, 'earlyStoppingPatience: needs valid, which is not set'],
     [{ valid: 'v', earlyStoppingPatience: 2, evalStrategy: 'no' }, 'earlyStoppingPatience: needs evaluations'],
     [{ evalSteps: 5 }, 'evalSteps: needs valid'],

@@ -14,6 +14,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   lora_target_modules: 'targetModules',
   max_seq_length: 'maxLength',
   evaluation_strategy: 'evalStrategy',
+  resume_from_checkpoint: 'resumeFrom',
 }
 
 /** Values that other tools use, by option, and the one that means the same here. */
@@ -115,6 +116,18 @@ export function closest(name: string, candidates: Iterable<string>): string | un
 export function resolveValue(key: string, value: unknown): unknown {
   const values = Object.hasOwn(VALUES, key) ? VALUES[key] : undefined
   return values !== undefined && typeof value === 'string' && Object.hasOwn(values, value) ? values[value] : value
+}
+
+/** The option and value that are meant, where another tool has one option for what is two here. */
+export function resolveSwitch(
+  options: readonly Option[],
+  option: Option,
+  value: unknown,
+): { readonly option: Option; readonly value: unknown } {
+  // transformers' resume_from_checkpoint is a path, or true for the latest.
+  const latest = option.key === 'resumeFrom' && /^(true|false)$/i.test(String(value))
+  const resume = latest ? options.find(({ key }) => key === 'resume') : undefined
+  return resume === undefined ? { option, value } : { option: resume, value: /^true$/i.test(String(value)) }
 }
 
 export type Spelling = 'key' | 'snake' | 'flag'

@@ -1,5 +1,5 @@
 import { LowrankError } from '../util/errors.ts'
-import { resolveName, resolveValue, type Spelling } from './names.ts'
+import { resolveName, resolveSwitch, resolveValue, type Spelling } from './names.ts'
 import { optionsOf, snakeCase, type Option } from './options.ts'
 import { checkFourBit, checkQuantization, fillQuantization } from './quantization.ts'
 import {
@@ -172,6 +172,12 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
     if (config.loadBestModelAtEnd === true) problems.push(`${nameOfKey('loadBestModelAtEnd')}: ${needed}`)
     if (config.earlyStoppingPatience !== undefined) problems.push(`${nameOfKey('earlyStoppingPatience')}: ${needed}`)
   }
+  if (config.resume === true && config.resumeFrom !== undefined) {
+    problems.push(`${nameOfKey('resume')}: goes on from the latest checkpoint, ${nameOfKey('resumeFrom')} from another`)
+  }
+  if (config.resumeAnyway === true && config.resume !== true && config.resumeFrom === undefined) {
+    problems.push(`${nameOfKey('resumeAnyway')}: needs ${nameOfKey('resume')} or ${nameOfKey('resumeFrom')}`)
+  }
   if (config.method === 'full') {
     if (config.adapter !== undefined) {
       problems.push(
@@ -236,13 +242,13 @@ function gather(
   const problems: string[] = []
   for (const { entries, spelling, text } of sources) {
     const seen = new Map<string, string>()
-    for (const { name, value, where } of entries) {
+    for (const { name, value: written, where } of entries) {
       const found = resolveName(options, name, spelling)
       if ('problem' in found) {
         problems.push(`${where}: ${found.problem}`)
         continue
       }
-      const { option } = found
+      const { option, value } = resolveSwitch(options, found.option, written)
       const earlier = seen.get(option.key)
       // Flags may be repeated, the last one counts: scripts append to a command line.
       if (earlier !== undefined && spelling !== 'flag') problems.push(`${where}: given twice; already at ${earlier}`)

@@ -61,6 +61,7 @@ test('Ctrl-C while training: code 130 and a checkpoint that can be used', async 
       'run.json',
       ...['README.md', 'adapter_config.json', 'adapter_model.safetensors'].map((name) => `${checkpoint}/${name}`),
       ...['special_tokens_map.json', 'tokenizer.json', 'tokenizer_config.json'].map((name) => `${checkpoint}/${name}`),
+      ...['optimizer.safetensors', 'trainer_state.json'].map((name) => `${checkpoint}/${name}`),
     ].sort(),
   )
   expect(last(only(readMetrics(outputDir), 'save')).path).toBe(join(outputDir, checkpoint))
