@@ -1,9 +1,8 @@
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
-import { quantizationOf, unusedOptions, type TrainConfig } from './config.ts'
+import { unusedOptions, type TrainConfig } from './config.ts'
 import { generateGreedy } from './generate/greedy.ts'
-import { PreparedDecoder } from './decoder.ts'
-import { checkVocabulary, loadDecoder, type OpenModel } from './open.ts'
+import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from './open.ts'
 import { planEvent, planMemory, workloadOf, type MemoryPlan } from './plan.ts'
 import { findStart } from './resume.ts'
 import { readExamples, type DatasetSummary, type Example } from './text/examples.ts'
@@ -52,15 +51,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     yield tell({ type: 'warning', message })
   }
   checkVocabulary(tokenizer, decoder, config.model)
-  const lora = config.method === 'full' ? undefined : config
-  const { model: folder, adapter, threads, init, seed } = config
-  const prepared = await PreparedDecoder.open({
-    model: folder,
-    adapter,
-    threads,
-    quantization: quantizationOf(config),
-    training: { lora, init, seed, labelSmoothing: config.labelSmoothingFactor },
-  })
+  const prepared = await prepareRun(config)
   const workload = workloadOf(config, { train: data.train.examples, valid: data.valid?.examples })
   let plan: MemoryPlan
   let inputs: RunInputs

@@ -1,3 +1,4 @@
+import { quantizationOf, type TrainConfig } from './config.ts'
 import { type DecoderOptions, type MemoryChoice, type OpenDecoder, PreparedDecoder } from './decoder.ts'
 import { readDecoderConfig, type DecoderConfig } from './model/config.ts'
 import { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
@@ -24,6 +25,14 @@ export async function openModel(options: OpenOptions): Promise<OpenModel> {
 export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
   const prepared = await PreparedDecoder.open(options)
   return loadDecoder(prepared, { ...frugal, ...options.choice })
+}
+
+/** The decoder that a training run asks for, not yet loaded. */
+export async function prepareRun(config: TrainConfig): Promise<PreparedDecoder> {
+  const { model, adapter, threads, method, init, seed, labelSmoothingFactor: labelSmoothing } = config
+  const lora = method === 'full' ? undefined : config
+  const training = { lora, init, seed, labelSmoothing }
+  return PreparedDecoder.open({ model, adapter, threads, quantization: quantizationOf(config), training })
 }
 
 /** Loads a prepared decoder, or closes it. */

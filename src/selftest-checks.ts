@@ -1,4 +1,7 @@
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { parseTrainConfig, type TrainConfig } from './config.ts'
+import { runFinetune } from './finetune.ts'
 import type { OpenModel } from './open.ts'
 import { seed, type SelftestContext, type Subject } from './selftest-context.ts'
 import { examplesPerStep } from './selftest-data.ts'
@@ -12,6 +15,7 @@ import {
 import { batchOf, makeBatch, stepBatches, type Batch } from './text/batches.ts'
 import type { Example } from './text/examples.ts'
 import { saveResult } from './train/save.ts'
+import { LowrankError } from './util/errors.ts'
 
 /** What a check found: it passes where `value` is at most `allowed`. */
 export interface Figure {
@@ -128,6 +132,17 @@ export const checks: readonly Check[] = [
       return { value: differences([...first.of.values()], [...second.of.values()]), allowed: 0 }
     },
   },
+  {
+    name: 'stopped and resumed',
+    figure: 'bytes of the adapter that differ',
+    run: async (context) => {
+      await context.close()
+      return {
+        value: differences([await trained(context, {})], [await trained(context, { stopAfter: 2 })]),
+        allowed: 0,
+      }
+    },
+  },
   ...slopeChecks('norms and biases', all, isSmall),
   ...slopeChecks('linear layers', all, isLinear),
   ...slopeChecks('embedding and head', all, isEmbedding),
@@ -164,4 +179,41 @@ async function logitsOf({ pipeline }: OpenModel, examples: readonly Example[]): 
   const logits: Float32Array[] = []
   for (const { ids } of examples.slice(0, 3)) logits.push(await pipeline.nextLogits(ids))
   return logits
+}
+
+/** The bytes of what four steps of training leave, in one go or stopped after some steps and resumed. */
+async function trained(context: SelftestContext, { stopAfter }: { readonly stopAfter?: number }): Promise<Uint8Array> {
+  const outputDir = join(context.folder, stopAfter === undefined ? 'straight' : 'resumed')
+  const config = parseTrainConfig({
+    ...context.baseOptions,
+    ...(context.config.adapter === undefined ? { r: 4, loraDropout: 0.1 } : {}),
+    train: context.data,
+    outputDir,
+    maxSteps: 4,
+    perDeviceTrainBatchSize: 2,
+    gradientAccumulationSteps: 2,
+    learningRate: 1e-3,
+    warmupSteps: 2,
+    saveStrategy: 'no',
+    activations: 'recompute',
+    seed,
+  })
+  if (stopAfter !== undefined) await run(config, { stopAfter, cancelled: context.cancelled })
+  await run({ ...config, resume: stopAfter !== undefined }, { cancelled: context.cancelled })
+  return readFile(join(outputDir, 'adapter_model.safetensors'))
+}
+
+/** Runs a training, or its first steps. */
+async function run(
+  config: TrainConfig,
+  { stopAfter = Infinity, cancelled }: { readonly stopAfter?: number; readonly cancelled: () => boolean },
+): Promise<void> {
+  let done = 0
+  try {
+    for await (const event of runFinetune(config, () => cancelled() || done >= stopAfter)) {
+      if (event.type === 'step') done = event.step
+    }
+  } catch (error) {
+    if (!(error instanceof LowrankError && error.code === 'cancelled') || cancelled()) throw error
+  }
 }
