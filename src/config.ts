@@ -18,9 +18,12 @@ export {
 } from './config/parse.ts'
 export { quantizationOf, quantizationText, type Quantization } from './config/quantization.ts'
 export {
+  compareSchema,
   evalSchema,
   quantizeSchema,
   replaySchema,
+  reportSchema,
+  runsSchema,
   selftestSchema,
   trainSchema,
   type EvalConfig,

@@ -1,8 +1,19 @@
-import { evalSchema, optionsOf, quantizeSchema, selftestSchema, trainSchema, type Option } from '../config.ts'
+import {
+  compareSchema,
+  evalSchema,
+  type Option,
+  optionsOf,
+  quantizeSchema,
+  reportSchema,
+  runsSchema,
+  selftestSchema,
+  trainSchema,
+} from '../config.ts'
 import { evaluation } from './eval.ts'
 import type { Positional } from './flags.ts'
 import type { Invocation } from './io.ts'
 import { quantization } from './quantize.ts'
+import { compare, report, runs } from './runs.ts'
 import { selftest } from './selftest.ts'
 import { train } from './train.ts'
 
@@ -63,5 +74,36 @@ export const commands: readonly Command[] = [
       'temporary files.',
     options: () => optionsOf(selftestSchema),
     run: selftest,
+  },
+  {
+    name: 'report',
+    summary: 'Write the report of a run again, from its run.json and metrics.jsonl',
+    usage: 'RUN [flags]',
+    notes:
+      'RUN is the output folder of a training, which may still go on. A run writes its report itself when it ends.',
+    positionals: [{ name: 'RUN', required: true }],
+    options: () => optionsOf(reportSchema),
+    run: report,
+  },
+  {
+    name: 'runs',
+    summary: 'List the runs below a folder, the newest first',
+    usage: '[FOLDER] [flags]',
+    notes: 'FOLDER is the current one unless given. A run is a folder with a run.json.',
+    positionals: [{ name: 'FOLDER', required: false }],
+    options: () => optionsOf(runsSchema),
+    run: runs,
+  },
+  {
+    name: 'runs compare',
+    summary: 'Compare runs: options that differ, figures, and a page with their curves laid over one another',
+    usage: 'RUN RUN... [flags]',
+    notes: 'RUN is the output folder of a training.',
+    positionals: [
+      { name: 'RUN', required: true },
+      { name: 'a second RUN', required: true, repeated: true },
+    ],
+    options: () => optionsOf(compareSchema),
+    run: compare,
   },
 ]

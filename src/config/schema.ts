@@ -147,6 +147,30 @@ export type QuantizeConfigInput = z.input<typeof quantizeSchema>
 /** Options of `quantize`, complete. */
 export type QuantizeConfig = z.output<typeof quantizeSchema> & { loadIn4bit: boolean }
 
+export const runsSchema = z.strictObject({
+  depth: option(z.int().min(0).max(64).default(3), {
+    group: 'Reports',
+    description: 'Levels of subfolders that are searched',
+  }),
+})
+
+export const compareSchema = z.strictObject({
+  output: option(path.default('compare.html'), {
+    group: 'Reports',
+    description: 'Page that receives the curves of all runs, laid over one another',
+    placeholder: 'FILE',
+  }),
+})
+
+export const reportSchema = z.strictObject({
+  output: option(path.optional(), {
+    group: 'Reports',
+    description: 'File that receives the report',
+    placeholder: 'FILE',
+    unset: 'report.html in the folder of the run',
+  }),
+})
+
 /** Options of `selftest` as a user passes them. */
 export type SelftestConfigInput = z.input<typeof selftestSchema>
 
