@@ -18,6 +18,7 @@ import {
   trainSchema,
   unusedOptions,
   type Source,
+  type TrainConfig,
 } from './config.ts'
 import { LowrankError } from './util/errors.ts'
 
