@@ -1,14 +1,19 @@
 import {
   parseEvalConfig,
   parseQuantizeConfig,
+  parseReplayOptions,
   parseSelftestConfig,
   parseTrainConfig,
   type EvalConfigInput,
   type QuantizeConfigInput,
+  type ReplayOptionsInput,
   type SelftestConfigInput,
+  type TrainConfig,
   type TrainConfigInput,
 } from './config.ts'
 import type { QuantizeResult } from './quantize.ts'
+import { errorEvent, Webhook } from './report/webhook.ts'
+import type { ReplayResult } from './replay.ts'
 import type { SelftestResult } from './selftest.ts'
 import { ComputeThread } from './thread.ts'
 import type { EvalResult, TrainEvent } from './train/events.ts'
@@ -28,9 +33,33 @@ export async function* finetune(config: TrainConfigInput, options: CallOptions =
   const resolved = parseTrainConfig(config)
   const thread = new ComputeThread()
   try {
-    yield* thread.call('finetune', resolved, options)
+    yield* withWebhook(resolved, thread.call('finetune', resolved, options))
   } finally {
     await thread.close()
+  }
+}
+
+/** The events of a run, told to its webhook too, if it has one: from here, since the thread that computes is busy for seconds. */
+async function* withWebhook(
+  { reportTo, webhookUrl, ...config }: TrainConfig,
+  events: AsyncGenerator<TrainEvent, void>,
+): AsyncGenerator<TrainEvent, void> {
+  if (webhookUrl === undefined || !reportTo.includes('webhook')) return yield* events
+  const webhook = new Webhook({ webhookUrl, ...config })
+  try {
+    for await (const event of events) {
+      webhook.event(event)
+      // Nothing may follow `done`, so that what there is to say of the last events comes before it.
+      if (event.type === 'done') await webhook.flush()
+      for (const message of webhook.warnings()) yield { type: 'warning', message }
+      yield event
+    }
+  } catch (error) {
+    webhook.event(errorEvent(error))
+    await webhook.flush()
+    throw error
+  } finally {
+    webhook.close()
   }
 }
 
@@ -62,6 +91,24 @@ export async function quantize(config: QuantizeConfigInput, options: CallOptions
 /** Hears what a long call is about to do. */
 export interface StatusOptions extends CallOptions {
   readonly onStatus?: (message: string) => void
+}
+
+/**
+ * Computes a step of an earlier run (its output folder) again, and tells the loss of each of its examples. The loss of the step equals the
+ * recorded one to the last bit, unless weights are given by `at`.
+ */
+export async function replay(
+  run: string,
+  options: ReplayOptionsInput,
+  callOptions: StatusOptions = {},
+): Promise<ReplayResult> {
+  const input = { ...parseReplayOptions(options), run }
+  const thread = new ComputeThread()
+  try {
+    return await last(thread.call('replay', input, callOptions), callOptions.onStatus)
+  } finally {
+    await thread.close()
+  }
 }
 
 /**

@@ -5,6 +5,7 @@ import { generateGreedy } from './generate/greedy.ts'
 import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from './open.ts'
 import { planEvent, planMemory, workloadOf, type MemoryPlan } from './plan.ts'
 import { findStart } from './resume.ts'
+import { RunReports } from './report/run-reports.ts'
 import { readExamples, type DatasetSummary, type Example } from './text/examples.ts'
 import { loadTokenizer } from './text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from './train/checkpoint.ts'
@@ -84,18 +85,23 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
       seconds: (from?.record.seconds ?? 0) + (performance.now() - begun) / 1000,
       peakMemory: process.resourceUsage().maxRSS * 1024,
     })
+    const resumedFrom = from?.record.state.step
+    const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })
     try {
       for (const event of early) await files.log(event)
       const run: Run = { config, data, model, training, from, files, inputs, plan, trial, usage, cancelled }
       for await (const event of trainAndSave(run)) {
         await files.log(event)
+        for (const message of await reports.event(event)) yield { type: 'warning', message }
         yield event
       }
     } catch (error) {
       const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
       await files.update({ status, ...usage(), result: String(error) })
+      await reports.ended()
       throw error
     } finally {
+      reports.close()
       await files.close()
     }
   } finally {

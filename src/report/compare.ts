@@ -99,7 +99,7 @@ function differencesOf(runs: readonly Run[]): Comparison['differences'] {
   const keys = new Set(runs.flatMap(({ config }) => Object.keys(config)))
   const options = [...keys]
     .filter((key) => !UNCOMPARED.has(key))
-    .map((key) => ({ what: key, values: runs.map(({ config }) => optionText(key, config[key])) }))
+    .map((key) => ({ what: key, values: runs.map(({ config }) => optionText(config[key])) }))
   const inputs = new Set(runs.flatMap(({ hashes }) => Object.keys(hashes)))
   const contents = [...inputs].map((input) => ({
     what: `contents of ${input}`,

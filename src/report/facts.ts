@@ -15,26 +15,23 @@ export function configFacts(config: JsonObject): {
   const known = new Set(options.map(({ key }) => key))
   // Of another version of Lowrank.
   const foreign = Object.keys(config).filter((key) => !known.has(key))
-  const chosen: Fact[] = foreign.map((key) => [key, optionText(key, config[key])])
+  const chosen: Fact[] = foreign.map((key) => [key, optionText(config[key])])
   const others: Fact[] = []
   for (const { key, default: standard, unset } of options) {
     const value = config[key]
     // Undecided by the user, and decided so by the run.
     const implied = standard === undefined && (value === undefined || value === false || value === 'no')
     const isDefault = implied || JSON.stringify(value) === JSON.stringify(standard)
-    if (!isDefault) chosen.push([key, optionText(key, value)])
+    if (!isDefault) chosen.push([key, optionText(value)])
     else if (value !== undefined || unset !== undefined)
-      others.push([key, value === undefined ? unset! : optionText(key, value)])
+      others.push([key, value === undefined ? unset! : optionText(value)])
   }
   return { chosen, others }
 }
 
-/** A value as a report shows it. The path of a webhook's address is often a secret, and is left out. */
-export function optionText(key: string, value: unknown): string {
-  if (key === 'webhookUrl' && typeof value === 'string') {
-    return URL.canParse(value) ? `${new URL(value).origin}/…` : '…'
-  }
-  if (Array.isArray(value)) return value.map((one) => optionText('', one)).join(', ')
+/** A value as a report shows it. */
+export function optionText(value: unknown): string {
+  if (Array.isArray(value)) return value.map(optionText).join(', ')
   return typeof value === 'string' ? value : (JSON.stringify(value) ?? 'unset')
 }
 
@@ -68,7 +65,7 @@ export function dataRows({ data }: Run): readonly (readonly string[])[] {
             ...(['examples', 'tokens', 'labelTokens', 'truncated', 'dropped', 'skippedLines'] as const).map((key) =>
               typeof summary[key] === 'number' ? count(summary[key]) : '',
             ),
-            optionText('path', summary['path'] ?? ''),
+            optionText(summary['path'] ?? ''),
           ],
         ]
   return [...row('training', { ...data?.train }), ...row('validation', data?.valid && { ...data.valid })]

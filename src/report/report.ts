@@ -30,7 +30,7 @@ export function reportPage(run: Run): string {
   const { chosen, others } = configFacts(config)
   const origin = [...Object.entries(run.versions), ...Object.entries(run.hashes)].map(([key, value]): Fact => [
     key,
-    optionText('', value),
+    optionText(value),
   ])
   return page({
     title: `${name}: training report`,
@@ -77,8 +77,8 @@ export function reportPage(run: Run): string {
           </details>
         </section>
         <footer class="quiet">
-          Made by Lowrank ${optionText('', run.versions['lowrank'] ?? '')} from run.json and metrics.jsonl. Curves are
-          drawn by uPlot (MIT).
+          Made by Lowrank ${optionText(run.versions['lowrank'] ?? '')} from run.json and metrics.jsonl. Curves are drawn
+          by uPlot (MIT).
         </footer>`,
   })
 }

@@ -22,7 +22,7 @@ export interface Patience {
   readonly flush: number
 }
 
-const PATIENCE: Patience = { timeout: 10_000, pauses: [1000, 4000], flush: 15_000 }
+const PATIENCE: Patience = { timeout: 10_000, pauses: [1000, 4000], flush: 10_000 }
 
 /** What waits at most; when the receiver is slower than the run, log lines are left out first. */
 const QUEUE_LENGTH = 500
@@ -36,6 +36,7 @@ const UNTOLD: ReadonlySet<string> = new Set(['status', 'data', 'step', 'sample']
  */
 export class Webhook {
   readonly #url: string
+  readonly #headers: Readonly<Record<string, string>>
   readonly #run: Readonly<Record<string, string>>
   readonly #patience: Patience
   readonly #queue: (TrainEvent | ErrorEvent)[] = []
@@ -46,7 +47,16 @@ export class Webhook {
   #lost = 0
 
   constructor({ webhookUrl, outputDir, model, method }: Delivered, patience: Patience = PATIENCE) {
-    this.#url = webhookUrl
+    const url = new URL(webhookUrl)
+    // `fetch` refuses a name and password in the address.
+    const [name, password] = [url.username, url.password].map(decodeURIComponent)
+    ;[url.username, url.password] = ['', '']
+    this.#url = url.href
+    const basic = Buffer.from(`${name}:${password}`).toString('base64')
+    this.#headers = {
+      'content-type': 'application/json',
+      ...(name === '' && password === '' ? {} : { authorization: `Basic ${basic}` }),
+    }
     this.#run = { name: basename(resolve(outputDir)), outputDir, model, method }
     this.#patience = patience
   }
@@ -74,6 +84,11 @@ export class Webhook {
     clearTimeout(giveUp)
     if (this.#lost > 0) this.#warnings.push(`the webhook has missed ${this.#lost} events of this run`)
     this.#lost = 0
+  }
+
+  /** Gives up what is not sent yet. */
+  close(): void {
+    this.#end.abort()
   }
 
   async #send(): Promise<void> {
@@ -108,7 +123,7 @@ export class Webhook {
     try {
       const response = await fetch(this.#url, {
         method: 'POST',
-        headers: { 'content-type': 'application/json' },
+        headers: this.#headers,
         body,
         signal: AbortSignal.any([timeout, this.#end.signal]),
       })

@@ -23,7 +23,7 @@ export async function describeInputs(config: TrainConfig, threads: number): Prom
   const { model, train, valid, adapter } = config
   return {
     // As it is read back: without what is unset.
-    config: JSON.parse(JSON.stringify(config)) as RunInputs['config'],
+    config: JSON.parse(JSON.stringify({ ...config, webhookUrl: originOf(config.webhookUrl) })) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
       model: await hashFiles(await modelFiles(model)),
@@ -33,6 +33,11 @@ export async function describeInputs(config: TrainConfig, threads: number): Prom
     },
     threads,
   }
+}
+
+/** Whoever knows the whole address of a webhook may post to it: the record of a run, which is passed around, has its host alone. */
+function originOf(url: string | undefined): string | undefined {
+  return url === undefined ? undefined : new URL(url).origin
 }
 
 const adapterFiles = ['adapter_config.json', 'adapter_model.safetensors'] as const
