@@ -1,7 +1,14 @@
-export { evaluate, finetune, loadModel, Model, quantize, selftest } from './client.ts'
+export { evaluate, finetune, loadModel, Model, quantize, replay, selftest } from './client.ts'
 export type { CallOptions, GenerateOptions, LoadModelOptions, StatusOptions } from './client.ts'
-export type { EvalConfigInput, QuantizeConfigInput, SelftestConfigInput, TrainConfigInput } from './config.ts'
+export type {
+  EvalConfigInput,
+  QuantizeConfigInput,
+  ReplayOptionsInput,
+  SelftestConfigInput,
+  TrainConfigInput,
+} from './config.ts'
 export type { QuantizeResult } from './quantize.ts'
+export type { ReplayedExample, ReplayResult } from './replay.ts'
 export type { CheckResult, SelftestResult } from './selftest.ts'
 export type { DatasetSummary, EvalResult, TrainEvent } from './train/events.ts'
 export { LowrankError, type ErrorCode } from './util/errors.ts'

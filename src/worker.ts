@@ -5,6 +5,7 @@ import { openModel, type OpenModel, type OpenOptions } from './open.ts'
 import type { EvalResult, TrainEvent } from './train/events.ts'
 import { runEvaluation } from './evaluate.ts'
 import { runQuantize, type QuantizeResult } from './quantize.ts'
+import { runReplay, type ReplayInput, type ReplayResult } from './replay.ts'
 import { runSelftest, type SelftestResult } from './selftest.ts'
 import { generateGreedy, promptIds } from './generate/greedy.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
@@ -37,6 +38,7 @@ export interface Tasks {
   readonly finetune: (config: TrainConfig, emit: (event: TrainEvent) => void) => Promise<void>
   readonly evaluate: (config: EvalConfig) => Promise<EvalResult>
   readonly quantize: (config: QuantizeConfig) => Promise<QuantizeResult>
+  readonly replay: (input: ReplayInput, emit: (event: TrainEvent) => void) => Promise<ReplayResult>
   readonly selftest: (config: SelftestConfig, emit: (event: TrainEvent) => void) => Promise<SelftestResult>
   readonly open: (options: OpenOptions) => Promise<void>
   readonly generate: (input: GenerateInput) => Promise<string>
@@ -51,6 +53,12 @@ const tasks: Tasks = {
   },
   evaluate: (config) => runEvaluation(config, () => cancelled),
   quantize: (config) => runQuantize(config, () => cancelled),
+  replay: (input, emit) =>
+    runReplay(
+      input,
+      () => cancelled,
+      (message) => emit({ type: 'status', message }),
+    ),
   selftest: (config, emit) =>
     runSelftest(
       config,

@@ -4,6 +4,7 @@ import {
   type Option,
   optionsOf,
   quantizeSchema,
+  replaySchema,
   reportSchema,
   runsSchema,
   selftestSchema,
@@ -14,6 +15,7 @@ import type { Positional } from './flags.ts'
 import type { Invocation } from './io.ts'
 import { quantization } from './quantize.ts'
 import { compare, report, runs } from './runs.ts'
+import { replay } from './replay.ts'
 import { selftest } from './selftest.ts'
 import { train } from './train.ts'
 
@@ -63,6 +65,18 @@ export const commands: readonly Command[] = [
       'here, and transformers loads it.',
     options: () => optionsOf(quantizeSchema),
     run: quantization,
+  },
+  {
+    name: 'replay',
+    summary: 'Compute a step of an earlier run again, and tell the loss of each of its examples',
+    usage: 'RUN --step N [flags]',
+    notes:
+      'RUN is the output folder of a training. Batches and dropout masks are those of the step; its weights are made again ' +
+      'from the newest checkpoint before it, or from the start, so that the loss equals the recorded one to the last bit. ' +
+      '--at takes weights as they are, where that would take too long.',
+    positionals: [{ name: 'RUN', required: true }],
+    options: () => optionsOf(replaySchema),
+    run: replay,
   },
   {
     name: 'selftest',

@@ -45,6 +45,7 @@ export async function lowrank(
       outcome.evalConfigs.push(config)
       return Promise.resolve({ loss: 0.5, perplexity: 1.6487, tokenAccuracy: 0.875, labelTokens: 1200, examples: 40 })
     },
+    replay: () => Promise.reject(new Error('no run to replay')),
     selftest: () => {
       const check = { figure: 'numbers that differ', allowed: 0, seconds: 1.5 }
       const checks = [0, 3].map((value) => ({

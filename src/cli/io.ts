@@ -1,5 +1,13 @@
-import type { EvalConfigInput, QuantizeConfigInput, SelftestConfigInput, Source, TrainConfigInput } from '../config.ts'
+import type {
+  EvalConfigInput,
+  QuantizeConfigInput,
+  ReplayOptionsInput,
+  SelftestConfigInput,
+  Source,
+  TrainConfigInput,
+} from '../config.ts'
 import type { QuantizeResult } from '../quantize.ts'
+import type { ReplayResult } from '../replay.ts'
 import type { SelftestResult } from '../selftest.ts'
 import type { EvalResult, TrainEvent } from '../train/events.ts'
 
@@ -28,6 +36,11 @@ export interface Api {
   readonly finetune: (config: TrainConfigInput, options?: { signal?: AbortSignal }) => AsyncGenerator<TrainEvent>
   readonly evaluate: (config: EvalConfigInput, options?: { signal?: AbortSignal }) => Promise<EvalResult>
   readonly quantize: (config: QuantizeConfigInput, options?: { signal?: AbortSignal }) => Promise<QuantizeResult>
+  readonly replay: (
+    run: string,
+    options: ReplayOptionsInput,
+    callOptions?: { signal?: AbortSignal; onStatus?: (message: string) => void },
+  ) => Promise<ReplayResult>
   readonly selftest: (
     config: SelftestConfigInput,
     options?: { signal?: AbortSignal; onStatus?: (message: string) => void },
