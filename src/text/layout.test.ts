@@ -5,7 +5,7 @@ import { layOut, tokensOf } from './layout.ts'
 
 const example = (length: number, line: number): Example => ({
   ids: Int32Array.from({ length }, (_, t) => line * 1000 + t),
-  labelMask: new Uint8Array(length).fill(1, 1),
+  labelMask: new Uint8Array(length).fill(1),
   line,
 })
 /** Mostly short, some long. */
