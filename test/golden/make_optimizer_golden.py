@@ -3,11 +3,11 @@
     pip install torch==2.13.0 bitsandbytes==0.50.2 safetensors==0.8.0
     python test/golden/make_optimizer_golden.py        # rewrites optimizer/ beside this file
 
-    optimizer/golden.json          versions, hyperparameters, the tensors, SHA-256 of 8-bit states after steps 1, 2, 5 and 20
-    optimizer/golden.safetensors   <optimizer>.<tensor>: the weights after STEPS updates
+    optimizer/golden.json          versions, hyperparameters, the tensors, SHA-256 of 8-bit states after steps 1, 2, 5 and 20, SGD's variants
+    optimizer/golden.safetensors   <optimizer>.<tensor>: the weights after STEPS updates; <variant of SGD>.<tensor>: every SGD_STRIDE-th of them
 
-Optimizers are torch.optim.AdamW ("adamw") and bitsandbytes.optim.AdamW8bit ("adamw-8bit", its CPU kernel), both with the embedding's
-state in 32 bits where it is one of 8 (an override that transformers' Trainer gives bitsandbytes) and no weight decay on biases and norms.
+Optimizers are torch.optim.AdamW ("adamw"), torch.optim.SGD and bitsandbytes.optim.AdamW8bit ("adamw-8bit", its CPU kernel), the last with
+the embedding's state in 32 bits (an override that transformers' Trainer gives bitsandbytes), all without weight decay on biases and norms.
 Weights, gradients and learning rates are formulas of element and step: see `weights`, `gradients` and `rate`.
 """
 
@@ -26,6 +26,13 @@ from uniform import uniform
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "optimizer")
 STEPS, CHECKED = 20, (1, 2, 5, 20)
 OPTIONS = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
+SGD = {
+    "sgd": {},
+    "sgd-momentum": {"momentum": 0.9},
+    "sgd-dampening": {"momentum": 0.9, "dampening": 0.3},
+    "sgd-nesterov": {"momentum": 0.9, "nesterov": True},
+}
+SGD_STRIDE = 7
 SHAPES = {
     "layers.0.mlp.up_proj.weight": (71, 73),  # the last block has 63 weights
     "layers.0.mlp.down_proj.weight": (64, 64),  # the smallest in 8 bits
@@ -56,8 +63,12 @@ def run(name):
     parameters = {n: torch.nn.Parameter(torch.from_numpy(weights(np.prod(s), i)).view(s)) for i, (n, s) in enumerate(SHAPES.items())}
     bare = [p for n, p in parameters.items() if n.endswith(("bias", "norm.weight"))]
     decaying = [p for n, p in parameters.items() if not n.endswith(("bias", "norm.weight"))]
-    make = torch.optim.AdamW if name == "adamw" else AdamW8bit
-    optimizer = make([{"params": decaying}, {"params": bare, "weight_decay": 0.0}], lr=1.0, **OPTIONS)
+    groups = [{"params": decaying}, {"params": bare, "weight_decay": 0.0}]
+    if name in SGD:
+        optimizer = torch.optim.SGD(groups, lr=1.0, weight_decay=OPTIONS["weight_decay"], **SGD[name])
+    else:
+        make = torch.optim.AdamW if name == "adamw" else AdamW8bit
+        optimizer = make(groups, lr=1.0, **OPTIONS)
     if name == "adamw-8bit":
         GlobalOptimManager.get_instance().override_config(parameters["model.embed_tokens.weight"], "optim_bits", 32)
     digests = {}
@@ -84,9 +95,14 @@ def main():
     tensors, digests = run("adamw")
     assert not digests
     packed, digests = run("adamw-8bit")
-    save_file(tensors | packed, os.path.join(OUT, "golden.safetensors"))
+    tensors |= packed
+    for variant in SGD:
+        moved, digests_of_sgd = run(variant)
+        assert not digests_of_sgd
+        tensors |= {n: t.view(-1)[::SGD_STRIDE].contiguous() for n, t in moved.items()}
+    save_file(tensors, os.path.join(OUT, "golden.safetensors"))
     versions = {"python": platform.python_version(), "torch": torch.__version__, "bitsandbytes": bitsandbytes.__version__}
-    golden = {"versions": versions, "steps": STEPS, **OPTIONS, "shapes": SHAPES, "digests": digests}
+    golden = {"versions": versions, "steps": STEPS, **OPTIONS, "shapes": SHAPES, "digests": digests, "sgd": SGD, "sgd_stride": SGD_STRIDE}
     with open(os.path.join(OUT, "golden.json"), "w") as f:
         json.dump(golden, f, indent=1)
         f.write("\n")

@@ -5,7 +5,7 @@ import { afterAll, expect, test } from 'vitest'
 import { uniform } from './uniform.ts'
 import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { bytesToF32 } from '../../src/util/dtype.ts'
-import { makeOptimizer, type Trainable } from '../../src/train/optimizer.ts'
+import { makeOptimizer, stateBytes, type OptimizerConfig, type Trainable } from '../../src/train/optimizer.ts'
 
 /** Made by `make_optimizer_golden.py` with PyTorch and bitsandbytes, from the same formulas as here. */
 const folder = fileURLToPath(new URL('optimizer/', import.meta.url))
@@ -17,6 +17,8 @@ interface Golden {
   readonly weight_decay: number
   readonly shapes: Readonly<Record<string, readonly number[]>>
   readonly digests: Readonly<Record<string, Readonly<Record<string, string>>>>
+  readonly sgd: Readonly<Record<string, Readonly<Record<string, number | boolean>>>>
+  readonly sgd_stride: number
 }
 
 const golden = JSON.parse(await readFile(`${folder}golden.json`, 'utf8')) as Golden
@@ -38,9 +40,9 @@ function makeTrainables(): Trainable[] {
   })
 }
 
-function options(optim: 'adamw' | 'adamw-8bit') {
+function options(optim: 'adamw' | 'adamw-8bit' | 'sgd', optimArgs?: OptimizerConfig['optimArgs']): OptimizerConfig {
   const { betas, eps, weight_decay: weightDecay } = golden
-  return { optim, adamBeta1: betas[0], adamBeta2: betas[1], adamEpsilon: eps, weightDecay } as const
+  return { optim, optimArgs, adamBeta1: betas[0], adamBeta2: betas[1], adamEpsilon: eps, weightDecay }
 }
 
 function setGradients(trainables: readonly Trainable[], step: number, factor: number): void {
@@ -87,7 +89,42 @@ test.each(['adamw', 'adamw-8bit'] as const)('20 updates of %s', async (optim) =>
   expect(worst).toBeLessThan(1e-6)
 })
 
-test.each(['adamw', 'adamw-8bit'] as const)('%s goes on from a saved state', (optim) => {
+test('every variant of SGD is among the cases', () => expect(Object.keys(golden.sgd)).toHaveLength(4))
+
+test.each(Object.entries(golden.sgd))('20 updates of %s', async (variant, optimArgs) => {
+  const trainables = makeTrainables()
+  const optimizer = makeOptimizer(trainables, options('sgd', optimArgs))
+  for (let step = 1; step <= golden.steps; step++) {
+    setGradients(trainables, step, 4)
+    optimizer.step(0.01 / step, 1 / 4)
+  }
+  let worst = 0
+  for (const { name, data, gradient: left } of trainables) {
+    const expected = bytesToF32(await reader.read(`${variant}.${name}`), 'F32')
+    expect(expected).toHaveLength(Math.ceil(data.length / golden.sgd_stride))
+    expected.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - (data[i * golden.sgd_stride] ?? NaN)))))
+    expect(left.every((value) => value === 0)).toBe(true)
+  }
+  console.info(`${variant}: largest difference of a weight ${worst.toExponential(1)}`)
+  expect(worst).toBeLessThan(1e-6)
+})
+
+const every = [
+  ['adamw', options('adamw')],
+  ['adamw-8bit', options('adamw-8bit')],
+  ['sgd', options('sgd')],
+  ['sgd with momentum', options('sgd', { momentum: 0.9, dampening: 0.3 })],
+  ['LoRA+', { ...options('adamw'), loraplusLrRatio: 16 }],
+] as const
+
+test.each(every)('%s: the memory of its state is what is planned', (_, config) => {
+  const trainables = makeTrainables()
+  const { state } = makeOptimizer(trainables, config)
+  const taken = [...state.values()].reduce((total, { byteLength }) => total + byteLength, 0)
+  expect(taken).toBe(trainables.reduce((total, { name, data }) => total + stateBytes(name, data.length, config), 0))
+})
+
+test.each(every)('%s goes on from a saved state', (_, config) => {
   const run = (trainables: readonly Trainable[], optimizer: ReturnType<typeof makeOptimizer>, from: number): void => {
     for (let step = from; step < from + 3; step++) {
       setGradients(trainables, step, 1)
@@ -95,11 +132,11 @@ test.each(['adamw', 'adamw-8bit'] as const)('%s goes on from a saved state', (op
     }
   }
   const trainables = makeTrainables()
-  const optimizer = makeOptimizer(trainables, options(optim))
+  const optimizer = makeOptimizer(trainables, config)
   run(trainables, optimizer, 1)
 
   const others = trainables.map((trainable) => ({ ...trainable, data: trainable.data.slice() }))
-  const resumed = makeOptimizer(others, options(optim))
+  const resumed = makeOptimizer(others, config)
   for (const [name, tensor] of optimizer.state) resumed.state.get(name)?.set(tensor)
   resumed.steps = optimizer.steps
   run(trainables, optimizer, 4)
