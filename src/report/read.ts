@@ -168,7 +168,7 @@ class Gathered {
         if (isJsonObject(event['train'])) this.data = event as unknown as EventOf<'data'>
         break
       case 'plan':
-        if (isJsonObject(event['memory'])) this.plan = event as unknown as EventOf<'plan'>
+        if (isPlan(event)) this.plan = event
         break
       case 'done':
         if (isJsonObject(event['stoppedEarly'])) this.stoppedEarly = text(event['stoppedEarly']['reason'])
@@ -214,6 +214,11 @@ class Gathered {
 }
 
 type Completed = Pick<EventOf<'sample'>, 'prompt' | 'completion' | 'expected'>
+
+function isPlan(event: JsonObject): event is JsonObject & EventOf<'plan'> {
+  const counts = ['parameters', 'trainableParameters', 'steps', 'threads'].map((key) => event[key])
+  return [...counts, objectOf(event['memory'])['expected']].every((value) => finite(value) !== undefined)
+}
 
 function figuresOf(record: JsonObject, { steps, evals, plan, computed }: Gathered): Figures {
   const result = objectOf(record['result'])

@@ -143,7 +143,7 @@ interface EventMessage {
 /** A message `Event` of tensorflow/core/util/event.proto, with the few fields that are used here, by their numbers there. */
 function encodeEvent({ time, step = 0, version, scalars, text, start }: EventMessage): Uint8Array {
   const event = new BinaryWriter().tag(1, WireType.Bit64).double(time / 1000)
-  event.tag(2, WireType.Varint).int64(step)
+  if (step !== 0) event.tag(2, WireType.Varint).int64(step)
   if (version !== undefined) event.tag(3, WireType.LengthDelimited).string(version)
   if (scalars !== undefined || text !== undefined) {
     event.tag(5, WireType.LengthDelimited).fork()
