@@ -1,0 +1,133 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import {
+  flags,
+  last,
+  lowrank,
+  makeTinyModel,
+  only,
+  readJson,
+  readMetrics,
+  root,
+  temporaryFolder,
+  tensorHashes,
+  writeData,
+} from './support.ts'
+
+/** What transformers makes of each schedule; see `test/golden/make_schedule_golden.py`. */
+interface Case {
+  readonly options: {
+    readonly lr_scheduler_type: string
+    readonly lr_scheduler_kwargs?: Readonly<Record<string, number | string>>
+    readonly warmup_steps: number
+    readonly learning_rate: number
+  }
+  readonly steps: number
+  readonly rates: readonly number[]
+}
+
+const { cases } = JSON.parse(readFileSync(join(root, 'test/golden/schedules/golden.json'), 'utf8')) as {
+  readonly cases: readonly Case[]
+}
+/** The last case of each schedule: one with settings, where it has any. */
+const chosen = [...new Map(cases.map((one) => [one.options.lr_scheduler_type, one])).values()]
+
+const optimizers = [
+  { optim: 'adamw' },
+  { optim: 'adamw_bnb_8bit' },
+  { optim: 'sgd' },
+  { optim: 'sgd', optimArgs: 'momentum=0.9,nesterov=True' },
+  { optim: 'adamw_torch', loraplusLrRatio: 16 },
+]
+
+const folder = temporaryFolder()
+const model = await makeTinyModel(folder)
+const data = writeData(folder, { train: 8, valid: 4 })
+const common = { model, train: data.train, method: 'lora', targetModules: 'all-linear', saveStrategy: 'no', seed: 7 }
+const size = { perDeviceTrainBatchSize: 4, maxLength: 48 }
+
+test('every schedule is tried', () => expect(chosen).toHaveLength(10))
+
+test.each(chosen.map((one, i) => [one.options.lr_scheduler_type, one, optimizers[i % optimizers.length]!] as const))(
+  'the learning rates of %s',
+  async (schedule, { options, steps, rates }, optimizer) => {
+    const outputDir = join(folder, schedule)
+    const settings = Object.entries(options.lr_scheduler_kwargs ?? {}).map(([key, value]) => `${key}=${value}`)
+    const { code, stderr } = await lowrank([
+      'train',
+      ...flags({ ...common, ...size, ...optimizer, outputDir, maxSteps: steps, lrSchedulerType: schedule }),
+      ...flags({ warmupSteps: options.warmup_steps, learningRate: options.learning_rate }),
+      ...(settings.length === 0 ? [] : flags({ lrSchedulerKwargs: settings.join(',') })),
+    ])
+    expect(code, stderr).toBe(0)
+    const found = only(readMetrics(outputDir), 'step').map(({ learningRate }) => learningRate)
+    expect(found).toHaveLength(steps)
+    found.forEach((rate, step) => expect(Math.abs(rate - rates[step]!), `step ${step}`).toBeLessThan(1e-15))
+  },
+)
+
+test.each(optimizers)('%j learns', async (optimizer) => {
+  const outputDir = join(folder, JSON.stringify(optimizer).replaceAll(/\W/g, ''))
+  const learningRate = optimizer.optim === 'sgd' ? 1 : 1e-2
+  const { code, stderr } = await lowrank([
+    'train',
+    ...flags({ ...common, ...size, ...optimizer, outputDir, valid: data.train, learningRate }),
+    ...flags({ maxSteps: 12, evalSteps: 12, evalOnStart: true, lrSchedulerType: 'constant' }),
+  ])
+  expect(code, stderr).toBe(0)
+  const [before, after] = only(readMetrics(outputDir), 'eval')
+  expect(after!.loss).toBeLessThan(before!.loss - 0.05)
+  expect((readJson(join(outputDir, 'run.json')) as { config: object }).config).toMatchObject({
+    optim: optimizer.optim.startsWith('adamw') ? expect.stringMatching(/^adamw(-8bit)?$/) : 'sgd',
+  })
+})
+
+test('noise and smoothing count in training, not in evaluations', async () => {
+  const run = async (name: string, extra: Parameters<typeof flags>[0]) => {
+    const outputDir = join(folder, name)
+    const { code, stderr } = await lowrank([
+      'train',
+      ...flags({ ...common, ...size, outputDir, valid: data.valid, evalOnStart: true, maxSteps: 2, ...extra }),
+    ])
+    expect(code, stderr).toBe(0)
+    const events = readMetrics(outputDir)
+    const [start] = only(events, 'eval')
+    return {
+      evaluated: start!.loss,
+      trained: only(events, 'step').map(({ loss }) => loss),
+      adapter: tensorHashes(join(outputDir, 'adapter_model.safetensors')),
+    }
+  }
+  const plain = await run('plain', {})
+  const noisy = await run('noisy', { neftuneNoiseAlpha: 5 })
+  const smooth = await run('smooth', { labelSmoothingFactor: 0.1 })
+  expect([noisy.evaluated, smooth.evaluated]).toEqual([plain.evaluated, plain.evaluated])
+  for (const { trained, adapter } of [noisy, smooth]) {
+    expect(Math.abs(trained[0]! - plain.trained[0]!)).toBeGreaterThan(1e-5)
+    expect(adapter).not.toEqual(plain.adapter)
+  }
+  expect(await run('noisy again', { neftuneNoiseAlpha: 5 })).toEqual(noisy)
+  // The same examples in micro-batches of another size.
+  const split = await run('split', {
+    neftuneNoiseAlpha: 5,
+    perDeviceTrainBatchSize: 1,
+    gradientAccumulationSteps: 4,
+  })
+  split.trained.forEach((loss, i) => expect(Math.abs(loss - noisy.trained[i]!)).toBeLessThan(1e-5))
+  // And several of them in one row.
+  const packed = await run('packed', { neftuneNoiseAlpha: 5, packing: true })
+  packed.trained.forEach((loss, i) => expect(Math.abs(loss - noisy.trained[i]!)).toBeLessThan(1e-5))
+})
+
+test('a setting that a schedule does not have is refused with those it has', async () => {
+  const { code, stderr } = await lowrank([
+    'train',
+    ...flags({ ...common, outputDir: join(folder, 'refused'), lrSchedulerType: 'cosine_with_restarts' }),
+    ...flags({ lrSchedulerKwargs: 'min_lr=1e-6', method: 'full', loraplusLrRatio: 4 }),
+  ])
+  expect(code).toBe(2)
+  expect(stderr).toContain('--lr-scheduler-kwargs.min_lr: unknown; cosine_with_restarts takes numCycles')
+  expect(stderr).toContain('--loraplus-lr-ratio: has no meaning with --method full')
+  expect(last(stderr.trimEnd().split('\n'))).not.toContain('at ')
+})
