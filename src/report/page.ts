@@ -83,7 +83,10 @@ function load(): Assets {
   return {
     script: own('draw.js'),
     style: own('report.css'),
-    uplot: { script: license + uplot('dist/uPlot.iife.min.js'), style: license + uplot('dist/uPlot.min.css') },
+    uplot: {
+      script: own('language.js') + license + uplot('dist/uPlot.iife.min.js'),
+      style: license + uplot('dist/uPlot.min.css'),
+    },
   }
 }
 

@@ -1,0 +1,136 @@
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { compareRuns } from '../../src/report/compare.ts'
+import { writeReport } from '../../src/report/report.ts'
+import { makeRun } from '../../src/report/run.fixture.ts'
+import { Browser, hasBrowser, type Page, type View } from './browser.ts'
+
+// The pages as people see them: in a browser, wide and narrow, light and dark. Screenshots stay in a temporary folder.
+const folder = mkdtempSync(join(tmpdir(), 'lowrank-pages-'))
+const wide: View = { width: 1200, height: 900, scheme: 'light' }
+const phone: View = { width: 390, height: 844, scheme: 'light', mobile: true }
+
+/** Of each plot: its name, the share of its pixels that are drawn, whether curves of its colours are among them. */
+const inspect = `[...document.querySelectorAll('[data-chart]')].map((place) => {
+  const canvas = place.querySelector('canvas')
+  const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+  let drawn = 0
+  let coloured = 0
+  for (let at = 0; at < data.length; at += 4) {
+    if (data[at + 3] === 0) continue
+    drawn++
+    const [low, high] = [Math.min(data[at], data[at + 1], data[at + 2]), Math.max(data[at], data[at + 1], data[at + 2])]
+    if (data[at + 3] > 200 && high - low > 90) coloured++
+  }
+  const box = place.getBoundingClientRect()
+  return { id: place.dataset.chart, drawn: drawn / (width * height), coloured, fits: canvas.clientWidth <= box.width }
+})`
+
+interface Plot {
+  readonly id: string
+  readonly drawn: number
+  readonly coloured: number
+  readonly fits: boolean
+}
+
+async function check(page: Page, charts: readonly string[]): Promise<void> {
+  expect(page.problems).toEqual([])
+  const plots = await page.evaluate<Plot[]>(inspect)
+  expect(plots.map(({ id }) => id)).toEqual(charts)
+  for (const { id, drawn, coloured, fits } of plots) {
+    expect(drawn, id).toBeGreaterThan(0.01)
+    expect(coloured, id).toBeGreaterThan(80)
+    expect(fits, id).toBe(true)
+  }
+  const overflow = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
+  expect(await page.evaluate<number>(overflow)).toBe(0)
+}
+
+describe.skipIf(!hasBrowser)('in a browser', () => {
+  let browser: Browser
+  let report: string
+  let comparison: string
+  const charts = ['loss', 'gradNorm', 'learningRate', 'accuracy', 'tokensPerSecond', 'memory']
+
+  beforeAll(async () => {
+    browser = await Browser.launch()
+    const evil = `</script><script>document.title = 'broken'; console.error('broken')</script><img src=x onerror=alert(1)>`
+    const long = 'model/'.repeat(30)
+    const run = makeRun(join(folder, 'tickets-r32'), {
+      steps: 1200,
+      evalEvery: 100,
+      samples: 3,
+      completion: ` billing ${evil}`,
+      message: `a warning ${'withoutaspace'.repeat(20)}`,
+      config: { r: 32, loraAlpha: 64, learningRate: 1e-3, model: long, loggingSteps: 20 },
+    })
+    report = await writeReport(run)
+    const other = makeRun(join(folder, 'tickets-r8'), { steps: 900, evalEvery: 100, config: { r: 8 } })
+    comparison = join(folder, 'compare.html')
+    await compareRuns([run, other], { output: comparison })
+    console.log(`screenshots in ${folder}`)
+  }, 120_000)
+  afterAll(() => browser.close())
+
+  const views: [string, View][] = [
+    ['wide-light', wide],
+    ['wide-dark', { ...wide, scheme: 'dark' }],
+    ['phone-light', phone],
+    ['phone-dark', { ...phone, scheme: 'dark' }],
+  ]
+  test.each(views)('the report, %s: all plots drawn, nothing overflows, no error', async (name, view) => {
+    const page = await browser.open(report, view)
+    await page.screenshot(join(folder, `report-${name}.png`))
+    await check(page, charts)
+    expect(await page.evaluate('document.title')).toBe('tickets-r32: training report')
+    expect(await page.evaluate('document.querySelectorAll("img").length')).toBe(0)
+  })
+
+  test.each(views)('the comparison, %s', async (name, view) => {
+    const page = await browser.open(comparison, view)
+    await page.screenshot(join(folder, `compare-${name}.png`))
+    await check(page, ['loss', 'evalLoss', ...charts.slice(1)])
+  })
+  test('plots follow the width and the colours of a page that is open', async () => {
+    const page = await browser.open(report, wide)
+    const ink = `(() => {
+      const canvas = document.querySelector('[data-chart=loss] canvas')
+      const style = getComputedStyle(document.body)
+      return [canvas.clientWidth, style.backgroundColor, document.querySelectorAll('canvas').length].join(' ')
+    })()`
+    const before = await page.evaluate<string>(ink)
+    await page.show({ ...wide, width: 700, scheme: 'dark' })
+    const after = await page.evaluate<string>(ink)
+    const [width, ...rest] = after.split(' ')
+    expect(Number(width)).toBeLessThan(700)
+    expect(rest.at(-1)).toBe(String(charts.length))
+    expect(after).not.toBe(before)
+    await check(page, charts)
+  })
+
+  test('values at the pointer, of every curve', async () => {
+    const page = await browser.open(report, wide)
+    const place = `document.querySelector('[data-chart=loss] .u-over').getBoundingClientRect()`
+    const { x, y, width, height } = await page.evaluate<DOMRectReadOnly>(`(${place}).toJSON()`)
+    await page.moveMouse(x + width / 2, y + height / 2)
+    const text = await page.evaluate<string>(`document.querySelector('[data-chart=loss] .tooltip').innerText`)
+    expect(text).toMatch(/^step \d+/)
+    expect(text).toMatch(/\d\.\d+ {1,2}training/)
+    expect(text).toMatch(/\d\.\d+ {1,2}smoothed over 30 steps/)
+    expect(text).toMatch(/\d\.\d+ {1,2}evaluation \(step 600\)|evaluation$/m)
+    await page.screenshot(join(folder, 'tooltip.png'))
+    const shown = `[...document.querySelectorAll('.tooltip')].filter((one) => !one.hidden).length`
+    expect(await page.evaluate(shown)).toBe(1)
+    await page.moveMouse(2, 2)
+    expect(await page.evaluate(shown)).toBe(0)
+  })
+})
+
+interface DOMRectReadOnly {
+  readonly x: number
+  readonly y: number
+  readonly width: number
+  readonly height: number
+}
