@@ -39,9 +39,14 @@ export async function removeFolderAtomic(folder: string): Promise<void> {
   await rm(temporary, { recursive: true, force: true })
 }
 
-/** Ends what killed processes left half done to folders in `parent` whose names `isOurs`. */
+/** Ends what killed processes left half done to folders in `parent` whose names `isOurs`. A missing parent has none. */
 export async function settleFolders(parent: string, isOurs: (name: string) => boolean): Promise<void> {
-  const names = new Set(await readdir(parent))
+  const names = new Set(
+    await readdir(parent).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return []
+      throw error
+    }),
+  )
   for (const name of names) {
     if (name.endsWith(temporarySuffix) && isOurs(name.slice(0, -temporarySuffix.length))) {
       await rm(join(parent, name), { recursive: true, force: true })

@@ -1,4 +1,13 @@
-import { appendFileSync, cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { finetune, type TrainConfigInput, type TrainEvent } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -49,7 +58,7 @@ beforeAll(async () => {
 /** What a run leaves, but for the record of its course. */
 function results(outputDir: string): Record<string, string> {
   const kept = Object.entries(hashFolder(outputDir)).filter(
-    ([name]) => !/^(run\.json|metrics\.jsonl|checkpoint-)/.test(name),
+    ([name]) => !/^(run\.json|metrics\.jsonl|report\.html|checkpoint-)/.test(name),
   )
   expect(kept.length).toBeGreaterThan(3)
   return Object.fromEntries(kept)
@@ -86,7 +95,7 @@ describe.each<[string, Partial<TrainConfigInput>]>([
     const second = join(folder, `second ${name}`)
     const model =
       options.method === 'full'
-        ? await makeTinyModel(first, { torch_dtype: 'bfloat16', intermediate_size: 256 })
+        ? await makeTinyModel(join(folder, `model ${name}`), { torch_dtype: 'bfloat16', intermediate_size: 256 })
         : common.model
     const config = { ...common, model, ...options }
     await collect({ ...config, outputDir: first })
@@ -111,7 +120,9 @@ test('a checkpoint has the moments, the weights that the files beside it round, 
 })
 
 test('a run that was cancelled within an evaluation evaluates first when it goes on', async () => {
-  const { valid } = writeData(join(folder), { valid: 60 })
+  const long = join(folder, 'long')
+  mkdirSync(long)
+  const { valid } = writeData(long, { valid: 60 })
   const config = { ...common, valid, perDeviceEvalBatchSize: 1, evalSteps: 1, loadBestModelAtEnd: true, samples: 0 }
   const [outputDir, never] = [join(folder, 'cancelled'), join(folder, 'not cancelled')]
   const controller = new AbortController()
@@ -181,7 +192,11 @@ describe('a damaged checkpoint', () => {
     [
       'has another digit',
       'trainer_state.json',
-      (path) => edit(path, (bytes) => Buffer.from(bytes.toString().replace(/("lossTotal": \d+\.\d+)\d/, '$17'))),
+      (path) =>
+        edit(path, (bytes) => {
+          const changed = bytes.toString().replace(/(?<="lossTotal": )\d/, (digit) => String(9 - Number(digit)))
+          return Buffer.from(changed)
+        }),
     ],
   ]
 
