@@ -54,7 +54,6 @@ function random(seed: number): () => number {
 
 /** Resolves when a file or folder of this name is made or renamed in `outputDir` for the `count`th time. */
 function appears(outputDir: string, name: RegExp, { child }: Running, count = 1): Promise<void> {
-  mkdirSync(outputDir, { recursive: true })
   return new Promise((resolve) => {
     let left = count
     const watcher = watch(outputDir, (_, found) => {
@@ -91,6 +90,7 @@ test('killed at 20 random moments, a run ends with the bytes of one that never w
   const whole = await lowrank(['train', ...flags({ ...common, outputDir: never })])
   expect(whole.code, whole.stderr).toBe(0)
 
+  mkdirSync(often)
   const next = random(5)
   let [kills, whileWriting] = [0, 0]
   for (let attempt = 0; attempt < 20; attempt++) {
@@ -128,6 +128,7 @@ test('killed at 20 random moments, a run ends with the bytes of one that never w
 test('killed while the result is written, it is written by the run that goes on', async () => {
   const [outputDir, never] = [join(folder, 'end'), join(folder, 'never-6')]
   const options = { ...common, maxSteps: 6, outputDir, resume: true }
+  mkdirSync(outputDir)
   const run = startLowrank(['train', ...flags(options)])
   await appears(outputDir, /^\.adapter_model\.safetensors\..*\.tmp$/, run)
   expect(await killed(run)).toBe(true)
