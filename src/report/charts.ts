@@ -48,9 +48,9 @@ export function chartsOf(run: Run): Chart[] {
   const evalLoss = series('evaluation', 1, 'dots', thin(evalSteps, pick(evals, 'loss')))
   return [
     chart('loss', [...rawAndSmooth(steps, 'loss', 'training'), evalLoss], marks),
+    chart('accuracy', [series('token accuracy', 1, 'dots', thin(evalSteps, pick(evals, 'tokenAccuracy')))]),
     chart('gradNorm', rawAndSmooth(steps, 'gradNorm', 'gradient norm'), marks),
     chart('learningRate', [series('learning rate', 0, 'line', thin(steps.step, steps.learningRate))]),
-    chart('accuracy', [series('token accuracy', 1, 'dots', thin(evalSteps, pick(evals, 'tokenAccuracy')))]),
     chart('tokensPerSecond', rawAndSmooth(steps, 'tokensPerSecond', 'tokens a second')),
     chart('memory', [series('memory', 0, 'line', thin(steps.step, steps.memory))]),
   ].filter((one) => one !== undefined)
@@ -81,9 +81,9 @@ export function overlaidCharts(runs: readonly Run[], names: readonly string[]): 
   return [
     titled(chart('loss', overlay('loss', true)), 'Training loss, smoothed', 'loss'),
     titled(chart('loss', evaluated('loss')), 'Evaluation loss', 'evalLoss'),
+    chart('accuracy', evaluated('tokenAccuracy')),
     chart('gradNorm', overlay('gradNorm', true)),
     chart('learningRate', overlay('learningRate', false)),
-    chart('accuracy', evaluated('tokenAccuracy')),
     chart('tokensPerSecond', overlay('tokensPerSecond', true)),
     chart('memory', overlay('memory', false)),
   ].filter((one) => one !== undefined)

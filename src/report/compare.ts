@@ -40,7 +40,12 @@ export async function compareRuns(
 
 /** A row a figure, a column a run. */
 export function figureRows(runs: readonly Pick<Run, 'figures' | 'status'>[]): readonly (readonly string[])[] {
-  const columns = runs.map((run) => new Map([['Status', run.status], ...figureFacts(run)]))
+  const columns = runs.map((run) => {
+    const facts = figureFacts(run).map(
+      ({ name, value, note }) => [name, note === undefined ? value : `${value} ${note}`] as const,
+    )
+    return new Map([['Status', run.status], ...facts])
+  })
   const names = new Set(columns.flatMap((column) => [...column.keys()]))
   return [...names].map((name) => [name, ...columns.map((column) => column.get(name) ?? '')])
 }
@@ -56,7 +61,7 @@ function comparisonPage(runs: readonly Run[], { names, differences }: Comparison
           ${table(names, figureRows(runs))}
         </section>
         <section>
-          <h2>Curves</h2>
+          <h2>Curves <span>over optimizer steps</span></h2>
           ${charts}
         </section>
         <section>

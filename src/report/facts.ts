@@ -12,13 +12,14 @@ export function configFacts(config: JsonObject): {
   readonly others: readonly Fact[]
 } {
   const options = optionsOf(trainSchema)
-  const known = new Set(options.map(({ key }) => key))
+  const names = new Set(options.map(({ key }) => key))
   // Of another version of Lowrank.
-  const foreign = Object.keys(config).filter((key) => !known.has(key))
+  const foreign = Object.keys(config).filter((key) => !names.has(key))
   const chosen: Fact[] = foreign.map((key) => [key, optionText(config[key])])
   const others: Fact[] = []
-  for (const { key, default: standard, unset } of options) {
+  for (const { key, unset } of options) {
     const value = config[key]
+    const standard: unknown = trainSchema.shape[key as keyof typeof trainSchema.shape].safeParse(undefined).data
     // Undecided by the user, and decided so by the run.
     const implied = standard === undefined && (value === undefined || value === false || value === 'no')
     const isDefault = implied || JSON.stringify(value) === JSON.stringify(standard)
@@ -35,23 +36,35 @@ export function optionText(value: unknown): string {
   return typeof value === 'string' ? value : (JSON.stringify(value) ?? 'unset')
 }
 
+/** A figure of a run, with where or of what it is. */
+export interface Figure {
+  readonly name: string
+  readonly value: string
+  readonly note?: string | undefined
+}
+
 /** The figures of a run; what is not known is left out. */
-export function figureFacts({ figures }: Pick<Run, 'figures'>): Fact[] {
+export function figureFacts({ figures }: Pick<Run, 'figures'>): Figure[] {
   const { steps, plannedSteps, trainLoss, best, lastEval, seconds, tokensPerSecond, peakMemory } = figures
-  const of = plannedSteps !== undefined && plannedSteps !== steps ? ` of ${count(plannedSteps)}` : ''
-  const facts: [string, string | undefined][] = [
-    ['Steps', `${count(steps)}${of}`],
-    ['Training loss', trainLoss === undefined ? undefined : `${number(trainLoss)}, mean`],
-    ['Best evaluation loss', best === undefined ? undefined : `${number(best.loss)} at step ${count(best.step)}`],
-    [
-      'Last evaluation',
-      lastEval === undefined ? undefined : `${number(lastEval.loss)}, accuracy ${percent(lastEval.tokenAccuracy)}`,
-    ],
-    ['Time', seconds === undefined ? undefined : duration(seconds)],
-    ['Throughput', tokensPerSecond === undefined ? undefined : `${count(Math.round(tokensPerSecond))} tokens/s`],
-    ['Peak memory', peakMemory === undefined ? undefined : bytes(peakMemory)],
+  const all: (Omit<Figure, 'value'> & { readonly value: string | undefined })[] = [
+    {
+      name: 'Steps',
+      value: count(steps),
+      note: plannedSteps !== undefined && plannedSteps !== steps ? `of ${count(plannedSteps)}` : undefined,
+    },
+    { name: 'Training loss', value: known(trainLoss, number), note: 'mean' },
+    { name: 'Best evaluation loss', value: best && number(best.loss), note: best && `at step ${count(best.step)}` },
+    { name: 'Last evaluation loss', value: lastEval && number(lastEval.loss) },
+    { name: 'Last token accuracy', value: lastEval && percent(lastEval.tokenAccuracy) },
+    { name: 'Time', value: known(seconds, duration) },
+    { name: 'Throughput', value: known(tokensPerSecond, (rate) => count(Math.round(rate))), note: 'tokens/s' },
+    { name: 'Peak memory', value: known(peakMemory, bytes) },
   ]
-  return facts.filter((fact): fact is [string, string] => fact[1] !== undefined)
+  return all.filter((figure): figure is Figure => figure.value !== undefined)
+}
+
+function known(value: number | undefined, show: (value: number) => string): string | undefined {
+  return value === undefined ? undefined : show(value)
 }
 
 /** What the data became, a table with a row a file. */

@@ -50,13 +50,15 @@ export function page({
 
 function chartPlaces(charts: readonly Chart[]): Html {
   if (charts.length === 0) return html`<p class="quiet">No step was done.</p>`
-  const places = charts.map(
-    ({ id, title, unit, wide, summary }) =>
-      html`<figure class="chart${wide ? ' wide' : ''}">
-        <figcaption><b>${title}</b> <span>${unit}</span></figcaption>
-        <div class="plot" data-chart="${id}" role="img" aria-label="${title}. ${summary}"></div>
-      </figure> `,
-  )
+  // Two beside each other; the last of an odd number has the row for itself.
+  const alone = charts.filter(({ wide }) => !wide).length % 2 === 1 ? charts.findLast(({ wide }) => !wide) : undefined
+  const places = charts.map((chart) => {
+    const { id, title, unit, wide, summary } = chart
+    return html`<figure class="chart${wide ? ' wide' : chart === alone ? ' whole' : ''}">
+      <figcaption><b>${title}</b> <span>${unit}</span></figcaption>
+      <div class="plot" data-chart="${id}" role="img" aria-label="${title}. ${summary}"></div>
+    </figure> `
+  })
   return html`<noscript><p class="quiet">The curves need JavaScript.</p></noscript>
     <div class="charts">${places}</div>
     <p class="quiet hint">Drag over a plot to zoom, double-click to see all of it; click a name to hide its curve.</p>`

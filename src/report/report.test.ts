@@ -187,7 +187,7 @@ describe('lists and comparisons', () => {
       series: unknown[]
     }[]
     expect(charts.map(({ id, series }) => [id, series.length])).toEqual(
-      ['loss', 'evalLoss', 'gradNorm', 'learningRate', 'accuracy', 'tokensPerSecond', 'memory'].map((id) => [id, 2]),
+      ['loss', 'evalLoss', 'accuracy', 'gradNorm', 'learningRate', 'tokensPerSecond', 'memory'].map((id) => [id, 2]),
     )
     await expect(compareRuns([a])).rejects.toMatchObject({ code: 'usage' })
   })

@@ -46,16 +46,16 @@ export function reportPage(run: Run): string {
         </header>
         <dl class="figures">
           ${figureFacts(run).map(
-            ([label, value]) =>
+            ({ name, value, note }) =>
               html`<div>
-                <dt>${label}</dt>
-                <dd>${value}</dd>
+                <dt>${name}</dt>
+                <dd>${value}${note === undefined ? undefined : html` <span>${note}</span>`}</dd>
               </div> `,
           )}
         </dl>
         ${noticeList(notices)}
         <section>
-          <h2>Curves</h2>
+          <h2>Curves <span>over optimizer steps</span></h2>
           ${charts}
         </section>
         ${sampleSection(samples)}

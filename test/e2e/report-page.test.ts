@@ -52,7 +52,7 @@ describe.skipIf(!hasBrowser)('in a browser', () => {
   let browser: Browser
   let report: string
   let comparison: string
-  const charts = ['loss', 'gradNorm', 'learningRate', 'accuracy', 'tokensPerSecond', 'memory']
+  const charts = ['loss', 'accuracy', 'gradNorm', 'learningRate', 'tokensPerSecond', 'memory']
 
   beforeAll(async () => {
     browser = await Browser.launch()
