@@ -163,7 +163,7 @@ export async function readCheckpoint(folder: string): Promise<Checkpoint> {
   }
   const record = parsed.data as unknown as CheckpointRecord
   for (const [name, { bytes }] of Object.entries(record.files)) {
-    if (basename(name) !== name) fail(`${path}: ${JSON.stringify(name)} is no name of a file`)
+    if (basename(name) !== name || name.startsWith('.')) fail(`${path}: ${JSON.stringify(name)} is no name of a file`)
     const found = await stat(join(folder, name)).catch((error: unknown) =>
       fail(`${join(folder, name)} is missing: ${messageOf(error)}`),
     )

@@ -324,6 +324,11 @@ function offer({ config, state, trainables, bestWeights }: Training, loss: numbe
   // A loss that is no number is never the best.
   if (!(loss < (best?.loss ?? Infinity))) return false
   state.best = { step, loss }
-  if (config.loadBestModelAtEnd) for (const [name, { data }] of trainables) bestWeights.set(name, data.slice())
+  if (!config.loadBestModelAtEnd) return true
+  for (const [name, { data }] of trainables) {
+    const kept = bestWeights.get(name)
+    if (kept === undefined) bestWeights.set(name, data.slice())
+    else kept.set(data)
+  }
   return true
 }
