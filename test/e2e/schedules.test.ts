@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { TrainConfigInput } from 'lowrank'
 import { expect, test } from 'vitest'
 import {
+  collect,
   flags,
   last,
   lowrank,
@@ -10,6 +12,7 @@ import {
   readJson,
   readMetrics,
   root,
+  sha256,
   temporaryFolder,
   tensorHashes,
   writeData,
@@ -118,6 +121,31 @@ test('noise and smoothing count in training, not in evaluations', async () => {
   // And several of them in one row.
   const packed = await run('packed', { neftuneNoiseAlpha: 5, packing: true })
   packed.trained.forEach((loss, i) => expect(Math.abs(loss - noisy.trained[i]!)).toBeLessThan(1e-5))
+})
+
+test.each<[string, Partial<TrainConfigInput>]>([
+  ['sgd without anything to remember', { optim: 'sgd', learningRate: 1 }],
+  ['sgd with momentum on every weight', { method: 'full', optim: 'sgd', optimArgs: { momentum: 0.9 } }],
+  [
+    'LoRA+, NEFTune, smoothing and a decay',
+    {
+      loraplusLrRatio: 16,
+      neftuneNoiseAlpha: 5,
+      labelSmoothingFactor: 0.1,
+      lrSchedulerType: 'warmup_stable_decay',
+      lrSchedulerKwargs: { numDecaySteps: 3 },
+    },
+  ],
+])('a resumed run ends with the same bytes: %s', async (name, options) => {
+  const common = { model, train: data.train, maxSteps: 6, saveSteps: 2, learningRate: 1e-2 }
+  const config = { ...common, ...size, ...options }
+  const [first, second] = [join(folder, `first ${name}`), join(folder, `second ${name}`)]
+  await collect({ ...config, outputDir: first })
+  const told = await collect({ ...config, outputDir: second, resumeFrom: join(first, 'checkpoint-4') })
+  const file = options.method === 'full' ? 'model.safetensors' : 'adapter_model.safetensors'
+  expect(sha256(join(second, file))).toBe(sha256(join(first, file)))
+  expect(only(told, 'step').map(({ step }) => step)).toEqual([5, 6])
+  expect(sha256(join(first, 'checkpoint-4', file))).not.toBe(sha256(join(first, file)))
 })
 
 test('a setting that a schedule does not have is refused with those it has', async () => {
