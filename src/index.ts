@@ -8,6 +8,10 @@ export type {
   TrainConfigInput,
 } from './config.ts'
 export type { QuantizeResult } from './quantize.ts'
+export { compareRuns, type Comparison } from './report/compare.ts'
+export { listRuns, type RunList, type RunSummary } from './report/list.ts'
+export type { Figures } from './report/read.ts'
+export { writeReport } from './report/report.ts'
 export type { ReplayedExample, ReplayResult } from './replay.ts'
 export type { CheckResult, SelftestResult } from './selftest.ts'
 export type { DatasetSummary, EvalResult, TrainEvent } from './train/events.ts'

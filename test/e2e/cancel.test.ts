@@ -58,6 +58,7 @@ test('Ctrl-C while training: code 130 and a checkpoint that can be used', async 
   expect(listFiles(outputDir)).toEqual(
     [
       'metrics.jsonl',
+      'report.html',
       'run.json',
       ...['README.md', 'adapter_config.json', 'adapter_model.safetensors'].map((name) => `${checkpoint}/${name}`),
       ...['special_tokens_map.json', 'tokenizer.json', 'tokenizer_config.json'].map((name) => `${checkpoint}/${name}`),

@@ -53,6 +53,7 @@ describe.each(['bfloat16', 'float32'])('from random weights, stored as %s', (dty
       'generation_config.json',
       'metrics.jsonl',
       'model.safetensors',
+      'report.html',
       'run.json',
       'special_tokens_map.json',
       'tokenizer.json',

@@ -93,7 +93,7 @@ describe('a run from a file and flags', () => {
     const adapter = ['README.md', 'adapter_config.json', adapterFile, ...tokenizerFiles]
     const saved = [...adapter, 'optimizer.safetensors', 'trainer_state.json']
     const checkpoints = ['checkpoint-4', 'checkpoint-8'].flatMap((name) => saved.map((file) => `${name}/${file}`))
-    expect(listFiles(out)).toEqual([...adapter, ...checkpoints, 'metrics.jsonl', 'run.json'].sort())
+    expect(listFiles(out)).toEqual([...adapter, ...checkpoints, 'metrics.jsonl', 'report.html', 'run.json'].sort())
     expect(readJson(join(out, 'adapter_config.json'))).toMatchObject({
       peft_type: 'LORA',
       base_model_name_or_path: quickstart,
