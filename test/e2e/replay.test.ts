@@ -1,0 +1,177 @@
+import { appendFileSync, cpSync, readFileSync, rmSync, truncateSync } from 'node:fs'
+import { join } from 'node:path'
+import { replay, type ReplayResult } from 'lowrank'
+import { beforeAll, describe, expect, test } from 'vitest'
+import {
+  flags,
+  last,
+  lowrank,
+  makeTinyModel,
+  only,
+  readMetrics,
+  temporaryFolder,
+  writeData,
+  type Outcome,
+} from './support.ts'
+
+const folder = temporaryFolder()
+const data = writeData(folder)
+const out = join(folder, 'out')
+const lines = readFileSync(data.train, 'utf8')
+  .trimEnd()
+  .split('\n')
+  .map((line) => JSON.parse(line) as { prompt: string; completion: string })
+let model: string
+
+async function train(options: Readonly<Record<string, string | number | boolean>>): Promise<void> {
+  const common = { model, train: data.train, maxLength: 96, maxSteps: 7, threads: 2, learningRate: 1e-2 }
+  const sizes = { perDeviceTrainBatchSize: 2, gradientAccumulationSteps: 2 }
+  const { code, stderr } = await lowrank(['train', ...flags({ ...common, ...sizes, ...options })])
+  expect(code, stderr).toBe(0)
+}
+
+async function replayed(run: string, ...args: readonly string[]): Promise<ReplayResult> {
+  const { code, stdout, stderr } = await lowrank(['replay', run, ...args, '--json'])
+  expect(code, stderr).toBe(0)
+  return JSON.parse(stdout) as ReplayResult
+}
+
+const recorded = (run: string, step: number): number => only(readMetrics(run), 'step')[step - 1]!.loss
+
+beforeAll(async () => {
+  model = await makeTinyModel(folder)
+  // Everything random that a step can have.
+  const random = { loraDropout: 0.2, neftuneNoiseAlpha: 5, warmupSteps: 2, r: 4, targetModules: 'all-linear' }
+  await train({ ...random, outputDir: out, saveSteps: 3 })
+})
+
+describe('a step of a run is computed again, to the last bit', () => {
+  test.each([
+    { step: 1, from: 'start', recomputed: 0 },
+    { step: 3, from: 'start', recomputed: 2 },
+    { step: 4, from: 'checkpoint', recomputed: 0 },
+    { step: 6, from: 'checkpoint', recomputed: 2 },
+    { step: 7, from: 'checkpoint', recomputed: 0 },
+  ])('step $step from the $from and $recomputed steps', async ({ step, from, recomputed }) => {
+    const result = await replayed(out, '--step', String(step))
+    expect(result.weights).toMatchObject({ from, recomputed })
+    expect(result.loss).toBe(recorded(out, step))
+    expect(result).toMatchObject({ step, recorded: result.loss, equal: true })
+    expect(result).not.toHaveProperty('firstDifference')
+  })
+
+  test('without its checkpoints, from the start', async () => {
+    const bare = join(folder, 'bare')
+    cpSync(out, bare, { recursive: true, filter: (path) => !path.includes('checkpoint-') })
+    const result = await replayed(bare, '--step', '6')
+    expect(result).toMatchObject({ equal: true, weights: { from: 'start', recomputed: 5 } })
+    expect(result.loss).toBe(recorded(out, 6))
+  })
+
+  test('past a damaged checkpoint, which is named', async () => {
+    const damaged = join(folder, 'damaged')
+    cpSync(out, damaged, { recursive: true })
+    truncateSync(join(damaged, 'checkpoint-6/optimizer.safetensors'), 100)
+    const { stdout, stderr } = await lowrank(['replay', damaged, '--step', '7', '--json'])
+    expect(stderr).toMatch(/^warning: .*checkpoint-6\/optimizer\.safetensors: damaged/m)
+    expect(JSON.parse(stdout)).toMatchObject({ equal: true, weights: { path: join(damaged, 'checkpoint-3') } })
+  })
+
+  test.each([
+    { name: 'packed', options: { packing: true, loraDropout: 0.2 } },
+    { name: 'on a base in 4 bits', options: { method: 'qlora', activations: 'recompute' } },
+    { name: 'of every weight', options: { method: 'full', saveSteps: 4 } },
+    { name: 'with label smoothing', options: { labelSmoothingFactor: 0.1 } },
+  ])('a run $name', async ({ name, options }) => {
+    const outputDir = join(folder, `other ${name}`)
+    await train({ saveStrategy: 'saveSteps' in options ? 'steps' : 'no', ...options, outputDir })
+    const result = await replayed(outputDir, '--step', '6')
+    expect(result.loss).toBe(recorded(outputDir, 6))
+    expect(result.equal).toBe(true)
+  })
+})
+
+describe('the examples of a step', () => {
+  let result: ReplayResult
+  beforeAll(async () => {
+    result = await replay(out, { step: 4 })
+  })
+
+  test('are told with line, tokens, labels and loss, whose mean is that of the step', () => {
+    expect(result.examples).toHaveLength(4)
+    expect(new Set(result.examples.map(({ line }) => line)).size).toBe(4)
+    const labels = result.examples.reduce((sum, { labelTokens }) => sum + labelTokens, 0)
+    expect(labels).toBe(result.labelTokens)
+    const mean = result.examples.reduce((sum, { loss, labelTokens }) => sum + loss * labelTokens, 0) / labels
+    expect(mean).toBeCloseTo(result.loss, 6)
+    for (const { line, tokens, labelTokens, completion } of result.examples) {
+      expect(completion).toBe(lines[line - 1]?.completion)
+      expect(tokens).toBeGreaterThan(labelTokens)
+    }
+  })
+
+  test('come with the highest loss first, or as they were computed', async () => {
+    const losses = result.examples.map(({ loss }) => loss)
+    expect(losses).toEqual(losses.toSorted((a, b) => b - a))
+    const { examples, microBatches } = await replay(out, { step: 4, sort: 'batch' })
+    const order = examples.map(({ microBatch }) => microBatch)
+    expect(order).toEqual(order.toSorted((a, b) => a - b))
+    expect(last(order)).toBe(microBatches)
+    expect(examples).toEqual(expect.arrayContaining([...result.examples]))
+  })
+
+  test('on the terminal', async () => {
+    const { stdout, stderr } = await lowrank(['replay', out, '--step', '6'])
+    expect(stderr).toContain('computing steps 4 to 5 from checkpoint-3 on\n')
+    const loss = recorded(out, 6)
+    expect(stdout).toContain(`loss: recorded ${loss}, replayed ${loss}: equal\n`)
+    expect(stdout).toMatch(/^step 6, epoch 1\.50: 4 examples in \d micro-batch(es)?, \d+ label tokens; weights from /m)
+    const rows = stdout.split('\n').filter((line) => /^ *\d+ +\d+ +\d+ +\d+ +\d\.\d{4}  \S/.test(line))
+    expect(rows).toHaveLength(4)
+  })
+})
+
+describe('weights as they are', () => {
+  test('of a checkpoint of another step give another loss, and are said to', async () => {
+    const at = join(out, 'checkpoint-3')
+    const result = await replayed(out, '--step', '6', '--at', at)
+    expect(result.weights).toEqual({ from: 'folder', path: at, recomputed: 0 })
+    expect(result).toMatchObject({ equal: false, recorded: recorded(out, 6) })
+    const { stdout } = await lowrank(['replay', out, '--step', '6', '--at', at])
+    expect(stdout).toMatch(/they differ by \d\.\de-\d+, the weights being others$/m)
+  })
+
+  test('of the checkpoint before the step give its loss', async () => {
+    expect(await replayed(out, '--step', '4', '--at', join(out, 'checkpoint-3'))).toMatchObject({ equal: true })
+  })
+})
+
+describe('refused', () => {
+  const refusal = async (...args: readonly string[]): Promise<Outcome> => {
+    const outcome = await lowrank(['replay', ...args])
+    expect(outcome.code).toBe(2)
+    return outcome
+  }
+
+  test('without a run, a step, or with a step that the run does not take', async () => {
+    expect((await refusal()).stderr).toContain('RUN is missing')
+    expect((await refusal(out)).stderr).toContain('--step: missing')
+    expect((await refusal(join(folder, 'nothing'), '--step', '1')).stderr).toContain('run.json')
+    expect((await refusal(out, '--step', '8')).stderr).toContain('takes 7 steps')
+  })
+
+  test('after the data has changed, with the difference; --anyway replays', async () => {
+    const [changedRun, train] = [join(folder, 'changed'), join(folder, 'changed.jsonl')]
+    cpSync(data.train, train)
+    const common = { model, train, maxLength: 96, maxSteps: 2, saveStrategy: 'no', threads: 2 }
+    expect((await lowrank(['train', ...flags({ ...common, outputDir: changedRun })])).code).toBe(0)
+    appendFileSync(train, `${JSON.stringify(lines[0])}\n`)
+    const { stderr } = await refusal(changedRun, '--step', '2')
+    expect(stderr).toMatch(/has changed since:\n {2}train, its content: .*SHA-256/)
+    expect(stderr).toContain('--anyway')
+    const anyway = await lowrank(['replay', changedRun, '--step', '2', '--anyway'])
+    expect(anyway.code, anyway.stderr).toBe(0)
+    expect(anyway.stderr).toContain('warning: what the run was made from has changed')
+    rmSync(changedRun, { recursive: true })
+  })
+})
