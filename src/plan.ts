@@ -269,15 +269,13 @@ function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Wo
   return total
 }
 
-/** Memory of the programs while they run: some keep it for the next run, of the others only one runs at a time. */
+/** Memory of the programs while they run: with kept activations each keeps it for its next run, otherwise one after the other takes it. */
 function computationBytes(stages: DecoderStages, workload: Workload, { activations, headRows }: MemoryChoice): number {
   const { blocks, head } = stages
   const taken = new Map<Program, number>()
-  const uses = new Map<Program, number>()
   const use = (program: Program | undefined, sizes: DimValues): void => {
-    if (program === undefined) return
-    if (!taken.has(program)) taken.set(program, workingBytes(program, sizes) + outputBytes(program, sizes))
-    uses.set(program, (uses.get(program) ?? 0) + 1)
+    if (program === undefined || taken.has(program)) return
+    taken.set(program, workingBytes(program, sizes) + outputBytes(program, sizes))
   }
   const { training, evaluation } = workload
   if (training !== undefined) {
@@ -291,10 +289,6 @@ function computationBytes(stages: DecoderStages, workload: Workload, { activatio
     for (const block of blocks) use(block.evaluate, stageSizes(evaluation))
     use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
   }
-  let [kept, passing] = [0, 0]
-  for (const [program, bytes] of taken) {
-    if (activations === 'keep' || (uses.get(program) ?? 0) > 1) kept += bytes
-    else passing = Math.max(passing, bytes)
-  }
-  return kept + passing
+  const bytes = [...taken.values()]
+  return activations === 'keep' ? bytes.reduce((total, one) => total + one, 0) : Math.max(...bytes)
 }

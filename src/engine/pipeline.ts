@@ -3,6 +3,7 @@ import type { Program } from '../graph/program.ts'
 import { isFloat, type FloatWeight } from '../quant/stored.ts'
 import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
 import { internalError } from '../util/errors.ts'
+import { StackMemory, type Mark } from './memory.ts'
 import { idTensor, isPacked, positionFeeds, type Positions } from './positions.ts'
 import { f32Tensor, floats, type Feeds, type HostTensor, type Results, type Runtime } from './runtime.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
@@ -96,6 +97,10 @@ export interface GradientSink {
 export class Pipeline {
   readonly #o: PipelineOptions
   readonly #feeds = new WeightFeeds()
+  /** What backward reads: taken block by block, given back in reverse. */
+  readonly #tape = new StackMemory()
+  /** What only the next stage reads: stages take turns. */
+  readonly #passing = [new StackMemory(), new StackMemory()] as const
   #known: { readonly batch: number; readonly seq: number; readonly feeds: Feeds } | undefined
 
   constructor(options: PipelineOptions) {
@@ -127,8 +132,12 @@ export class Pipeline {
       addNoise?.(floats(x), micro)
       return { batch, micro, context, x, dy: undefined, tape: [] }
     })
+    this.#tape.clear()
+    const heights: Mark[] = []
     for (const [i, block] of blocks.entries()) {
       const lookup = await this.#o.weights.block(i, i + 1 < blocks.length ? i + 1 : undefined)
+      heights.push(this.#tape.mark)
+      this.#passingOf(i).clear()
       for (const pass of passes) await this.#forward(block, i, pass, lookup, fillMask)
     }
     const losses: Float32Array[] = []
@@ -137,7 +146,9 @@ export class Pipeline {
       const block = blocks[i]
       if (block?.backward === undefined || passes[0]?.dy === undefined) break
       const lookup = await this.#o.weights.block(i, i > 0 && blocks[i - 1]?.backward !== undefined ? i - 1 : 0)
-      for (const pass of passes) await this.#backward(block, block.backward, pass, lookup, gradients)
+      this.#passingOf(i).clear()
+      for (const pass of passes) await this.#backward(block, i, pass, lookup, gradients)
+      this.#tape.returnTo(heights[i] ?? this.#tape.mark)
     }
     for (const { batch, dy } of passes) {
       if (embedding.trainable && dy !== undefined) gradients.addRows(embedding.name, batch.ids, floats(dy))
@@ -147,27 +158,42 @@ export class Pipeline {
 
   async #forward(block: BlockPrograms, i: number, pass: Pass, lookup: WeightLookup, fill: FillMask): Promise<void> {
     const { batch, micro, context, x } = pass
+    // Backward reads the masks of its block, and what the block before made.
+    const kept = block.backward !== undefined || this.#o.blocks[i + 1]?.backward !== undefined
+    const memory = kept ? this.#tape : this.#passingOf(i)
     const sizes = { batch: batch.batch, seq: batch.seq, rows: batch.rows.length }
-    const feeds = { x, ...context, ...masks(block, { micro, stage: i, from: 0 }, sizes, fill) }
-    const { y, ...saved } = await this.#run(block, block.forward, feeds, lookup)
+    const feeds = { x, ...context, ...masks(block, { micro, stage: i, from: 0 }, sizes, fill, memory) }
+    const { y, ...saved } = await this.#run(block, block.forward, feeds, lookup, memory)
     if (block.backward !== undefined) pass.tape[i] = { ...feeds, ...saved }
     pass.x = needed(y)
   }
 
   async #backward(
     block: BlockPrograms,
-    program: Program,
+    i: number,
     pass: Pass,
     lookup: WeightLookup,
     gradients: GradientSink,
   ): Promise<void> {
-    const results = await this.#run(block, program, { ...pass.tape.pop(), dy: needed(pass.dy) }, lookup)
+    const feeds = { ...pass.tape.pop(), dy: needed(pass.dy) }
+    const results = await this.#run(block, needed(block.backward), feeds, lookup, this.#passingOf(i))
     collect(block, results, gradients)
     pass.dy = results['dx']
   }
 
-  #run(stage: Stage, program: Program, feeds: Feeds, lookup: WeightLookup): Promise<Results> {
-    return this.#o.runtime.run(program, { ...feeds, ...this.#feeds.of(stage.parameters, program, lookup) })
+  #run(
+    stage: Stage,
+    program: Program,
+    feeds: Feeds,
+    lookup: WeightLookup,
+    memory: StackMemory | undefined,
+  ): Promise<Results> {
+    return this.#o.runtime.run(program, { ...feeds, ...this.#feeds.of(stage.parameters, program, lookup) }, memory)
+  }
+
+  /** Memory for what stage `i` hands to the next: the other one holds what it was handed. */
+  #passingOf(i: number): StackMemory {
+    return this.#passing[i % 2 === 0 ? 0 : 1]
   }
 
   /** The losses of the predicted tokens in nats, [rows] of each micro-batch, and how many of all have the largest logit. */
@@ -181,10 +207,18 @@ export class Pipeline {
       const all = batches[i]?.targets ?? new Int32Array()
       const ofBatch = new Float32Array(all.length)
       losses.push(ofBatch)
+      const memory = this.#passingOf(this.#o.blocks.length)
       for (const { start, end } of this.#chunks(all.length)) {
+        memory.clear()
         const targets = all.subarray(start, end)
         const x = rowsOf(floats(hidden), this.#width, start, end)
-        const results = await this.#run(head, head.evaluate, { x, targets: idTensor(targets) }, weights.resident)
+        const results = await this.#run(
+          head,
+          head.evaluate,
+          { x, targets: idTensor(targets) },
+          weights.resident,
+          memory,
+        )
         ofBatch.set(floats(results['losses']), start)
         const predicted = needed(results['predicted']).data
         targets.forEach((target, row) => {
@@ -205,7 +239,7 @@ export class Pipeline {
     const [x] = await this.#hidden([
       { batch: 1, seq: padded.length, ids: padded, rows: last, targets: last, starts: Int32Array.of(0) },
     ])
-    return floats((await this.#run(head, head.logits, { x: needed(x) }, weights.resident))['logits'])
+    return floats((await this.#run(head, head.logits, { x: needed(x) }, weights.resident, undefined))['logits'])
   }
 
   get #width(): number {
@@ -225,8 +259,10 @@ export class Pipeline {
     for (const [i, block] of blocks.entries()) {
       // After the last block the next evaluation begins with the first.
       const lookup = await weights.block(i, (i + 1) % blocks.length)
+      const memory = this.#passingOf(i)
+      memory.clear()
       for (const pass of passes) {
-        pass.x = needed((await this.#run(block, block.evaluate, { x: pass.x, ...pass.context }, lookup))['y'])
+        pass.x = needed((await this.#run(block, block.evaluate, { x: pass.x, ...pass.context }, lookup, memory))['y'])
       }
     }
     return passes.map((pass) => pass.x)
@@ -241,14 +277,16 @@ export class Pipeline {
     const dHidden = new Float32Array(hidden.length)
     const losses = new Float32Array(targets.length)
     let reached = false
+    const memory = this.#passingOf(blocks.length)
     for (const [number, { start, end }] of this.#chunks(targets.length).entries()) {
       const place = { micro: pass.micro, stage: blocks.length, from: number * head.dropouts.length }
+      memory.clear()
       const feeds = {
         x: rowsOf(hidden, width, start, end),
         targets: idTensor(targets.subarray(start, end)),
-        ...masks(head, place, { rows: end - start }, fillMask),
+        ...masks(head, place, { rows: end - start }, fillMask, memory),
       }
-      const results = await this.#run(head, head.train, feeds, weights.resident)
+      const results = await this.#run(head, head.train, feeds, weights.resident, memory)
       losses.set(floats(results['losses']), start)
       collect(head, results, gradients)
       if (results['dx'] === undefined) continue
@@ -305,11 +343,12 @@ function masks(
   place: { readonly micro: number; readonly stage: number; readonly from: number },
   sizes: DimValues,
   fillMask: FillMask,
+  memory: StackMemory,
 ): Feeds {
   const feeds: Record<string, HostTensor> = {}
   stage.dropouts.forEach(({ port, p, shape: dims }, i) => {
     const shape = dims.map((dim) => dimValue(dim, sizes))
-    const data = new Uint8Array(shape.reduce((total, size) => total * size, 1))
+    const data = memory.bytes(shape.reduce((total, size) => total * size, 1))
     fillMask(data, p, { micro: place.micro, stage: place.stage, index: place.from + i })
     feeds[port] = { dtype: 'u8', shape, data }
   })

@@ -4,6 +4,7 @@ import { toOnnx } from '../graph/onnx/emit.ts'
 import type { Program } from '../graph/program.ts'
 import type { DType } from '../graph/value.ts'
 import { LowrankError, internalError } from '../util/errors.ts'
+import type { StackMemory } from './memory.ts'
 
 export type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
 
@@ -39,17 +40,20 @@ const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', int64: 'i64', 
  */
 export class Runtime {
   readonly threads: number
-  readonly #arena: (program: Program) => boolean
+  readonly #arenas: boolean
   readonly #sessions = new Map<Program, Promise<ort.InferenceSession>>()
 
-  /** `arena`: whether a program keeps the memory it has taken for its next run, in place of giving it back. */
-  constructor(options: { readonly threads: number; readonly arena?: (program: Program) => boolean }) {
+  /** `arenas`: whether programs keep the memory they have taken for their next run (by default), in place of giving it back. */
+  constructor(options: { readonly threads: number; readonly arenas?: boolean }) {
     this.threads = options.threads
-    this.#arena = options.arena ?? (() => true)
+    this.#arenas = options.arenas ?? true
   }
 
-  /** Feeds are checked against the program, whose symbols must mean the same in all of them. */
-  async run(program: Program, feeds: Feeds): Promise<Results> {
+  /**
+   * Feeds are checked against the program, whose symbols must mean the same in all of them. f32 results are put into `memory`
+   * if it is given, else into new memory.
+   */
+  async run(program: Program, feeds: Feeds, memory?: StackMemory): Promise<Results> {
     const session = await this.#session(program)
     const tensors: Record<string, ort.Tensor> = {}
     const sizes: Record<string, number> = {}
@@ -59,15 +63,17 @@ export class Runtime {
       checkFeed(program, name, value.type, feed, sizes)
       tensors[name] = new ort.Tensor(ortTypes[feed.dtype], feed.data as Float32Array, feed.shape)
     }
+    const places = memory === undefined ? {} : placesOf(program, sizes, memory)
+    const fetches = Object.fromEntries(program.outputs.map(({ name }) => [name, places[name] ?? null]))
     let outputs: ort.InferenceSession.OnnxValueMapType
     try {
-      outputs = await session.run(tensors)
+      outputs = await session.run(tensors, fetches)
     } catch (cause) {
       throw runError(program, sizes, cause)
     }
     const results: Record<string, HostTensor> = {}
     for (const { name } of program.outputs) {
-      const output = outputs[name]
+      const output = places[name] ?? outputs[name]
       const dtype = dtypes[output?.type ?? '']
       if (output === undefined || dtype === undefined)
         throw internalError(`program ${program.name}: no result "${name}"`)
@@ -95,7 +101,7 @@ export class Runtime {
         // A memory pattern reserves one block for all tensors of a shape, beside the arena: a third more memory on a step of
         // 4 x 256 tokens of a 135M model (1.33 GB, without 0.97 GB), and no faster.
         enableMemPattern: false,
-        enableCpuMemArena: this.#arena(program),
+        enableCpuMemArena: this.#arenas,
         // Without this the threads of one session spin after a run and steal the cores from the next session.
         extra: { session: { force_spinning_stop: '1' } },
       })
@@ -103,6 +109,18 @@ export class Runtime {
     }
     return session
   }
+}
+
+/** Tensors for the f32 results of a program. */
+function placesOf(program: Program, sizes: DimValues, memory: StackMemory): Record<string, ort.Tensor> {
+  const places: Record<string, ort.Tensor> = {}
+  for (const { name, value } of program.outputs) {
+    if (value.type.dtype !== 'f32') continue
+    const shape = value.type.shape.map((dim) => dimValue(dim, sizes))
+    const count = shape.reduce((total, size) => total * size, 1)
+    places[name] = new ort.Tensor('float32', memory.floats(count), shape)
+  }
+  return places
 }
 
 function checkFeed(
@@ -127,7 +145,9 @@ function checkFeed(
 
 function runError(program: Program, sizes: DimValues, cause: unknown): LowrankError {
   const message = cause instanceof Error ? cause.message : String(cause)
-  const shown = Object.entries(sizes).map(([name, size]) => `${name} ${size}`)
+  // Those that a user knows: not the parts of attention.
+  const known = Object.entries(sizes).filter(([name]) => /^[a-z]+$/.test(name))
+  const shown = known.map(([name, size]) => `${name} ${size}`)
   if (/alloc|memory/i.test(message)) {
     return new LowrankError('memory', `out of memory in ${program.name} (${shown.join(', ')}): ${message}`, {
       hint: 'Use a smaller batch, a shorter maxLength, or activations: recompute.',
