@@ -99,7 +99,7 @@ export async function tryLargest(options: {
     if (!isOutOfMemory(cause)) throw cause
     throw new LowrankError(
       'memory',
-      `the largest micro-batch of this run, ${sizeText(size)}, was tried first and does not fit into memory: ${String(cause)}`,
+      `the largest micro-batch of this run, ${sizeText(size)}, was tried first and does not fit into memory: ${messageOf(cause)}`,
       { hint: `What takes less: ${trial.smaller.join('; ')}.`, cause },
     )
   } finally {
@@ -110,6 +110,10 @@ export async function tryLargest(options: {
 /** `4 x 512 positions`. */
 export function sizeText({ batch, seq }: Pick<BatchSize, 'batch' | 'seq'>): string {
   return `${batch} x ${seq} positions`
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }
 
 function isOutOfMemory(error: unknown): boolean {

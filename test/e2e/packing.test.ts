@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
@@ -6,7 +7,18 @@ import { largestMicroBatch } from '../../src/text/batches.ts'
 import type { Example } from '../../src/text/examples.ts'
 import { parseTrainConfig } from '../../src/config.ts'
 import { startTraining, train as trainSteps } from '../../src/train/trainer.ts'
-import { collect, flags, last, lowrank, makeTinyModel, only, readMetrics, temporaryFolder } from './support.ts'
+import {
+  collect,
+  flags,
+  last,
+  lowrank,
+  makeTinyModel,
+  only,
+  quickstart,
+  readMetrics,
+  root,
+  temporaryFolder,
+} from './support.ts'
 
 // Packing, grouping by length and padding multiples through the public API, and the trial of the largest micro-batch.
 
@@ -107,6 +119,36 @@ test('the command line tells computed tokens, labels and the share of padding', 
   const text = `computed ${tokens.toLocaleString('en')} tokens: ${labelTokens} labels, ${(100 * paddingShare).toFixed(1)} % padding`
   expect(stdout).toContain(text)
 })
+
+test.skipIf(process.platform !== 'linux')(
+  'a run that needs too much memory says so before its first step',
+  async () => {
+    const long = join(folder, 'long.jsonl')
+    const completion = (i: number): string => ' b c'.repeat(i % 3 === 0 ? 400 : 4)
+    const lines = Array.from(
+      { length: 96 },
+      (_, i) => `${JSON.stringify({ prompt: 'a', completion: completion(i) })}\n`,
+    )
+    writeFileSync(long, lines.join(''))
+    const outputDir = join(folder, 'too large')
+    // One of three steps is 32 examples of 512 tokens, and not the first; with activations kept it needs about 3 GB.
+    const options = { model: quickstart, train: long, outputDir, maxLength: 512, perDeviceTrainBatchSize: 32, seed: 3 }
+    const args = flags({ ...options, groupByLength: true, numTrainEpochs: 1, activations: 'keep' })
+    const main = join(root, 'dist/cli/main.js')
+    const limited = 'ulimit -v 4000000; exec "$0" "$@"'
+    const child = spawn('bash', ['-c', limited, process.execPath, main, 'train', ...args])
+    let stderr = ''
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
+    const code = await new Promise((resolve) => child.on('close', resolve))
+    expect(code, stderr).toBe(1)
+    expect(stderr).toMatch(
+      /error: the largest micro-batch of this run, 32 x 512 positions, was tried first and does not fit into memory: /,
+    )
+    expect(stderr).toMatch(/hint: What takes less: .*a smaller perDeviceTrainBatchSize/)
+    expect(only(readMetrics(outputDir), 'step')).toEqual([])
+  },
+  120_000,
+)
 
 const example = (length: number, i: number): Example => ({
   ids: Int32Array.from({ length }, (_, t) => 10 + ((31 * i + 7 * t) % 2400)),
