@@ -38,16 +38,24 @@ const dropout: Subject = { trained: 'adapter', dropout: 0.1 }
 const all: Subject = { trained: 'all' }
 
 /** Far above what differences of losses in f32 are found to be off by, and far below what a wrong rule is. */
-const allowedSlope = { along: 2e-3, across: 2e-2 } satisfies Record<Directions, number>
+const allowedSlope = { along: 5e-4, across: 1e-2 } satisfies Record<Directions, number>
 
 /** The gradient of some parameters against differences of losses. */
-function slopeChecks(what: string, subject: Subject, only: (name: string) => boolean): Check[] {
+function slopeChecks(
+  what: string,
+  subject: Subject,
+  only: (name: string) => boolean,
+  batchesOf: (context: SelftestContext) => Batch[] = together,
+): Check[] {
+  const { trained } = subject
+  // An adapter bends the loss less than the weights of the base do, and rounding counts more.
+  const reach = trained === 'adapter' ? 0.16 : 0.04
   return (['along', 'across'] as const).map((directions) => ({
     name: `gradient of ${what}, ${directions === 'along' ? 'along itself' : 'random directions'}`,
     figure: 'relative error of the slope',
-    trainsBase: subject.trained === 'all',
+    trainsBase: trained === 'all',
     run: async (context) => {
-      const value = await derivativeError(await context.model(subject), together(context), { only, directions })
+      const value = await derivativeError(await context.model(subject), batchesOf(context), { only, directions, reach })
       return { value, allowed: allowedSlope[directions] }
     },
   }))
@@ -122,7 +130,13 @@ export const checks: readonly Check[] = [
       return { value: distance(found), allowed: 1e-5 }
     },
   },
-  ...slopeChecks('an adapter with dropout', dropout, () => true),
+  // Half of the examples: with dropout, the loss takes the programs of training, three times as long.
+  ...slopeChecks(
+    'an adapter with dropout',
+    dropout,
+    () => true,
+    (context) => halves(context).slice(0, 1),
+  ),
   {
     name: 'the same step twice',
     figure: 'numbers that differ',

@@ -58,13 +58,15 @@ export type Directions = 'along' | 'across'
 /**
  * Compares the gradients of some parameters with differences of losses, (L(w + h d) - L(w - h d)) / 2 h, and gives the relative error.
  * `along`: d is the gradient itself, where rounding hardly counts, so that a factor a little off 1 shows. `across`: random directions, for
- * what is at right angles to the gradient, such as a term that it lacks. The weights are the same afterwards.
+ * what is at right angles to the gradient, such as a term that it lacks; `reach` is the largest step there, as a share of the weights. The
+ * weights are the same afterwards.
  */
 export async function derivativeError(
   model: OpenModel,
   batches: readonly Batch[],
-  { only, directions }: { readonly only: (name: string) => boolean; readonly directions: Directions },
+  options: { readonly only: (name: string) => boolean; readonly directions: Directions; readonly reach: number },
 ): Promise<number> {
+  const { only, directions, reach } = options
   const { lossSum, of: gradients } = await gradientsOf(model, batches, only)
   const loss = lossOf(model, batches)
   const paths = (direction: (path: Omit<Path, 'direction'>, name: string) => Float32Array): Path[] =>
@@ -76,9 +78,9 @@ export async function derivativeError(
   // Steps are in proportion to the weights, as norms and matrices differ in scale.
   if (directions === 'along') {
     const down = paths(({ gradient, data }) => scaled(gradient, rms(data)))
-    // Far enough for the loss to change by a twentieth.
-    const reach = (0.05 * lossSum) / down.reduce((sum, path) => sum + dot(path.gradient, path.direction), 0)
-    return relativeError([await slope(down, [reach, reach / 2, reach / 4], loss)])
+    // Far enough for the loss to change by a fiftieth.
+    const h = (0.02 * lossSum) / down.reduce((sum, path) => sum + dot(path.gradient, path.direction), 0)
+    return relativeError([await slope(down, h, loss)])
   }
   const across: Slope[] = []
   for (let number = 0; number < 2; number++) {
@@ -88,7 +90,7 @@ export async function derivativeError(
       const size = rms(data)
       return Float32Array.from(signs, (sign) => (sign === 1 ? size : -size))
     })
-    across.push(await slope(random, [0.08, 0.04, 0.02, 0.01], loss))
+    across.push(await slope(random, reach, loss))
   }
   return relativeError(across)
 }
@@ -99,26 +101,17 @@ function relativeError(slopes: readonly Slope[]): number {
   return norm(slopes.map(({ error }) => error)) / norm(slopes.map(({ claimed }) => claimed))
 }
 
-/** Halving steps; the error of second order in h is extrapolated away. Of the results, the one that the next agrees with best (Ridders). */
-async function slope(paths: readonly Path[], steps: readonly number[], loss: () => Promise<number>): Promise<Slope> {
+/** From differences at h, h / 2 and h / 4, of whose errors those of order two and four in h cancel (Richardson). */
+async function slope(paths: readonly Path[], h: number, loss: () => Promise<number>): Promise<Slope> {
   let claimed = 0
-  const errors: number[] = []
-  for (const h of steps) {
-    const up = await at(paths, h, loss)
-    const down = await at(paths, -h, loss)
-    claimed = (up.claimed - down.claimed) / (2 * h)
-    errors.push((up.loss - down.loss) / (2 * h) - claimed)
+  const error = async (step: number): Promise<number> => {
+    const up = await at(paths, step, loss)
+    const down = await at(paths, -step, loss)
+    claimed = (up.claimed - down.claimed) / (2 * step)
+    return (up.loss - down.loss) / (2 * step) - claimed
   }
-  if (process.env['SELFTEST_DEBUG'])
-    console.error(
-      claimed,
-      errors.map((e) => e / claimed),
-    )
-  const extrapolated = errors.slice(1).map((error, i) => (4 * error - errors[i]!) / 3)
-  const spread = (i: number): number => Math.abs(extrapolated[i]! - extrapolated[i - 1]!)
-  let best = 1
-  for (let i = 2; i < extrapolated.length; i++) if (spread(i) < spread(best)) best = i
-  return { claimed, error: extrapolated[best]! }
+  const [first, second, third] = [await error(h), await error(h / 2), await error(h / 4)]
+  return { error: (64 * third - 20 * second + first) / 45, claimed }
 }
 
 /** The loss at h along the paths, and the change that the gradients claim for the step as f32 has rounded it. */
