@@ -39,8 +39,9 @@ export interface EvaluationVerdict {
  */
 export interface WatchState {
   readonly spikes: SpikeState
-  /** Steps in a row, up to the last, that were spikes. */
+  /** Steps in a row, up to the last, that were spikes; and steps since the last that was one, at most `calmSteps`. */
   inRow: number
+  calm: number
   /** Of the steps since the last evaluation whose update was applied. */
   trainLossSum: number
   trainSteps: number
@@ -53,6 +54,7 @@ export function startWatch(): WatchState {
   return {
     spikes: { losses: [], gradNorms: [], labelTokens: [], firstGradNorm: undefined },
     inRow: 0,
+    calm: calmSteps,
     trainLossSum: 0,
     trainSteps: 0,
     earlyStopping: { lowest: undefined, waited: 0 },
@@ -73,8 +75,11 @@ export type WatchConfig = Pick<
   | 'train'
 >
 
+/** Steps without a spike after which a rise of the loss is told anew. */
+const calmSteps = 16
+
 /** Steps in a row that may be left out. More are no accident of the data. */
-export const mostSkipped = 5
+const mostSkipped = 5
 
 /** What a run is watched by. */
 export interface Watch {
@@ -93,20 +98,22 @@ export function judgeStep(watch: Watch, step: WatchedStep): Verdict {
   const found = findSpike(state.spikes, step)
   const action = found === undefined ? 'apply' : actionFor(found, watch)
   // Told once where the figures stay high, but whenever something was done about it.
-  const told = action !== 'apply' || state.inRow === 0
+  const isTold = action !== 'apply' || (found?.rise === true ? state.calm === calmSteps : state.inRow === 0)
   if (action !== 'stop') {
     remember(state.spikes, step)
     state.inRow = found === undefined ? 0 : state.inRow + 1
+    state.calm = found === undefined ? Math.min(calmSteps, state.calm + 1) : 0
   }
   if (action === 'apply') {
     state.trainLossSum += step.loss
     state.trainSteps++
   }
-  if (found === undefined || !told) return { action, spike: undefined }
+  if (found === undefined || !isTold) return { action, spike: undefined }
   const { step: index, epoch, loss, gradNorm } = step
+  const { kind, value, expected } = found
   const lines = step.lines.toSorted((a, b) => a - b)
-  const remedy = spikeRemedy(watch)
-  return { action, spike: { type: 'spike', step: index, epoch, ...found, loss, gradNorm, lines, action, remedy } }
+  const told = { kind, value, expected, loss, gradNorm, lines, action, remedy: spikeRemedy(watch) }
+  return { action, spike: { type: 'spike', step: index, epoch, ...told } }
 }
 
 /** Takes in an evaluation of the step just done. */
@@ -161,9 +168,10 @@ function overfittingRemedy(best: Evaluated, config: WatchConfig): string {
 
 function earlyStopReason(patience: number, config: WatchConfig): string {
   const { earlyStoppingThreshold: threshold, loadBestModelAtEnd } = config
-  const fall = threshold > 0 ? `fell by more than ${threshold} below the lowest before` : 'fell below the lowest before'
+  const fall = threshold > 0 ? `fall by more than ${threshold} below` : 'fall below'
   return (
-    `in ${patience === 1 ? 'an evaluation' : `${patience} evaluations in a row`} the loss never ${fall}` +
+    `the evaluation loss did not ${fall} the lowest before` +
+    (patience === 1 ? '' : `, ${patience} times in a row`) +
     (loadBestModelAtEnd ? '' : '; the weights are those of the last step, since loadBestModelAtEnd is not set')
   )
 }
