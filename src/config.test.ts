@@ -81,6 +81,10 @@ describe('defaults', () => {
       adamBeta2: 0.999,
       adamEpsilon: 1e-8,
       maxGradNorm: 1,
+      labelSmoothingFactor: 0,
+      packing: false,
+      groupByLength: false,
+      reportTo: [],
       seed: 42,
       loggingSteps: 500,
       evalStrategy: 'no',
@@ -96,6 +100,10 @@ describe('defaults', () => {
       samples: 0,
       onSpike: 'warn',
       earlyStoppingThreshold: 0,
+      groupByLength: false,
+      labelSmoothingFactor: 0,
+      packing: false,
+      reportTo: [],
       activations: 'auto',
     })
   })
@@ -120,11 +128,22 @@ describe('defaults', () => {
       { adapter: 'a' },
       { method: 'full', r: 16, bnb4bitQuantType: 'nf4' },
       { saveDtype: 'bf16', bnb4bitBlockSize: 128 },
+      { reportTo: ['tensorboard', 'webhook'], webhookUrl: 'https://example.org/a?b=c', loggingDir: 'logs' },
     ]
     for (const extra of all) {
       const config = parseTrainConfig({ ...required, ...extra })
       expect(parseTrainConfig(config)).toEqual(config)
     }
+  })
+
+  test('report_to: trackers, each once; none is none', () => {
+    const parse = (value: unknown): unknown =>
+      parseTrainConfig({ ...required, report_to: value, webhookUrl: 'http://h' }).reportTo
+    expect(parse(['webhook', 'tensorboard', 'webhook'])).toEqual(['webhook', 'tensorboard'])
+    expect(parse(['none'])).toEqual([])
+    expect(() => parse(['wandb'])).toThrow('a list of tensorboard and webhook, or none')
+    expect(() => parseTrainConfig({ ...required, reportTo: ['webhook'] })).toThrow('webhook needs webhookUrl')
+    expect(() => parseTrainConfig({ ...required, webhookUrl: 'file:///etc' })).toThrow('http:// or https://')
   })
 
   test('resume_from_checkpoint of transformers is a path, or true for the latest', () => {
@@ -367,7 +386,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual([trainSchema, evalSchema, quantizeSchema].map(({ shape }) => Object.keys(shape).length))
-  expect(counts).toEqual([55, 13, 8])
+  expect(counts).toEqual([72, 13, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

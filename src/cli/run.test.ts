@@ -159,7 +159,7 @@ describe('quantize', () => {
 
   test('to 8 bits', async () => {
     const { stdout } = await lowrank('quantize --model m --output q --load-in-8bit --max_shard_size 2GB'.split(' '))
-    expect(stdout).toContain('8-bit, a scale for each row')
+    expect(stdout).toContain('  8-bit  (1,200 tensors')
   })
 })
 
@@ -217,6 +217,11 @@ describe('bad usage exits with 2 and a reason on stderr', () => {
     [['quantize', '--model', 'm', '--output-dir', 'o'], '--output-dir: unknown option. Did you mean "--output"?'],
     [['quantise'], 'Did you mean "quantize"?'],
     [['eval', 'x.yaml'], 'unexpected argument "x.yaml"'],
+    [['report'], 'RUN is missing'],
+    [['report', 'a', 'b'], 'unexpected argument "b"'],
+    [['runs', 'compare'], 'RUN is missing'],
+    [['runs', 'compare', 'a'], 'a second RUN is missing'],
+    [['runs', '--depht', '3'], '--depht: unknown option. Did you mean "--depth"?'],
     [['eval', '--model', 'm', '--data', 'd', '--r', '8'], '--r: unknown option.'],
   ])('%j', async (args, expected) => {
     const { code, stderr, stdout, trainConfigs } = await lowrank(args)
@@ -328,9 +333,9 @@ describe('help', () => {
   test('main', async () => {
     const { stdout, code } = await lowrank(['--help'])
     expect(code).toBe(0)
-    expect(stdout).toContain('train     Train a LoRA adapter')
-    expect(stdout).toContain('eval ')
-    expect(stdout).toContain('quantize  Quantize a model')
+    expect(stdout).toMatch(/^ {2}train +Train a LoRA adapter/m)
+    expect(stdout).toMatch(/^ {2}quantize +Quantize a model/m)
+    expect(stdout).toMatch(/^ {2}runs compare +Compare runs/m)
   })
 
   test('a command: every flag, with its default, in lines that fit', async () => {
@@ -342,7 +347,7 @@ describe('help', () => {
     expect(stdout).toMatch(/--model DIR .*\n? .*\(required\)/)
     expect(stdout).toContain('(default: q_proj,v_proj)')
     expect(stdout).toContain('--bias none|all|lora_only')
-    expect(stdout.match(/^ {2}--/gm)).toHaveLength(56)
+    expect(stdout.match(/^ {2}--/gm)).toHaveLength(73)
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
   })
 
