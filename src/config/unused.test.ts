@@ -31,6 +31,9 @@ test.each([
     { method: 'full', r: 16, bnb4bitQuantType: 'nf4' },
     ['method full trains every weight: r and bnb4bitQuantType are not used'],
   ],
+  [{ loggingDir: 'logs' }, ['reportTo has no tensorboard: loggingDir is not used']],
+  [{ method: 'full', webhookUrl: 'http://h' }, ['reportTo has no webhook: webhookUrl is not used']],
+  [{ loggingDir: 'logs', webhookUrl: 'http://h', reportTo: ['tensorboard', 'webhook'] }, []],
   [lora, []],
   [
     { ...lora, ...fourBits },
