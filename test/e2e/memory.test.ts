@@ -23,6 +23,11 @@ beforeAll(async () => {
   }
   writeFileSync(join(shape, 'config.json'), JSON.stringify(config))
   writeFileSync(train, `${JSON.stringify({ prompt: 'a', completion: ' b c'.repeat(500) })}\n`.repeat(16))
+  const mixed = Array.from({ length: 16 }, (_, i) => ({
+    prompt: 'a',
+    completion: ' b c'.repeat(i === 0 ? 500 : 5 + 3 * i),
+  }))
+  writeFileSync(join(folder, 'mixed.jsonl'), mixed.map((example) => `${JSON.stringify(example)}\n`).join(''))
   const options = { method: 'full', init: 'random', maxSteps: 1, maxLength: 8, perDeviceTrainBatchSize: 1 }
   const run = await lowrank([
     'train',
@@ -45,6 +50,17 @@ test.each([
       loraDropout: 0.1,
       maxLength: 512,
       perDeviceTrainBatchSize: 2,
+      ...keep,
+    },
+  ],
+  [
+    'lora, packed',
+    {
+      method: 'lora',
+      train: join(folder, 'mixed.jsonl'),
+      packing: true,
+      maxLength: 512,
+      perDeviceTrainBatchSize: 16,
       ...keep,
     },
   ],
