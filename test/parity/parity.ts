@@ -18,7 +18,7 @@ import { evalBatches, stepBatches } from '../../src/text/batches.ts'
 import { readExamples } from '../../src/text/examples.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { saveResult } from '../../src/train/save.ts'
-import { train } from '../../src/train/trainer.ts'
+import { startTraining, train } from '../../src/train/trainer.ts'
 
 const args = process.argv.slice(2)
 const model = modelFolder(args)
@@ -82,11 +82,8 @@ async function compare(python: string, work: string): Promise<void> {
   await writeFile(join(work, 'steps.json'), JSON.stringify(order))
 
   const losses: number[] = []
-  const run = train({
-    config,
-    pipeline,
-    trainables,
-    train: examples,
+  const training = startTraining({ config, pipeline, trainables, examples })
+  const run = train(training, {
     valid: undefined,
     saveCheckpoint: () => Promise.reject(new Error('not asked for')),
     cancelled: () => false,
