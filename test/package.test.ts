@@ -33,7 +33,7 @@ test('holds the build, the documentation and the licence, but no tests and no so
   expect(packed).toEqual(
     expect.arrayContaining(['package.json', 'README.md', 'LICENSE', 'dist/cli/main.js', 'dist/index.js']),
   )
-  expect(packed).toEqual(expect.arrayContaining(['dist/index.d.ts', 'docs/install.md']))
+  expect(packed).toEqual(expect.arrayContaining(['dist/index.d.ts', 'dist/report/browser/draw.js', 'docs/install.md']))
   expect(packed.filter((path) => /\.(test|fixture)\.|^src\/|^test\//.test(path))).toEqual([])
 })
 
@@ -41,6 +41,13 @@ test('the command runs', () => {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }
   expect(run('npx', ['--no-install', 'lowrank', '--version'])).toBe(`${version}\n`)
   expect(run('npx', ['--no-install', 'lowrank', 'train', '--help'])).toContain('--lora-alpha N')
+})
+
+test('a report can be made: style, script and the plot library are there', () => {
+  writeFileSync(join(folder, 'run.json'), '{"status": "done", "startedAt": "2026-01-02T03:04:05.000Z"}')
+  expect(run('npx', ['--no-install', 'lowrank', 'report', '.'])).toBe('report in report.html\n')
+  const page = readFileSync(join(folder, 'report.html'), 'utf8')
+  for (const part of ['uPlot', '--curve-0', 'ResizeObserver']) expect(page.includes(part), part).toBe(true)
 })
 
 test('the library can be imported', () => {
