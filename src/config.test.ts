@@ -136,16 +136,6 @@ describe('defaults', () => {
     }
   })
 
-  test('report_to: trackers, each once; none is none', () => {
-    const parse = (value: unknown): unknown =>
-      parseTrainConfig({ ...required, report_to: value, webhookUrl: 'http://h' }).reportTo
-    expect(parse(['webhook', 'tensorboard', 'webhook'])).toEqual(['webhook', 'tensorboard'])
-    expect(parse(['none'])).toEqual([])
-    expect(() => parse(['wandb'])).toThrow('a list of tensorboard and webhook, or none')
-    expect(() => parseTrainConfig({ ...required, reportTo: ['webhook'] })).toThrow('webhook needs webhookUrl')
-    expect(() => parseTrainConfig({ ...required, webhookUrl: 'file:///etc' })).toThrow('http:// or https://')
-  })
-
   test('resume_from_checkpoint of transformers is a path, or true for the latest', () => {
     const parse = (value: unknown): TrainConfig => parseTrainConfig({ ...required, resume_from_checkpoint: value })
     expect(parse('out/checkpoint-3')).toMatchObject({ resumeFrom: 'out/checkpoint-3', resume: false })
