@@ -85,7 +85,7 @@ const steps = (told: readonly TrainEvent[]): number[] => only(told, 'step').map(
 describe.each<[string, Partial<TrainConfigInput>]>([
   ['an adapter with everything that is trained beside it', { bias: 'all', modulesToSave: ['lm_head'], optim: 'adamw' }],
   ['an adapter on a quantized base', { method: 'qlora', lrSchedulerType: 'constant_with_warmup', warmupSteps: 4 }],
-  ['the best weights, which were found before', { loadBestModelAtEnd: true, learningRate: 2 }],
+  ['the best weights, which were found before', { loadBestModelAtEnd: true, learningRate: 30, maxGradNorm: 0 }],
   ['recomputed activations', { activations: 'recompute', lrSchedulerType: 'cosine' }],
   ['every weight, stored in bf16, moments in 8 bits', { method: 'full', optim: 'adamw-8bit', learningRate: 1e-2 }],
   ['every weight, stored in f32, the best kept', { method: 'full', saveDtype: 'f32', loadBestModelAtEnd: true }],
@@ -104,7 +104,10 @@ describe.each<[string, Partial<TrainConfigInput>]>([
     expect(only(told, 'resume')).toEqual([{ type: 'resume', step: 4, path: join(first, 'checkpoint-4') }])
     expect(results(second)).toEqual(results(first))
     const { result } = readJson(join(first, 'run.json')) as { result: object }
-    expect(last(only(told, 'done'))).toMatchObject(result)
+    const done = last(only(told, 'done'))
+    expect(done).toMatchObject(result)
+    // Weights of a step that the run did not do itself.
+    if (name.endsWith('found before')) expect(done.best?.step).toBeLessThanOrEqual(4)
   })
 })
 
