@@ -24,7 +24,7 @@ const defaults: WatchConfig = {
 const fp4 = { kind: '4bit', quantType: 'fp4', doubleQuant: false, blockSize: 64 } as const
 const nf4 = { ...fp4, quantType: 'nf4' } as const
 
-function watchWith(config: Partial<WatchConfig>, base: Watch['base'] = undefined): Watch {
+function watchWith(config: Partial<WatchConfig>, base?: Watch['base']): Watch {
   return { config: { ...defaults, ...config }, base, state: startWatch() }
 }
 
@@ -130,7 +130,7 @@ describe('early stopping', () => {
     return losses.findIndex((loss) => hasStalled(state, loss, { patience, threshold })) + 1
   }
 
-  // As transformers 5.23's EarlyStoppingCallback: `check_metric_value` before the best metric is updated.
+  // As transformers 5.23's EarlyStoppingCallback, but for the last: there, a first loss that is NaN stays the best.
   test.each([
     [[3, 2, 1], 1, 0, 0],
     [[3, 2, 2], 1, 0, 3],
