@@ -75,10 +75,12 @@ const layouts = {
   'c packed': (step: number): Batch[] => [...stepBatches({ ...order, step, packing: true }).batches],
 }
 const names = Object.keys(layouts) as (keyof typeof layouts)[]
-const found = new Map(names.map((name) => [name, { seconds: [] as number[], tokens: 0, realTokens: 0, passes: 0 }]))
+const found = new Map(
+  names.map((name) => [name, { seconds: [] as number[], cpuSeconds: 0, tokens: 0, realTokens: 0, passes: 0 }]),
+)
 
 async function run(name: keyof typeof layouts, step: number): Promise<void> {
-  const start = performance.now()
+  const [start, cpu] = [performance.now(), process.cpuUsage()]
   const batches = layouts[name](step)
   const { tokens, realTokens, labelTokens } = await accumulateGradients({
     pipeline,
@@ -90,29 +92,34 @@ async function run(name: keyof typeof layouts, step: number): Promise<void> {
   optimizer.step(1e-4, 1 / labelTokens)
   const sums = found.get(name)!
   sums.seconds.push((performance.now() - start) / 1000)
+  const { user, system } = process.cpuUsage(cpu)
+  sums.cpuSeconds += (user + system) / 1e6
   sums.tokens += tokens
   sums.realTokens += realTokens
   sums.passes += batches.length
 }
 
-// Two rounds of warm-up, not counted; then each step in all three ways, begun by another each time.
-for (const name of names) for (const step of [0, 1]) await run(name, step)
-for (const sums of found.values()) Object.assign(sums, { seconds: [], tokens: 0, realTokens: 0, passes: 0 })
-for (let step = 2; step < 2 + steps; step++) {
+// A round of warm-up, not counted; then each step in all three ways, begun by another each time.
+for (const name of names) await run(name, 0)
+for (const sums of found.values())
+  Object.assign(sums, { seconds: [], cpuSeconds: 0, tokens: 0, realTokens: 0, passes: 0 })
+for (let step = 1; step <= steps; step++) {
   for (let i = 0; i < names.length; i++) await run(names[(i + step) % names.length]!, step)
-  process.stderr.write(`\r${step - 1} of ${steps} steps`)
+  process.stderr.write(`\r${step} of ${steps} steps`)
 }
 process.stderr.write('\n')
 await decoder.close()
 
 const padded = found.get(names[0]!)!.seconds
-for (const [name, { seconds, tokens, realTokens, passes }] of found) {
+const paddedCpu = found.get(names[0]!)!.cpuSeconds
+for (const [name, { seconds, cpuSeconds, tokens, realTokens, passes }] of found) {
   const total = sum(seconds)
   const ratios = seconds.map((value, i) => padded[i]! / value)
   console.log(
     `${name.padEnd(24)} ${((steps * batchSize) / total).toFixed(2)} examples/s  median step ${median(seconds).toFixed(2)} s  ` +
       `padding ${(100 * (1 - realTokens / tokens)).toFixed(1)} %  ${(passes / steps).toFixed(1)} passes a step  ` +
-      `${(sum(padded) / total).toFixed(2)} x (a), median of the steps' ratios ${median(ratios).toFixed(2)}`,
+      `${(sum(padded) / total).toFixed(2)} x (a), median of the steps' ratios ${median(ratios).toFixed(2)}, ` +
+      `of processor time ${(paddedCpu / cpuSeconds).toFixed(2)}`,
   )
 }
 
