@@ -105,7 +105,8 @@ test('killed at 20 random moments, a run ends with the bytes of one that never w
     }
     if (await killed(run)) kills++
     if (readdirSync(often).some((name) => /^checkpoint-\d+\.tmp$/.test(name))) whileWriting++
-    expect((await run.ended).stderr).not.toContain('damaged')
+    // Every checkpoint with its name is whole.
+    expect((await run.ended).stderr).not.toContain('going back')
   }
   expect(kills).toBe(20)
   expect(whileWriting).toBeGreaterThanOrEqual(4)
