@@ -191,4 +191,15 @@ describe('lists and comparisons', () => {
     )
     await expect(compareRuns([a])).rejects.toMatchObject({ code: 'usage' })
   })
+
+  test('the name of a folder does not become markup, nor end the data of the plots', async () => {
+    const [a, b] = ['<!--<script>', '<b>"&'].map((name) => makeRun(join(fresh(), name), { steps: 3 }))
+    const output = join(folder, 'names.html')
+    await compareRuns([a!, b!], { output })
+    const page = readFileSync(output, 'utf8')
+    expect(page.match(/<script\b/g)).toHaveLength(3)
+    expect(page).not.toMatch(/<!--|<b>"/)
+    expect(page).toContain('&lt;!--&lt;script&gt;')
+    expect(page).toContain('"label":"\\u003c!--\\u003cscript>"')
+  })
 })

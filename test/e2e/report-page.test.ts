@@ -95,19 +95,20 @@ describe.skipIf(!hasBrowser)('in a browser', () => {
   })
   test('plots follow the width and the colours of a page that is open', async () => {
     const page = await browser.open(report, wide)
-    const ink = `(() => {
-      const canvas = document.querySelector('[data-chart=loss] canvas')
-      const style = getComputedStyle(document.body)
-      return [canvas.clientWidth, style.backgroundColor, document.querySelectorAll('canvas').length].join(' ')
-    })()`
-    const before = await page.evaluate<string>(ink)
-    await page.show({ ...wide, width: 700, scheme: 'dark' })
-    const after = await page.evaluate<string>(ink)
-    const [width, ...rest] = after.split(' ')
-    expect(Number(width)).toBeLessThan(700)
-    expect(rest.at(-1)).toBe(String(charts.length))
-    expect(after).not.toBe(before)
+    const loss = `document.querySelector('[data-chart=loss] canvas')`
+    const width = (): Promise<number> => page.evaluate(`${loss}.clientWidth`)
+    expect(await width()).toBeGreaterThan(900)
+    const narrow = { ...wide, width: 700 }
+    await page.show(narrow)
+    expect(await width()).toBeLessThan(700)
     await check(page, charts)
+    const light = await page.evaluate(`${loss}.toDataURL()`)
+    await page.show({ ...narrow, scheme: 'dark' })
+    expect((await page.evaluate(`${loss}.toDataURL()`)) === light).toBe(false)
+    expect(await page.evaluate(`document.querySelectorAll('canvas').length`)).toBe(charts.length)
+    await check(page, charts)
+    await page.show(narrow)
+    expect((await page.evaluate(`${loss}.toDataURL()`)) === light).toBe(true)
   })
 
   test('values at the pointer, of every curve', async () => {
