@@ -100,10 +100,6 @@ describe('defaults', () => {
       samples: 0,
       onSpike: 'warn',
       earlyStoppingThreshold: 0,
-      groupByLength: false,
-      labelSmoothingFactor: 0,
-      packing: false,
-      reportTo: [],
       activations: 'auto',
     })
   })

@@ -133,11 +133,11 @@ async function* trainAndSave(run: Run): AsyncGenerator<TrainEvent, void> {
 
   const { activations, expandWeights, headRows, streamed } = run.plan
   const memory = { activations, expandWeights, headRows, streamed }
-  const save = async (): Promise<string> => {
+  const save = async ({ keepOthers = false } = {}): Promise<string> => {
     const folder = join(outputDir, `checkpoint-${training.state.step}`)
     const about = { startedAt: files.startedAt, ...usage(), metricsBytes: await files.sync(), inputs, memory }
     await saveCheckpoint({ training, result: resultOf(run, folder), about })
-    if (config.saveTotalLimit !== undefined) await pruneCheckpoints(outputDir, config.saveTotalLimit)
+    if (!keepOthers && config.saveTotalLimit !== undefined) await pruneCheckpoints(outputDir, config.saveTotalLimit)
     return folder
   }
   const result = yield* train(training, { valid, trial, saveCheckpoint: save, cancelled })

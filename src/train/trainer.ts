@@ -183,8 +183,8 @@ export interface TrainOptions {
   readonly valid: readonly Example[] | undefined
   /** Computed before anything else, unless the first step does anyway. */
   readonly trial?: Trial | undefined
-  /** Writes a checkpoint of the run as it is now and returns its folder. */
-  readonly saveCheckpoint: () => Promise<string>
+  /** Writes a checkpoint of the run as it is now and returns its folder. `keepOthers`: whatever `saveTotalLimit` says. */
+  readonly saveCheckpoint: (options?: { readonly keepOthers: boolean }) => Promise<string>
   readonly cancelled: () => boolean
 }
 
@@ -264,13 +264,17 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
     }
   } catch (error) {
     if (!(error instanceof LowrankError && (error.code === 'cancelled' || error.code === 'diverged'))) throw error
+    const diverged = error.code === 'diverged'
     // Before the first step there is nothing that was learned.
-    if (error.code === 'diverged' && state.step === 0) throw error
-    // The weights are those of the last whole step: gradients or an evaluation were under way.
-    const path = await options.saveCheckpoint()
+    if (diverged && state.step === 0) throw error
+    // The weights are those of the last whole step: gradients or an evaluation were under way. If they are what is wrong, an earlier
+    // checkpoint is needed.
+    const path = await options.saveCheckpoint({ keepOthers: diverged })
     yield { type: 'save', step: state.step, path }
-    if (error.code === 'diverged') {
-      throw new LowrankError('diverged', `${error.message}; the weights before it are in ${path}`, { hint: error.hint })
+    if (diverged) {
+      throw new LowrankError('diverged', `${error.message}; the weights before it are in ${path}`, {
+        hint: `${error.hint} With --resume --resume-anyway, a run with other options goes on from there.`,
+      })
     }
     const message = `cancelled after step ${state.step} of ${steps}; its weights are in ${path}`
     throw new LowrankError('cancelled', message, { hint: 'The same run with --resume goes on from there.' })
