@@ -62,7 +62,8 @@ export function readArguments(
       // The word after an unknown flag is most likely its value.
       if (!afterUnknown) {
         if (words.length < most) words.push(token.value)
-        else file = configPath(token.value, configFile === true && file === undefined && entries.length === 0)
+        else if (configFile === true && file === undefined && entries.length === 0) file = token.value
+        else throw unexpected(token.value, configFile === true)
       }
       afterUnknown = false
       continue
@@ -106,11 +107,10 @@ function canonical(args: readonly string[], options: readonly Option[]): string[
   })
 }
 
-function configPath(value: string, mayBeFile: boolean): string {
-  if (mayBeFile) return value
-  throw new LowrankError('usage', `unexpected argument "${value}"`, {
-    hint: 'A configuration file comes before all flags; --flag and --no-flag take no value.',
-  })
+function unexpected(value: string, configFile: boolean): LowrankError {
+  const before = configFile ? 'A configuration file comes before all flags; ' : ''
+  const hint = `${before}--flag and --no-flag take no value.`
+  return new LowrankError('usage', `unexpected argument "${value}"`, { hint })
 }
 
 function readBoolean(where: string, value: string | boolean | undefined): boolean {

@@ -32,7 +32,7 @@ export function configFacts(config: JsonObject): {
 
 /** A value as a report shows it. */
 export function optionText(value: unknown): string {
-  if (Array.isArray(value)) return value.map(optionText).join(', ')
+  if (Array.isArray(value)) return value.length === 0 ? 'none' : value.map(optionText).join(', ')
   return typeof value === 'string' ? value : (JSON.stringify(value) ?? 'unset')
 }
 

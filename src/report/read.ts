@@ -113,7 +113,10 @@ export async function readRun(folder: string): Promise<Run> {
     data: gathered.data,
     plan: gathered.plan,
     figures: figuresOf(record, gathered),
-    ended: status === 'failed' || status === 'cancelled' ? text(record['result']) : gathered.stoppedEarly,
+    ended:
+      status === 'failed' || status === 'cancelled'
+        ? text(record['result'])?.replace(/^\w*Error: /, '')
+        : gathered.stoppedEarly,
   }
 }
 

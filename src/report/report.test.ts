@@ -48,7 +48,7 @@ describe('readRun', () => {
     const run = await readRun(path)
     expect(run.steps.loss).toEqual([1, NaN, 2])
     expect(run.figures.trainLoss).toBe(1.5)
-    expect(run.ended).toBe('LowrankError: it failed')
+    expect(run.ended).toBe('it failed')
     expect(run.notices.map(({ kind, step }) => [kind, step])).toEqual([
       ['warning', undefined],
       ['spike', 2],
