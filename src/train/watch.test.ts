@@ -20,6 +20,7 @@ const defaults: WatchConfig = {
   loraDropout: 0,
   method: 'lora',
   train: 't.jsonl',
+  outputDir: 'out',
 }
 const fp4 = { kind: '4bit', quantType: 'fp4', doubleQuant: false, blockSize: 64 } as const
 const nf4 = { ...fp4, quantType: 'nf4' } as const
@@ -104,7 +105,7 @@ describe('spikes', () => {
       lines: [3, 7, 9],
       action: 'stop',
       remedy: expect.stringMatching(
-        /^The base is in fp4, .*nf4.* Are these lines of t\.jsonl .*learningRate \(now 0\.001\)/,
+        /^The base is in fp4, .*nf4.* Are these lines of t\.jsonl .*replay out --step 31 .*learningRate \(now 0\.001\)/,
       ),
     })
     const error = spikeError(spike!)

@@ -73,6 +73,7 @@ export type WatchConfig = Pick<
   | 'loraDropout'
   | 'method'
   | 'train'
+  | 'outputDir'
 >
 
 /** Steps without a spike after which a rise of the loss is told anew. */
@@ -112,7 +113,7 @@ export function judgeStep(watch: Watch, step: WatchedStep): Verdict {
   const { step: index, epoch, loss, gradNorm } = step
   const { kind, value, expected } = found
   const lines = step.lines.toSorted((a, b) => a - b)
-  const told = { kind, value, expected, loss, gradNorm, lines, action, remedy: spikeRemedy(watch) }
+  const told = { kind, value, expected, loss, gradNorm, lines, action, remedy: spikeRemedy(watch, step) }
   return { action, spike: { type: 'spike', step: index, epoch, ...told } }
 }
 
@@ -142,14 +143,14 @@ function actionFor(spike: Spike, { config: { onSpike }, state }: Watch): Verdict
   return onSpike === 'stop' || spike.kind === 'nan' ? 'stop' : 'apply'
 }
 
-function spikeRemedy({ config, base }: Watch): string {
-  const { onSpike, learningRate, maxGradNorm, train } = config
+function spikeRemedy({ config, base }: Watch, { step }: WatchedStep): string {
+  const { onSpike, learningRate, maxGradNorm, train, outputDir } = config
   const clip = maxGradNorm > 0 ? `lower maxGradNorm (now ${maxGradNorm})` : 'set maxGradNorm'
   return [
     ...(base?.kind === '4bit' && base.quantType === 'fp4'
       ? ['The base is in fp4, which rounds more coarsely than nf4: try bnb4bitQuantType nf4.']
       : []),
-    `Are these lines of ${train} as they should be? If so, lower learningRate (now ${learningRate}), set warmupSteps, or ${clip}.`,
+    `Are these lines of ${train} as they should be (lowrank replay ${outputDir} --step ${step} tells the loss of each)? If so, lower learningRate (now ${learningRate}), set warmupSteps, or ${clip}.`,
     onSpike === 'skip'
       ? `Up to ${mostSkipped} steps like this in a row are left out.`
       : 'With onSpike skip, steps like this are left out.',

@@ -66,7 +66,7 @@ describe('a line of unusual tokens', () => {
   /** The weights and what the optimizer remembers, after the step before the spike. */
   let before: string
   const told = (outputDir: string): object[] =>
-    only(readMetrics(outputDir), 'spike').map((event) => ({ ...event, time: undefined }))
+    only(readMetrics(outputDir), 'spike').map((event) => ({ ...event, time: undefined, remedy: undefined }))
 
   beforeAll(async () => {
     common = { ...settings, model: await makeTinyModel(folder) }
@@ -88,7 +88,8 @@ describe('a line of unusual tokens', () => {
     expect(only(readMetrics(outputDir), 'step')).toHaveLength(settings.maxSteps)
     expect(stderr).toMatch(new RegExp(`^step ${spike.step}  spike: loss \\d.*; the update was applied$`, 'm'))
     expect(stderr).toContain(`its examples: lines ${spike.lines.join(', ')} of the training data\n`)
-    expect(stderr).toMatch(/^hint: Are these lines of .*garbage\.jsonl as they should be\?/m)
+    expect(stderr).toMatch(/^hint: Are these lines of .*garbage\.jsonl as they should be/m)
+    expect(stderr).toContain(`lowrank replay ${outputDir} --step ${spike.step} tells the loss of each`)
     // No other step is one, though the line is in an epoch before as well, where the model has learned less.
     for (const { lines } of only(readMetrics(outputDir), 'spike')) expect(lines).toContain(line)
   })
@@ -200,6 +201,21 @@ describe('what is not a number', () => {
     const checkpoint = join(outputDir, `checkpoint-${spike!.step - 1}`)
     expect(stderr).toContain(`the weights before it are in ${checkpoint}\n`)
     expect(finite(checkpoint)).toBe(true)
+  })
+
+  test('a checkpoint from before the run went wrong is kept', async () => {
+    const train = poisonedData('nan.jsonl', { lines: 32, at: 9, text: 'about ☢' })
+    const first = await run('nan-first', { ...common, model, train, saveStrategy: 'no' })
+    const { step } = only(readMetrics(first.outputDir), 'spike')[0]!
+    expect(step).toBeGreaterThan(2)
+    const options = { ...common, model, train, saveSteps: step - 2, saveTotalLimit: 1 }
+    const { code, outputDir } = await run('nan-kept', options)
+    expect(code).toBe(1)
+    const names = [...new Set(listFiles(outputDir).map((path) => path.split('/')[0]!))]
+    expect(names.filter((name) => name.startsWith('checkpoint'))).toEqual([
+      `checkpoint-${step - 2}`,
+      `checkpoint-${step - 1}`,
+    ])
   })
 
   test('skip: leaves the step out', async () => {
