@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { quantizationOf, type SelftestConfig } from './config.ts'
 import { PreparedDecoder } from './decoder.ts'
+import { messageOf } from './formats/json.ts'
 import { checks, type Check } from './selftest-checks.ts'
 import { SelftestContext } from './selftest-context.ts'
 import { examplesPerStep, writeData } from './selftest-data.ts'
@@ -86,9 +87,10 @@ async function resultOf(check: Check, context: SelftestContext, quantized: boole
     const seconds = (performance.now() - start) / 1000
     return { name, result: value <= allowed ? 'passed' : 'failed', figure, value, allowed, seconds }
   } catch (error) {
-    if (!(error instanceof LowrankError) || error.code === 'cancelled') throw error
-    if (error.code === 'memory') return skipped(error.message)
+    const code = error instanceof LowrankError ? error.code : 'internal'
+    if (code === 'cancelled') throw error
+    if (code === 'memory') return skipped(messageOf(error))
     // What cannot even be computed is a finding too.
-    return { ...skipped(error.message), result: 'failed' }
+    return { ...skipped(messageOf(error)), result: 'failed' }
   }
 }
