@@ -1,5 +1,8 @@
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { quantizationOf, type SelftestConfig, type TrainConfigInput } from './config.ts'
 import { PreparedDecoder } from './decoder.ts'
+import { editJson } from './formats/json-edit.ts'
 import { checkVocabulary, loadDecoder, type OpenModel } from './open.ts'
 import { planMemory } from './plan.ts'
 import { makeBatch } from './text/batches.ts'
@@ -11,10 +14,10 @@ import { fillUniform, stream } from './util/random.ts'
 export interface Subject {
   /** An adapter (that of the user, or a new one on all linear layers), or every weight. */
   readonly trained: 'adapter' | 'all'
-  /** Of a new adapter; 0 where it is left out. */
+  /** Of the adapter, also where it is that of the user; 0 by default. */
   readonly dropout?: number
   readonly activations?: 'keep' | 'recompute'
-  /** Folder of the adapter, where it is not that of the user. */
+  /** Folder of the adapter, where it is not that of the user, which is taken as it is. */
   readonly folder?: string
 }
 
@@ -30,6 +33,9 @@ export interface ContextOptions {
 
 /** Seed of everything random in the checks. */
 export const seed = 1
+
+/** An adapter whose B are all smaller has hardly been trained. */
+const smallB = 0.005
 
 /** What checks work on: data, and one model at a time, which stays open for the next check that wants the same. */
 export class SelftestContext implements ContextOptions {
@@ -49,8 +55,8 @@ export class SelftestContext implements ContextOptions {
   }
 
   /**
-   * The model, with weights as they are when it is opened: what a check changes it must put back. No B of its adapter is zero, since A
-   * would have no gradient then.
+   * The model, with weights as they are when it is opened: what a check changes it must put back. A B that is zero or nearly so is
+   * replaced: A would have hardly a gradient.
    *
    * @throws LowrankError `memory`: there is too little of it.
    */
@@ -61,7 +67,7 @@ export class SelftestContext implements ContextOptions {
     const model = await this.#load(subject)
     this.#open = { key, model }
     for (const { name, data } of model.trainables.values()) {
-      if (name.endsWith('.lora_B.weight') && data.every((value) => value === 0)) {
+      if (name.endsWith('.lora_B.weight') && data.every((value) => Math.abs(value) < smallB)) {
         fillUniform(data, -0.02, 0.02, stream(seed, `selftest ${name}`))
       }
     }
@@ -81,7 +87,8 @@ export class SelftestContext implements ContextOptions {
   }
 
   async #load({ trained, dropout = 0, activations, folder: saved }: Subject): Promise<OpenModel> {
-    const { model: folder, adapter, threads } = this.config
+    const { model: folder, threads } = this.config
+    const adapter = trained === 'adapter' ? (saved ?? (await this.#adapter(dropout))) : undefined
     const lora = {
       r: 8,
       loraAlpha: 16,
@@ -92,7 +99,7 @@ export class SelftestContext implements ContextOptions {
     } as const
     const prepared = await PreparedDecoder.open({
       model: folder,
-      adapter: trained === 'adapter' ? (saved ?? adapter) : undefined,
+      adapter,
       threads,
       quantization: quantizationOf(this.config),
       training: { lora: trained === 'adapter' ? lora : undefined, init: 'pretrained', seed },
@@ -111,5 +118,19 @@ export class SelftestContext implements ContextOptions {
       throw error
     }
     return { ...(await loadDecoder(prepared, plan)), tokenizer }
+  }
+
+  /** The user's adapter with another dropout: masks depend on how a step is split, which must make no difference where it is checked. */
+  async #adapter(dropout: number): Promise<string | undefined> {
+    const { adapter } = this.config
+    if (adapter === undefined) return undefined
+    const folder = join(this.folder, `adapter-${dropout}`)
+    await mkdir(folder, { recursive: true })
+    for (const name of ['adapter_config.json', 'adapter_model.safetensors']) {
+      await copyFile(join(adapter, name), join(folder, name))
+    }
+    const path = join(folder, 'adapter_config.json')
+    await writeFile(path, editJson(await readFile(path, 'utf8'), { lora_dropout: dropout }))
+    return folder
   }
 }

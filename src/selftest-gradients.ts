@@ -77,17 +77,19 @@ export async function derivativeError(
     })
   // Steps are in proportion to the weights, as norms and matrices differ in scale.
   if (directions === 'along') {
-    const down = paths(({ gradient, data }) => scaled(gradient, rms(data)))
-    // Far enough for the loss to change by a fiftieth.
-    const h = (0.02 * lossSum) / down.reduce((sum, path) => sum + dot(path.gradient, path.direction), 0)
-    return relativeError([await slope(down, h, loss)])
+    const down = paths(({ gradient, data }) => scaled(gradient, sizeOf(data)))
+    // Far enough for the loss to change by a fiftieth, but the weights by at most a twentieth: where a model has learned nothing, its loss
+    // hardly follows the gradient.
+    const bySlope = (0.02 * lossSum) / down.reduce((sum, path) => sum + dot(path.gradient, path.direction), 0)
+    const byWeight = 0.05 / Math.max(...down.map((path) => rms(path.gradient)))
+    return relativeError([await slope(down, Math.min(bySlope, byWeight), loss)])
   }
   const across: Slope[] = []
   for (let number = 0; number < 2; number++) {
     const random = paths(({ data }, name) => {
       const signs = new Uint8Array(data.length)
       fillDropoutMask(signs, 0.5, stream(seed, `selftest direction ${name}`, number))
-      const size = rms(data)
+      const size = sizeOf(data)
       return Float32Array.from(signs, (sign) => (sign === 1 ? size : -size))
     })
     across.push(await slope(random, reach, loss))
@@ -153,6 +155,10 @@ function dot(a: Float32Array, b: Float32Array): number {
 }
 
 function rms(values: Float32Array): number {
-  // Biases may all be zero; any step does for those.
-  return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length) || 0.01
+  return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length)
+}
+
+/** How large a weight is, for steps in proportion; biases, and an adapter that has hardly begun, may be zero or nearly so. */
+function sizeOf(data: Float32Array): number {
+  return Math.max(rms(data), 0.01)
 }
