@@ -1,4 +1,4 @@
-import { appendFileSync, cpSync, readFileSync, rmSync, truncateSync } from 'node:fs'
+import { appendFileSync, cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { replay, type ReplayResult } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -17,10 +17,16 @@ import {
 const folder = temporaryFolder()
 const data = writeData(folder)
 const out = join(folder, 'out')
+
+// Between long examples short ones, so that there is something to pack.
 const lines = readFileSync(data.train, 'utf8')
   .trimEnd()
   .split('\n')
   .map((line) => JSON.parse(line) as { prompt: string; completion: string })
+  .flatMap((line, i) => [{ prompt: `Ticket ${i}:`, completion: ' none'.repeat((i % 5) + 1) }, line])
+  .slice(0, 16)
+writeFileSync(data.train, `${lines.map((line) => JSON.stringify(line)).join('\n')}\n`)
+
 let model: string
 
 async function train(options: Readonly<Record<string, string | number | boolean>>): Promise<void> {
@@ -38,11 +44,19 @@ async function replayed(run: string, ...args: readonly string[]): Promise<Replay
 
 const recorded = (run: string, step: number): number => only(readMetrics(run), 'step')[step - 1]!.loss
 
+/** Everything random that a step can have. */
+const random = {
+  loraDropout: 0.2,
+  neftuneNoiseAlpha: 5,
+  warmupSteps: 2,
+  r: 4,
+  targetModules: 'all-linear',
+  saveSteps: 3,
+}
+
 beforeAll(async () => {
   model = await makeTinyModel(folder)
-  // Everything random that a step can have.
-  const random = { loraDropout: 0.2, neftuneNoiseAlpha: 5, warmupSteps: 2, r: 4, targetModules: 'all-linear' }
-  await train({ ...random, outputDir: out, saveSteps: 3 })
+  await train({ ...random, outputDir: out })
 })
 
 describe('a step of a run is computed again, to the last bit', () => {
@@ -75,6 +89,17 @@ describe('a step of a run is computed again, to the last bit', () => {
     const { stdout, stderr } = await lowrank(['replay', damaged, '--step', '7', '--json'])
     expect(stderr).toMatch(/^warning: .*checkpoint-6\/optimizer\.safetensors: damaged/m)
     expect(JSON.parse(stdout)).toMatchObject({ equal: true, weights: { path: join(damaged, 'checkpoint-3') } })
+  })
+
+  test('of a run that went on from a checkpoint', async () => {
+    const resumed = join(folder, 'resumed')
+    cpSync(out, resumed, { recursive: true })
+    rmSync(join(resumed, 'checkpoint-6'), { recursive: true })
+    await train({ ...random, outputDir: resumed, resume: true })
+    for (const step of [3, 6]) {
+      const result = await replayed(resumed, '--step', String(step))
+      expect(result).toMatchObject({ equal: true, recorded: recorded(out, step), weights: { recomputed: 2 } })
+    }
   })
 
   test.each([

@@ -1,0 +1,129 @@
+import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { selftest, type CheckResult, type SelftestResult } from 'lowrank'
+import { beforeAll, describe, expect, test } from 'vitest'
+import { collect, lowrank, makeTinyModel, quickstart, root, startNode, temporaryFolder, writeData } from './support.ts'
+
+const folder = temporaryFolder()
+const data = writeData(folder)
+let tiny: string
+let builds = 0
+beforeAll(async () => {
+  tiny = await makeTinyModel(folder)
+})
+
+const named = (checks: readonly CheckResult[], result: CheckResult['result']): string[] =>
+  checks.filter((check) => check.result === result).map(({ name }) => name)
+
+test('passes on the quickstart model, told as a table', async () => {
+  const { code, stdout, stderr } = await lowrank(['selftest', '--model', quickstart])
+  expect(code, stdout + stderr).toBe(0)
+  const rows = stdout.split('\n')
+  expect(rows[0]).toMatch(/^check +result +found +allowed +what +time$/)
+  expect(rows.filter((row) => / passed /.test(row))).toHaveLength(18)
+  expect(stdout).toMatch(/^18 passed, 0 failed, 0 skipped in .+$/m)
+  for (const what of ['accumulation', 'packing', 'stopped and resumed', 'the same step twice', 'saved and opened'])
+    expect(stdout).toMatch(new RegExp(`^${what}.* passed `, 'm'))
+  // Each check is told before it runs.
+  expect(stderr.split('\n').filter((line) => /^\d+\/18 /.test(line))).toHaveLength(18)
+})
+
+test('passes on a model with biases, with data of the user, as JSON', async () => {
+  const { code, stdout } = await lowrank(['selftest', '--model', tiny, '--data', data.train, '--json'])
+  const { passed, checks } = JSON.parse(stdout) as SelftestResult
+  expect(named(checks, 'failed')).toEqual([])
+  expect(named(checks, 'passed')).toHaveLength(18)
+  expect({ passed, code }).toEqual({ passed: true, code: 0 })
+})
+
+describe('on a quantized base', () => {
+  test.each([{ loadIn4bit: true, bnb4bitQuantType: 'nf4' }, { loadIn8bit: true }] as const)('%o', async (options) => {
+    const { passed, checks } = await selftest({ model: quickstart, ...options })
+    expect(named(checks, 'failed')).toEqual([])
+    expect(passed).toBe(true)
+    // Weights of a quantized base have no gradients to check.
+    expect(named(checks, 'skipped')).toHaveLength(6)
+    expect(checks.find(({ result }) => result === 'skipped')?.why).toContain('quantized')
+  })
+})
+
+test("passes with the user's adapter, whose dropout and biases are its own", async () => {
+  const adapter = join(folder, 'adapter')
+  const shape = { r: 3, targetModules: ['q_proj', 'down_proj'], bias: 'all' as const, loraDropout: 0.2 }
+  await collect({ model: tiny, train: data.train, outputDir: adapter, ...shape, maxSteps: 2, maxLength: 96 })
+  const told: string[] = []
+  const { passed, checks } = await selftest({ model: tiny, adapter }, { onStatus: (message) => told.push(message) })
+  expect(named(checks, 'failed')).toEqual([])
+  expect(passed).toBe(true)
+  expect(told).toHaveLength(checks.length)
+})
+
+describe('a build that is wrong in one place is found out', () => {
+  test.each([
+    {
+      wrong: 'the gradient of SiLU by one percent',
+      file: 'graph/ops/elementwise.js',
+      right: 'return [b.mul(dy, slope)]',
+      instead: 'return [b.scale(b.mul(dy, slope), 1.01)]',
+      // The part of the gradient that passes by SiLU is right still.
+      failed: [
+        /^gradient of LoRA A, along/,
+        /^gradient of linear layers, along/,
+        /^gradient of norms and biases, along/,
+      ],
+    },
+    {
+      wrong: 'attention between packed examples',
+      file: 'engine/positions.js',
+      right: 'begins.fill(start % seq, start, end)',
+      instead: 'void end',
+      failed: [/^packing$/],
+    },
+    {
+      wrong: 'dropout masks from the random numbers of the machine',
+      file: 'util/random.js',
+      right: 'const scale = 1 / Math.log1p(-rare)',
+      instead: 'const scale = (1 + 1e-3 * Math.random()) / Math.log1p(-rare)',
+      failed: [/^the same step twice$/, /^stopped and resumed$/],
+    },
+    {
+      wrong: 'an optimizer that forgets its steps when a run goes on',
+      file: 'train/checkpoint.js',
+      right: 'optimizer.steps = record.optimizerSteps',
+      instead: '',
+      failed: [/^stopped and resumed$/],
+    },
+    {
+      wrong: 'gradients divided by the number of micro-batches',
+      file: 'train/step.js',
+      right: 'return { lossSum, labelTokens, tokens, realTokens }',
+      instead:
+        'for (const { gradient } of trainables.values()) gradient.forEach((g, i) => (gradient[i] = g / batches.length));' +
+        'return { lossSum, labelTokens, tokens, realTokens }',
+      failed: [/^accumulation/],
+    },
+  ])('$wrong', async ({ file, right, instead, failed }) => {
+    const build = join(folder, `build-${builds++}`)
+    cpSync(join(root, 'dist'), join(build, 'dist'), { recursive: true })
+    cpSync(join(root, 'package.json'), join(build, 'package.json'))
+    symlinkSync(join(root, 'node_modules'), join(build, 'node_modules'))
+    const path = join(build, 'dist', file)
+    const text = readFileSync(path, 'utf8')
+    expect(text.split(right)).toHaveLength(2)
+    writeFileSync(path, text.replace(right, instead))
+    const main = join(build, 'dist/cli/main.js')
+    const { code, stdout, stderr } = await startNode([main, 'selftest', '--model', quickstart]).ended
+    expect(code, stderr).toBe(1)
+    const names = stdout.split('\n').flatMap((row) => /^(.*?) +failed /.exec(row)?.[1] ?? [])
+    expect(stderr).toContain(`error: ${names.length} of 18 checks failed: ${names.join('; ')}\nhint: `)
+    for (const name of failed) expect(names).toContainEqual(expect.stringMatching(name))
+    // What does not depend on it passes.
+    expect(stdout).toMatch(/^saved and opened again +passed /m)
+  })
+})
+
+test('a model that is none is refused', async () => {
+  const { code, stderr } = await lowrank(['selftest', '--model', folder])
+  expect(code).toBe(2)
+  expect(stderr).toContain('tokenizer.json')
+})
