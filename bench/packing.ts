@@ -9,7 +9,7 @@
  * (c) Packed.
  */
 import { openDecoder } from '../src/open.ts'
-import { makeBatch, stepBatches, type Batch } from '../src/text/batches.ts'
+import { makeBatch, stepBatches, stepsPerEpoch, type Batch } from '../src/text/batches.ts'
 import type { Example } from '../src/text/examples.ts'
 import { makeOptimizer } from '../src/train/optimizer.ts'
 import { accumulateGradients } from '../src/train/step.ts'
@@ -75,6 +75,16 @@ const layouts = {
   'c packed': (step: number): Batch[] => [...stepBatches({ ...order, step, packing: true }).batches],
 }
 const names = Object.keys(layouts) as (keyof typeof layouts)[]
+// The measured steps are a sample: what all of the epoch would compute tells how good a one.
+const whole = names.map((name) => {
+  const positions = Array.from({ length: stepsPerEpoch(order) }, (_, step) =>
+    layouts[name](step).map(({ batch, seq }) => batch * seq),
+  )
+  return sum(positions.flat())
+})
+console.log(
+  `positions of a whole epoch: ${whole.map((n, i) => `${names[i]![0]} ${n}, ${(whole[0]! / n).toFixed(2)} x fewer`).join('; ')}`,
+)
 const found = new Map(
   names.map((name) => [name, { seconds: [] as number[], cpuSeconds: 0, tokens: 0, realTokens: 0, passes: 0 }]),
 )
