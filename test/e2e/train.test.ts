@@ -138,7 +138,15 @@ describe('a run from a file and flags', () => {
       status: 'done',
       seconds: done.seconds,
       peakMemory: done.peakMemory,
-      result: { steps: 8, trainLoss: done.trainLoss, best: done.best },
+      result: {
+        steps: 8,
+        trainLoss: done.trainLoss,
+        tokens: done.tokens,
+        realTokens: done.realTokens,
+        labelTokens: done.labelTokens,
+        paddingShare: done.paddingShare,
+        best: done.best,
+      },
     })
     expect(done.seconds).toBeGreaterThan(0.1)
     expect(done.peakMemory).toBeGreaterThan(50e6)
@@ -147,7 +155,8 @@ describe('a run from a file and flags', () => {
 
   test('tells every event in metrics.jsonl', () => {
     expect(events.map((event) => event.type).join(' ')).toBe(
-      'status data plan status sample step step log step step log eval save step step log step step log eval save save sample done',
+      // After the sample: the largest micro-batch is tried.
+      'status data plan status sample status step step log step step log eval save step step log step step log eval save save sample done',
     )
     for (const { time } of events) expect(new Date(time).toISOString()).toBe(time)
   })
