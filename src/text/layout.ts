@@ -30,7 +30,10 @@ export function tokensOf(row: Row): number {
  */
 const passCost = 48
 
-/** The length of rows at which attention costs as much as everything else, on the same model. */
+/**
+ * The length of rows at which attention costs as much as everything else. An estimate from two steps of the same model: a position of
+ * 2 x 480 took 1.06 times as long as one of 4 x 256.
+ */
 const attentionLength = 3600
 
 /** What `rows` rows of this width cost, in positions of a short row. */
