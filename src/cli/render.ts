@@ -103,7 +103,7 @@ export function doneLines(event: EventOf<'done'>, next: string | undefined): str
     ...(event.stoppedEarly === undefined
       ? []
       : [`stopped early at step ${event.stoppedEarly.step}: ${event.stoppedEarly.reason}`]),
-    `saved in ${event.outputDir}`,
+    `saved in ${event.outputDir}, with its curves in report.html`,
     ...(next === undefined ? [] : [`next: ${next}`]),
   ]
 }

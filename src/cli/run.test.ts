@@ -96,7 +96,7 @@ describe('train', () => {
 
       3 steps in 12 s: train loss 2.0000, best eval loss 1.9000 at step 2, peak memory 1.31 GB
       computed 3,072 tokens: 600 labels, 6.3 % padding
-      saved in out
+      saved in out, with its curves in report.html
       next: npx lowrank eval --model m --adapter out --data 'it'\\''s.jsonl'
       "
     `)

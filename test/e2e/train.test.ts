@@ -81,7 +81,7 @@ describe('a run from a file and flags', () => {
     const { stdout, stderr } = outcome
     expect(stdout).toMatch(/^sample 1$/m)
     expect(stdout).toMatch(/^8 steps in .+: train loss \d/m)
-    expect(stdout).toContain(`saved in ${out}\n`)
+    expect(stdout).toContain(`saved in ${out}, with`)
     expect(stdout).not.toMatch(/^step \d/m)
     expect(stderr).toMatch(/^train: 16 examples, .*\nvalid: 8 examples, /m)
     expect(stderr).toMatch(/^step 2 {2}epoch 0\.50 {2}loss \d/m)
