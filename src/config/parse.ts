@@ -184,11 +184,6 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
         `${nameOfKey('adapter')}: has no meaning with ${nameOfKey('method')} full, which trains every weight`,
       )
     }
-    if (config.loraplusLrRatio !== undefined) {
-      problems.push(
-        `${nameOfKey('loraplusLrRatio')}: has no meaning with ${nameOfKey('method')} full, which has no matrices B`,
-      )
-    }
     return problems
   }
   if (config.adapter !== undefined) {

@@ -75,7 +75,6 @@ test.each([
     { optim: 'sgd', optimArgs: { nesterov: 'perhaps', momentum: 0.9 } },
     'optimArgs.nesterov: found "perhaps", expected true or false',
   ],
-  [{ method: 'full', loraplusLrRatio: 16 }, 'loraplusLrRatio: has no meaning with method full'],
   [{ warmupSteps: 1.5 }, 'warmupSteps: found 1.5, expected a whole number of steps, or a share of all steps'],
   [{ labelSmoothingFactor: 1 }, 'labelSmoothingFactor: found 1, expected a number from 0 below 1'],
   [{ neftuneNoiseAlpha: 0 }, 'neftuneNoiseAlpha: found 0, expected a number above 0'],

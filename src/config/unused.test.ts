@@ -66,10 +66,10 @@ test.each([
   ],
   [{ optim: 'sgd', optimArgs: { momentum: 0.9 }, warmupSteps: 5 }, []],
   [
-    { method: 'full', r: 16, lrSchedulerType: 'constant', warmupRatio: 0.1 },
+    { method: 'full', r: 16, loraplusLrRatio: 16, lrSchedulerType: 'constant', warmupRatio: 0.1 },
     [
       'lrSchedulerType constant has no warmup: warmupRatio is not used',
-      'method full trains every weight: r is not used',
+      'method full trains every weight: r and loraplusLrRatio are not used',
     ],
   ],
 ])('%j', (extra, expected) => {

@@ -34,7 +34,7 @@ export function unusedOptions(config: TrainConfig): string[] {
   ]
   const common = [...watching, ...reports, ...course]
   if (config.method === 'full')
-    return [...common, ...tell('method full trains every weight', [...loraKeys, ...fourBitKeys])]
+    return [...common, ...tell('method full trains every weight', [...loraKeys, 'loraplusLrRatio', ...fourBitKeys])]
   const base = config.loadIn8bit
     ? 'this run quantizes the base to 8 bits'
     : 'this run does not quantize the base to 4 bits'

@@ -24,7 +24,8 @@ export interface Optimizer {
 export type OptimizerConfig = Pick<
   TrainConfig,
   'optim' | 'optimArgs' | 'adamBeta1' | 'adamBeta2' | 'adamEpsilon' | 'weightDecay' | 'loraplusLrRatio'
->
+> &
+  Partial<Pick<TrainConfig, 'method'>>
 
 /** The optimizer that a configuration asks for. */
 export function makeOptimizer(parameters: Iterable<Trainable>, config: OptimizerConfig): Optimizer {
@@ -32,7 +33,8 @@ export function makeOptimizer(parameters: Iterable<Trainable>, config: Optimizer
   const groups = {
     weightDecay,
     decays: isDecayed,
-    rateFactor: (parameter: Trainable) => (learnsFaster(parameter) ? ratio : 1),
+    // Where every weight is trained there is no adapter to learn faster than the rest.
+    rateFactor: (parameter: Trainable) => (config.method !== 'full' && learnsFaster(parameter) ? ratio : 1),
   }
   if (optim === 'sgd') return new Sgd(parameters, { ...groups, ...settingsOfSgd(config.optimArgs) })
   const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: epsilon } = config

@@ -152,10 +152,9 @@ test('a setting that a schedule does not have is refused with those it has', asy
   const { code, stderr } = await lowrank([
     'train',
     ...flags({ ...common, outputDir: join(folder, 'refused'), lrSchedulerType: 'cosine_with_restarts' }),
-    ...flags({ lrSchedulerKwargs: 'min_lr=1e-6', method: 'full', loraplusLrRatio: 4 }),
+    ...flags({ lrSchedulerKwargs: 'min_lr=1e-6' }),
   ])
   expect(code).toBe(2)
   expect(stderr).toContain('--lr-scheduler-kwargs.min_lr: unknown; cosine_with_restarts takes numCycles')
-  expect(stderr).toContain('--loraplus-lr-ratio: has no meaning with --method full')
   expect(last(stderr.trimEnd().split('\n'))).not.toContain('at ')
 })

@@ -124,6 +124,19 @@ test.each(every)('%s: the memory of its state is what is planned', (_, config) =
   expect(taken).toBe(trainables.reduce((total, { name, data }) => total + stateBytes(name, data.length, config), 0))
 })
 
+test('LoRA+ changes nothing where every weight is trained', () => {
+  const train = (changes: Partial<OptimizerConfig>): readonly Trainable[] => {
+    const trainables = makeTrainables()
+    const optimizer = makeOptimizer(trainables, { ...options('adamw'), ...changes })
+    setGradients(trainables, 1, 1)
+    optimizer.step(0.01, 1)
+    return trainables
+  }
+  const plain = train({})
+  expect(train({ loraplusLrRatio: 16, method: 'full' })).toEqual(plain)
+  expect(train({ loraplusLrRatio: 16, method: 'lora' })).not.toEqual(plain)
+})
+
 test.each(every)('%s goes on from a saved state', (_, config) => {
   const run = (trainables: readonly Trainable[], optimizer: ReturnType<typeof makeOptimizer>, from: number): void => {
     for (let step = from; step < from + 3; step++) {
