@@ -47,7 +47,8 @@ describe('a quantized folder', () => {
     expect(bytes - result.bytes).toBeLessThan(20_000)
     expect(shapes['model.layers.0.mlp.up_proj.weight']).toEqual([1024, 1])
     expect(Object.keys(shapes).filter((name) => name.includes('.mlp.up_proj.weight.'))).toHaveLength(2 * 5)
-    const names = (path: string): string[] => listFiles(path).filter((name) => !/^(run\.json|metrics\.jsonl|report\.html)$/.test(name))
+    const names = (path: string): string[] =>
+      listFiles(path).filter((name) => !/^(run\.json|metrics\.jsonl|report\.html)$/.test(name))
     expect(names(nf4Folder)).toEqual(names(model))
     const { quantization_config: found, ...config } = readJson(join(nf4Folder, 'config.json')) as Record<string, object>
     expect(config).toEqual(readJson(join(model, 'config.json')))
