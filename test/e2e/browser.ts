@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import {
   createReadStream,
   createWriteStream,
@@ -21,19 +21,31 @@ import { createBrotliDecompress } from 'node:zlib'
 export const hasBrowser =
   process.env['CHROMIUM_PATH'] !== undefined || (process.platform === 'linux' && process.arch === 'x64')
 
-/** The program, unpacked once beside the package it comes in. */
-async function chromium(): Promise<string> {
+/** A browser, and a folder of libraries that it takes before those of the system, which may lack them. */
+interface Program {
+  readonly path: string
+  readonly libraries: string | undefined
+}
+
+/** The program and the libraries that come with it, unpacked once beside the package they come in. */
+async function chromium(): Promise<Program> {
   const given = process.env['CHROMIUM_PATH']
-  if (given !== undefined) return given
+  if (given !== undefined) return { path: given, libraries: undefined }
   const packed = dirname(dirname(dirname(createRequire(import.meta.url).resolve('@sparticuz/chromium'))))
-  const path = join(packed, 'bin', 'chromium')
-  if (!existsSync(path)) {
-    const temporary = `${path}.${process.pid}.tmp`
+  const bin = join(packed, 'bin')
+  const [path, archive] = [join(bin, 'chromium'), join(bin, 'al2023.tar')]
+  for (const [from, to] of [
+    ['chromium.br', path],
+    ['al2023.tar.br', archive],
+  ] as const) {
+    if (existsSync(to)) continue
+    const temporary = `${to}.${process.pid}.tmp`
     const unpacked = createWriteStream(temporary, { mode: 0o755 })
-    await pipeline(createReadStream(join(packed, 'bin', 'chromium.br')), createBrotliDecompress(), unpacked)
-    renameSync(temporary, path)
+    await pipeline(createReadStream(join(bin, from)), createBrotliDecompress(), unpacked)
+    if (to === archive) execFileSync('tar', ['-xf', temporary, '-C', bin])
+    renameSync(temporary, to)
   }
-  return path
+  return { path, libraries: join(bin, 'lib') }
 }
 
 interface Message {
@@ -64,10 +76,10 @@ export class Browser {
   #stderr = ''
   #ids = 0
 
-  private constructor(program: string) {
+  private constructor({ path, libraries }: Program) {
     this.#profile = mkdtempSync(join(tmpdir(), 'lowrank-browser-'))
     this.#process = spawn(
-      program,
+      path,
       [
         '--headless',
         // Tests may run as root, whom the sandbox refuses; the pages are our own.
@@ -85,7 +97,10 @@ export class Browser {
         `--user-data-dir=${this.#profile}`,
       ],
       // The poorest locale, the same everywhere.
-      { stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'], env: { ...process.env, LC_ALL: 'C' } },
+      {
+        stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
+        env: { ...process.env, LC_ALL: 'C', ...(libraries === undefined ? {} : { LD_LIBRARY_PATH: libraries }) },
+      },
     )
     const [, , stderr, , answers] = this.#process.stdio
     ;(stderr as Readable).setEncoding('utf8').on('data', (text: string) => (this.#stderr += text))
