@@ -11,11 +11,15 @@ import { loadTokenizer } from './text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from './train/checkpoint.ts'
 import type { TrainEvent } from './train/events.ts'
 import { RunFiles } from './train/run-files.ts'
-import { describeInputs, type RunInputs } from './train/run-inputs.ts'
+import { describeInputs, modelSize, type RunInputs } from './train/run-inputs.ts'
 import { saveResult, type SaveOptions } from './train/save.ts'
 import type { Trial } from './train/step.ts'
 import { startTraining, totalSteps, train, type Training } from './train/trainer.ts'
 import { LowrankError } from './util/errors.ts'
+import { formatSize } from './util/size.ts'
+
+/** Bytes of a model that take seconds to read and hash, so that it should be said what the run waits for. */
+const noticed = 4e9
 
 interface Dataset {
   readonly examples: readonly Example[]
@@ -58,6 +62,8 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   let inputs: RunInputs
   let from: Checkpoint | undefined
   try {
+    const size = await modelSize(config.model)
+    if (size > noticed) yield tell({ type: 'status', message: `taking the SHA-256 of ${formatSize(size)} of weights` })
     inputs = await describeInputs(config, prepared.threads)
     const start = await findStart(config, inputs)
     from = start.from

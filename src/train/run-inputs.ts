@@ -1,4 +1,4 @@
-import { readdir } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { trainSchema, type TrainConfig } from '../config.ts'
@@ -41,6 +41,12 @@ function originOf(url: string | undefined): string | undefined {
 }
 
 const adapterFiles = ['adapter_config.json', 'adapter_model.safetensors'] as const
+
+/** Bytes that `describeInputs` reads of a model. */
+export async function modelSize(folder: string): Promise<number> {
+  const sizes = await Promise.all((await modelFiles(folder)).map(async (path) => (await stat(path)).size))
+  return sizes.reduce((total, size) => total + size, 0)
+}
 
 /** The files that make a model what it is: configuration, weights, tokenizer. */
 async function modelFiles(folder: string): Promise<string[]> {
