@@ -5,7 +5,7 @@
  *     npm run bench:step -- --model DIR
  */
 import { fileURLToPath } from 'node:url'
-import { defaultThreads } from '../src/engine/machine.ts'
+import { defaultThreads, peakMemory } from '../src/engine/machine.ts'
 import { Runtime } from '../src/engine/runtime.ts'
 import { b } from '../src/graph/build.ts'
 import { program } from '../src/graph/program.ts'
@@ -83,10 +83,10 @@ async function measure(model: string, activations: 'keep' | 'recompute', steps: 
     const seconds = await run()
     if (step >= 2) times.push(seconds)
   }
-  const peakMemory = process.resourceUsage().maxRSS * 1024
+  const peak = peakMemory()
   const rate = await productRate(decoder)
   await decoder.close()
-  return { seconds: median(times), limitSeconds: neededFlops(decoder) / rate, gigaflops: rate / 1e9, peakMemory }
+  return { seconds: median(times), limitSeconds: neededFlops(decoder) / rate, gigaflops: rate / 1e9, peakMemory: peak }
 }
 
 async function report(model: string): Promise<void> {

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
 import { unusedOptions, type TrainConfig } from './config.ts'
+import { peakMemory } from './engine/machine.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from './open.ts'
 import { planEvent, planMemory, workloadOf, type MemoryPlan } from './plan.ts'
@@ -89,7 +90,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     for (const event of files.samples) yield event
     const usage = (): { seconds: number; peakMemory: number } => ({
       seconds: (from?.record.seconds ?? 0) + (performance.now() - begun) / 1000,
-      peakMemory: process.resourceUsage().maxRSS * 1024,
+      peakMemory: peakMemory(),
     })
     const resumedFrom = from?.record.state.step
     const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
 
 /** SHA-256 of a file's content, as hex; what `sha256sum` prints. */
@@ -19,6 +19,17 @@ export async function hashFiles(paths: readonly string[]): Promise<string> {
   return hash.digest('hex')
 }
 
+/** Through one buffer: those of a stream are garbage that, where the machine is busy, is collected late, up to the size of the file. */
 async function addContent(hash: Hash, path: string): Promise<void> {
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
+  const buffer = Buffer.allocUnsafeSlow(1 << 20)
+  const file = await open(path)
+  try {
+    for (;;) {
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, null)
+      if (bytesRead === 0) return
+      hash.update(buffer.subarray(0, bytesRead))
+    }
+  } finally {
+    await file.close()
+  }
 }
