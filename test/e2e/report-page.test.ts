@@ -1,11 +1,12 @@
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { compareRuns } from '../../src/report/compare.ts'
 import { writeReport } from '../../src/report/report.ts'
 import { makeRun } from '../../src/report/run.fixture.ts'
-import { Browser, hasBrowser, type Page, type View } from './browser.ts'
+import { hasBrowser, launchBrowser, openPage, settle, show, type OpenPage, type View } from './browser.ts'
 
 // The pages as people see them: in a browser, wide and narrow, light and dark. Screenshots stay in a temporary folder.
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-pages-'))
@@ -35,8 +36,8 @@ interface Plot {
   readonly fits: boolean
 }
 
-async function check(page: Page, charts: readonly string[]): Promise<void> {
-  expect(page.problems).toEqual([])
+async function check({ page, problems }: OpenPage, charts: readonly string[]): Promise<void> {
+  expect(problems).toEqual([])
   const plots = await page.evaluate<Plot[]>(inspect)
   expect(plots.map(({ id }) => id)).toEqual(charts)
   for (const { id, drawn, coloured, fits } of plots) {
@@ -55,7 +56,7 @@ describe.skipIf(!hasBrowser)('in a browser', () => {
   const charts = ['loss', 'accuracy', 'gradNorm', 'learningRate', 'tokensPerSecond', 'memory']
 
   beforeAll(async () => {
-    browser = await Browser.launch()
+    browser = await launchBrowser()
     const evil = `</script><script>document.title = 'broken'; console.error('broken')</script><img src=x onerror=alert(1)>`
     const long = 'model/'.repeat(30)
     const run = makeRun(join(folder, 'tickets-r32'), {
@@ -81,41 +82,46 @@ describe.skipIf(!hasBrowser)('in a browser', () => {
     ['phone-dark', { ...phone, scheme: 'dark' }],
   ]
   test.each(views)('the report, %s: all plots drawn, nothing overflows, no error', async (name, view) => {
-    const page = await browser.open(report, view)
-    await page.screenshot(join(folder, `report-${name}.png`))
-    await check(page, charts)
+    const opened = await openPage(browser, report, view)
+    const { page } = opened
+    await page.screenshot({ path: join(folder, `report-${name}.png`), fullPage: true })
+    await check(opened, charts)
     expect(await page.evaluate('document.title')).toBe('tickets-r32: training report')
     expect(await page.evaluate('document.querySelectorAll("img").length')).toBe(0)
   })
 
   test.each(views)('the comparison, %s', async (name, view) => {
-    const page = await browser.open(comparison, view)
-    await page.screenshot(join(folder, `compare-${name}.png`))
-    await check(page, ['loss', 'evalLoss', ...charts.slice(1)])
+    const opened = await openPage(browser, comparison, view)
+    const { page } = opened
+    await page.screenshot({ path: join(folder, `compare-${name}.png`), fullPage: true })
+    await check(opened, ['loss', 'evalLoss', ...charts.slice(1)])
   })
   test('plots follow the width and the colours of a page that is open', async () => {
-    const page = await browser.open(report, wide)
+    const opened = await openPage(browser, report, wide)
+    const { page } = opened
     const loss = `document.querySelector('[data-chart=loss] canvas')`
     const width = (): Promise<number> => page.evaluate(`${loss}.clientWidth`)
     expect(await width()).toBeGreaterThan(900)
     const narrow = { ...wide, width: 700 }
-    await page.show(narrow)
+    await show(page, narrow)
     expect(await width()).toBeLessThan(700)
-    await check(page, charts)
+    await check(opened, charts)
     const light = await page.evaluate(`${loss}.toDataURL()`)
-    await page.show({ ...narrow, scheme: 'dark' })
+    await show(page, { ...narrow, scheme: 'dark' })
     expect((await page.evaluate(`${loss}.toDataURL()`)) === light).toBe(false)
     expect(await page.evaluate(`document.querySelectorAll('canvas').length`)).toBe(charts.length)
-    await check(page, charts)
-    await page.show(narrow)
+    await check(opened, charts)
+    await show(page, narrow)
     expect((await page.evaluate(`${loss}.toDataURL()`)) === light).toBe(true)
   })
 
   test('values at the pointer, of every curve', async () => {
-    const page = await browser.open(report, wide)
+    const opened = await openPage(browser, report, wide)
+    const { page } = opened
     const place = `document.querySelector('[data-chart=loss] .u-over').getBoundingClientRect()`
     const { x, y, width, height } = await page.evaluate<DOMRectReadOnly>(`(${place}).toJSON()`)
-    await page.moveMouse(x + width / 2, y + height / 2)
+    await page.mouse.move(x + width / 2, y + height / 2)
+    await settle(page)
     const text = await page.evaluate<string>(`document.querySelector('[data-chart=loss] .tooltip').innerText`)
     expect(text).toMatch(/^step \d+/)
     expect(text).toMatch(/\d\.\d+ {1,2}training/)
@@ -123,11 +129,13 @@ describe.skipIf(!hasBrowser)('in a browser', () => {
     expect(text).toMatch(/\d\.\d+ {1,2}evaluation \(step 600\)|evaluation$/m)
     const shown = `[...document.querySelectorAll('.tooltip')].filter((one) => !one.hidden).length`
     expect(await page.evaluate(shown)).toBe(1)
-    await page.moveMouse(2, 2)
+    await page.mouse.move(2, 2)
+    await settle(page)
     expect(await page.evaluate(shown)).toBe(0)
-    await page.moveMouse(x + width / 2, y + height / 2)
+    await page.mouse.move(x + width / 2, y + height / 2)
+    await settle(page)
     // Last: to capture the page resizes it, and the pointer may lose its place.
-    await page.screenshot(join(folder, 'tooltip.png'))
+    await page.screenshot({ path: join(folder, 'tooltip.png'), fullPage: true })
   })
 })
 
