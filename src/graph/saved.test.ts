@@ -77,9 +77,9 @@ describe('a Llama block that trains LoRA on every linear layer', () => {
   }
   /** Dear operations that both programs run, and those of the forward one. */
   const repeated = ({ forward, backward }: BlockStage): { again: number; all: number } => {
-    const dear = forward.nodes.filter((node) => ops[node.op].dear)
+    const expensive = forward.nodes.filter((node) => ops[node.op].expensive)
     const second = new Set(backward?.nodes)
-    return { again: dear.filter((node) => second.has(node)).length, all: dear.length }
+    return { again: expensive.filter((node) => second.has(node)).length, all: expensive.length }
   }
 
   test('runs no product with a weight a second time when activations are kept', () => {

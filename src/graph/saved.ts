@@ -3,8 +3,8 @@ import { ops } from './ops.ts'
 import { topological, type Value } from './value.ts'
 
 /**
- * Which values of a forward program its backward program should be given, so that no dear operation runs twice and the
- * fewest bytes are kept: the minimum cut between the results of dear operations and the values that gradients read, where
+ * Which values of a forward program its backward program should be given, so that no expensive operation runs twice and the
+ * fewest bytes are kept: the minimum cut between the results of expensive operations and the values that gradients read, where
  * keeping a value costs its size and recomputing a cheap one is free. The idea is that of PyTorch's min-cut partitioner
  * (functorch, "min-cut rematerialization").
  *
@@ -26,7 +26,7 @@ export function chooseSaved(options: {
   const flow = new FlowNetwork(sink + 1)
   values.forEach((value, i) => {
     flow.connect(2 * i, 2 * i + 1, elementCount(value.type.shape, options.sizes))
-    if (ops[value.node.op].dear) flow.connect(source, 2 * i, Infinity)
+    if (ops[value.node.op].expensive) flow.connect(source, 2 * i, Infinity)
     else {
       for (const input of value.node.inputs) {
         const from = indexOf.get(input)

@@ -1,5 +1,5 @@
 import { internalError } from '../../util/errors.ts'
-import type { Builder } from '../build.ts'
+import type { Builder } from '../builder.ts'
 import type { Shape } from '../dims.ts'
 import type { Emitter } from '../emitter.ts'
 import { showType, type OpAttributes, type OpName, type TensorType, type Value } from '../value.ts'
@@ -25,7 +25,7 @@ export interface OpDefinition<A> {
   readonly vjp: Vjp<A> | 'discrete'
   readonly emit: (e: Emitter, attributes: A) => void
   /** Never computed a second time in a backward program that may keep its result instead. */
-  readonly dear?: true
+  readonly expensive?: true
 }
 
 /** A part of the table of all ops. */

@@ -1,7 +1,7 @@
 import { internalError } from '../../util/errors.ts'
 import { broadcast, type Shape } from '../dims.ts'
 import type { Emitter } from '../emitter.ts'
-import type { Builder } from '../build.ts'
+import type { Builder } from '../builder.ts'
 import { lastDim, type FourBitAttributes, type Node, type Value } from '../value.ts'
 import { f32, need, pair, type OpDefinitions } from './definition.ts'
 
@@ -47,7 +47,7 @@ export const products: OpDefinitions<'linear' | 'matmul'> = {
    * [k, n]. The one op of every weight product, so that its lowering is chosen in one place.
    */
   linear: {
-    dear: true,
+    expensive: true,
     infer: (inputs, { transposed }) => {
       const [x, w] = pair(inputs)
       const [n, k] = transposed ? pair(w.shape) : [w.shape[1], w.shape[0]]
