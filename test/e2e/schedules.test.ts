@@ -40,14 +40,21 @@ const optimizers = [
   { optim: 'adamw' },
   { optim: 'adamw_bnb_8bit' },
   { optim: 'sgd' },
-  { optim: 'sgd', optimArgs: 'momentum=0.9,nesterov=True' },
+  { optim: 'sgd', optimArgs: { momentum: 0.9, nesterov: true } },
   { optim: 'adamw_torch', loraplusLrRatio: 16 },
 ]
 
 const folder = temporaryFolder()
 const model = await makeTinyModel(folder)
 const data = writeData(folder, { train: 8, valid: 4 })
-const common = { model, train: data.train, method: 'lora', targetModules: 'all-linear', saveStrategy: 'no', seed: 7 }
+const common = {
+  model,
+  train: data.train,
+  method: 'lora',
+  targetModules: 'all-linear',
+  saveStrategy: 'no',
+  seed: 7,
+} as const
 const size = { perDeviceTrainBatchSize: 4, maxLength: 48 }
 
 test('every schedule is tried', () => expect(chosen).toHaveLength(10))
@@ -56,14 +63,8 @@ test.each(chosen.map((one, i) => [one.options.lr_scheduler_type, one, optimizers
   'the learning rates of %s',
   async (schedule, { options, steps, rates }, optimizer) => {
     const outputDir = join(folder, schedule)
-    const settings = Object.entries(options.lr_scheduler_kwargs ?? {}).map(([key, value]) => `${key}=${value}`)
-    const { code, stderr } = await lowrank([
-      'train',
-      ...flags({ ...common, ...size, ...optimizer, outputDir, maxSteps: steps, lrSchedulerType: schedule }),
-      ...flags({ warmupSteps: options.warmup_steps, learningRate: options.learning_rate }),
-      ...(settings.length === 0 ? [] : flags({ lrSchedulerKwargs: settings.join(',') })),
-    ])
-    expect(code, stderr).toBe(0)
+    // Under the names of transformers.
+    await collect({ ...common, ...size, ...optimizer, ...options, outputDir, maxSteps: steps } as TrainConfigInput)
     const found = only(readMetrics(outputDir), 'step').map(({ learningRate }) => learningRate)
     expect(found).toHaveLength(steps)
     found.forEach((rate, step) => expect(Math.abs(rate - rates[step]!), `step ${step}`).toBeLessThan(1e-15))
@@ -73,13 +74,14 @@ test.each(chosen.map((one, i) => [one.options.lr_scheduler_type, one, optimizers
 test.each(optimizers)('%j learns', async (optimizer) => {
   const outputDir = join(folder, JSON.stringify(optimizer).replaceAll(/\W/g, ''))
   const learningRate = optimizer.optim === 'sgd' ? 1 : 1e-2
-  const { code, stderr } = await lowrank([
-    'train',
-    ...flags({ ...common, ...size, ...optimizer, outputDir, valid: data.train, learningRate }),
-    ...flags({ maxSteps: 12, evalSteps: 12, evalOnStart: true, lrSchedulerType: 'constant' }),
-  ])
-  expect(code, stderr).toBe(0)
-  const [before, after] = only(readMetrics(outputDir), 'eval')
+  const run = { ...common, ...size, ...optimizer, outputDir, valid: data.train, learningRate, maxSteps: 12 }
+  const events = await collect({
+    ...run,
+    evalSteps: 12,
+    evalOnStart: true,
+    lrSchedulerType: 'constant',
+  } as TrainConfigInput)
+  const [before, after] = only(events, 'eval')
   expect(after!.loss).toBeLessThan(before!.loss - 0.05)
   expect((readJson(join(outputDir, 'run.json')) as { config: object }).config).toMatchObject({
     optim: optimizer.optim.startsWith('adamw') ? expect.stringMatching(/^adamw(-8bit)?$/) : 'sgd',
@@ -87,14 +89,10 @@ test.each(optimizers)('%j learns', async (optimizer) => {
 })
 
 test('noise and smoothing count in training, not in evaluations', async () => {
-  const run = async (name: string, extra: Parameters<typeof flags>[0]) => {
+  const run = async (name: string, extra: Partial<TrainConfigInput>) => {
     const outputDir = join(folder, name)
-    const { code, stderr } = await lowrank([
-      'train',
-      ...flags({ ...common, ...size, outputDir, valid: data.valid, evalOnStart: true, maxSteps: 2, ...extra }),
-    ])
-    expect(code, stderr).toBe(0)
-    const events = readMetrics(outputDir)
+    const config = { ...common, ...size, outputDir, valid: data.valid, evalOnStart: true, maxSteps: 2, ...extra }
+    const events = await collect(config)
     const [start] = only(events, 'eval')
     return {
       evaluated: start!.loss,
@@ -146,6 +144,20 @@ test.each<[string, Partial<TrainConfigInput>]>([
   expect(sha256(join(second, file))).toBe(sha256(join(first, file)))
   expect(only(told, 'step').map(({ step }) => step)).toEqual([5, 6])
   expect(sha256(join(first, 'checkpoint-4', file))).not.toBe(sha256(join(first, file)))
+})
+
+test('settings of optimizer and schedule as flags', async () => {
+  const outputDir = join(folder, 'flags')
+  const { code, stderr } = await lowrank([
+    'train',
+    ...flags({ ...common, ...size, outputDir, maxSteps: 2, optim: 'sgd', optimArgs: 'momentum=0.9,nesterov=True' }),
+    ...flags({ lrSchedulerType: 'polynomial', lrSchedulerKwargs: 'power=2,lr_end=1e-5' }),
+  ])
+  expect(code, stderr).toBe(0)
+  expect((readJson(join(outputDir, 'run.json')) as { config: object }).config).toMatchObject({
+    optimArgs: { momentum: 0.9, nesterov: true },
+    lrSchedulerKwargs: { power: 2, lrEnd: 1e-5 },
+  })
 })
 
 test('a setting that a schedule does not have is refused with those it has', async () => {

@@ -38,7 +38,7 @@ test('passes on a model with biases, with data of the user, as JSON', async () =
 
 describe('on a quantized base', () => {
   test.each([{ loadIn4bit: true, bnb4bitQuantType: 'nf4' }, { loadIn8bit: true }] as const)('%o', async (options) => {
-    const { passed, checks } = await selftest({ model: quickstart, ...options })
+    const { passed, checks } = await selftest({ model: tiny, ...options })
     expect(named(checks, 'failed')).toEqual([])
     expect(passed).toBe(true)
     // Weights of a quantized base have no gradients to check.
@@ -65,6 +65,8 @@ describe('a build that is wrong in one place is found out', () => {
       file: 'graph/ops/elementwise.js',
       right: 'return [b.mul(dy, slope)]',
       instead: 'return [b.scale(b.mul(dy, slope), 1.01)]',
+      // In a tiny model the norms' share of it is too small to see.
+      model: quickstart,
       // The part of the gradient that passes by SiLU is right still.
       failed: [
         /^gradient of LoRA A, along/,
@@ -102,7 +104,7 @@ describe('a build that is wrong in one place is found out', () => {
         'return { lossSum, labelTokens, tokens, realTokens }',
       failed: [/^accumulation/],
     },
-  ])('$wrong', async ({ file, right, instead, failed }) => {
+  ])('$wrong', async ({ file, right, instead, failed, model }) => {
     const build = join(folder, `build-${builds++}`)
     cpSync(join(root, 'dist'), join(build, 'dist'), { recursive: true })
     cpSync(join(root, 'package.json'), join(build, 'package.json'))
@@ -112,7 +114,7 @@ describe('a build that is wrong in one place is found out', () => {
     expect(text.split(right)).toHaveLength(2)
     writeFileSync(path, text.replace(right, instead))
     const main = join(build, 'dist/cli/main.js')
-    const { code, stdout, stderr } = await startNode([main, 'selftest', '--model', quickstart]).ended
+    const { code, stdout, stderr } = await startNode([main, 'selftest', '--model', model ?? tiny]).ended
     expect(code, stderr).toBe(1)
     const names = stdout.split('\n').flatMap((row) => /^(.*?) +failed /.exec(row)?.[1] ?? [])
     expect(stderr).toContain(`error: ${names.length} of 18 checks failed: ${names.join('; ')}\nhint: `)

@@ -1,14 +1,18 @@
-import { statSync, readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
 import { writeRandomModel } from '../../scripts/random-nf4.ts'
-import { flags, lowrank, only, quickstart, readJson, readMetrics, temporaryFolder, writeData } from './support.ts'
+import { flags, lowrank, only, quickstart, readJson, readMetrics, temporaryFolder } from './support.ts'
 
 // A model larger than the memory it is bound to: the same code path as that of 70 billion parameters, scaled down.
 
 const folder = temporaryFolder()
 const model = join(folder, 'model')
-const data = writeData(folder, { train: 4, valid: 1 })
+// Short, since what is looked at is how weights are read.
+const data = { train: join(folder, 'train.jsonl'), valid: join(folder, 'valid.jsonl') }
+const line = (i: number): string => JSON.stringify({ prompt: `Ticket ${i}:`, completion: ' billing' })
+writeFileSync(data.train, [0, 1, 2, 3].map(line).join('\n'))
+writeFileSync(data.valid, line(4))
 const shape = { layers: 96, hidden: 1024, ffn: 4096, heads: 16, kvHeads: 4, vocabulary: 2496 }
 const bound = 530e6
 
@@ -18,7 +22,7 @@ const config = {
   method: 'qlora',
   r: 4,
   loraDropout: 0.1,
-  maxLength: 64,
+  maxLength: 16,
   perDeviceTrainBatchSize: 1,
   gradientAccumulationSteps: 2,
   maxSteps: 2,
