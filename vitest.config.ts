@@ -7,5 +7,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     restoreMocks: true,
+    // Two files at once, also on two cores: tiny models keep one busy at most.
+    maxWorkers: 2,
   },
 })
