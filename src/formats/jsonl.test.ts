@@ -24,6 +24,10 @@ it('accepts a byte order mark, CRLF, blank lines and a missing last line feed', 
     { line: 4, value: [2] },
     { line: 5, value: 'drei €' },
   ])
+  expect(await linesOf('1\n\ufeff2')).toEqual([
+    { line: 1, value: 1 },
+    { line: 2, value: 2 },
+  ])
   expect(await linesOf('')).toEqual([])
   expect(await linesOf('1\n')).toEqual([{ line: 1, value: 1 }])
 })
@@ -35,6 +39,10 @@ it('goes on after a malformed line and says what is wrong with it', async () => 
     { line: 2, value: 1 },
     { line: 3, error: 'not valid UTF-8' },
     { line: 4, value: 2 },
+  ])
+  expect(await linesOf('1\n\0\0')).toEqual([
+    { line: 1, value: 1 },
+    { line: 2, error: 'not valid JSON (it holds zero bytes; a damaged file?)' },
   ])
 })
 

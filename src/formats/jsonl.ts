@@ -8,8 +8,8 @@ export type JsonlLine =
 
 /**
  * Reads a JSONL file line by line; memory is bounded by the longest line. Blank lines are passed over (and counted in the
- * line numbers), a byte order mark and CRLF are accepted. A malformed line is yielded as `{ line, error }`, so that the
- * caller can collect them all. Only a file that cannot be read throws (code `data`).
+ * line numbers); CRLF is accepted, and a byte order mark before any line (files are joined from several). A malformed line is
+ * yielded as `{ line, error }`, so that the caller can collect them all. Only a file that cannot be read throws (code `data`).
  */
 export async function* readJsonl(
   path: string,
@@ -25,7 +25,7 @@ export async function* readJsonl(
     }
     let text: string
     try {
-      text = decoder.decode(line === 1 && hasByteOrderMark(bytes) ? bytes.subarray(3) : bytes)
+      text = decoder.decode(hasByteOrderMark(bytes) ? bytes.subarray(3) : bytes)
     } catch {
       yield { line, error: 'not valid UTF-8' }
       continue
@@ -35,7 +35,8 @@ export async function* readJsonl(
     try {
       value = JSON.parse(text)
     } catch (error) {
-      yield { line, error: `not valid JSON (${messageOf(error)})` }
+      const why = text.includes('\0') ? 'it holds zero bytes; a damaged file?' : messageOf(error)
+      yield { line, error: `not valid JSON (${why})` }
       continue
     }
     yield { line, value }

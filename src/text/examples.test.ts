@@ -45,7 +45,10 @@ async function characterTokenizer(folder: string, bos: boolean): Promise<Tokeniz
   return loadTokenizer(folder)
 }
 
-async function read(content: string, options: Partial<ReadExamplesOptions> = {}): ReturnType<typeof readExamples> {
+async function read(
+  content: string | Uint8Array,
+  options: Partial<ReadExamplesOptions> = {},
+): ReturnType<typeof readExamples> {
   const path = join(folder, 'train.jsonl')
   await writeFile(path, content)
   return readExamples({ path, tokenizer, maxLength: 6, ...options })
@@ -95,22 +98,82 @@ describe('readExamples', () => {
     expect(lines[0]).toBe(`${path}: 36 malformed lines`)
     expect(lines[1]).toMatch(/train.jsonl:2: not valid JSON/)
     expect(lines.slice(2, 7).map((text) => text.replace(`  ${path}`, ''))).toEqual([
-      ':3: not a JSON object',
-      ':4: "completion" is missing',
-      ':5: "prompt" is missing',
-      ':6: "completion" is not text',
-      ':7: not a JSON object',
+      ':3: a list, not a JSON object',
+      ':4: "completion" is missing; found "prompt"',
+      ':5: "prompt" is missing; found "completion"',
+      ':6: "completion" is the number 7, not text',
+      ':7: text, not a JSON object',
     ])
     expect(lines[21]).toBe('  ... and 16 more')
     expect((await read(content, { skipBadLines: true })).summary).toMatchObject({ examples: 2, skippedLines: 36 })
   })
 
   it('refuses a file in which no example is left', async () => {
-    await expect(read('')).rejects.toThrow(/no example left to use \(it is empty\)/)
-    await expect(read('x', { skipBadLines: true })).rejects.toThrow('1 lines malformed, 0 without a label')
+    await expect(read('')).rejects.toThrow(/no example left to use \(the file is empty\)/)
+    await expect(read('x', { skipBadLines: true })).rejects.toThrow('(lines: 1 malformed)')
     await expect(read(line('abcdefgh', 'a'))).rejects.toMatchObject({
-      hint: expect.stringContaining('maxLength (6 tokens)'),
+      message: expect.stringContaining('1 whose prompt fills maxLength (6 tokens)'),
+      hint: expect.stringContaining('--max-length'),
     })
+    tokenizer = await characterTokenizer(folder, false)
+    await expect(read(line('', ''))).rejects.toMatchObject({
+      message: expect.stringContaining('(lines: 1 with neither prompt nor completion)'),
+      hint: expect.not.stringContaining('max'),
+    })
+  })
+
+  it.each([
+    ['[{"prompt":"a","completion":"b"}]', 'a JSON array'],
+    ['\ufeff [\n{"prompt":"a",\n"completion":"b"}\n]', 'a JSON array'],
+    ['{\n  "prompt": "a",\n  "completion": "b"\n}', 'JSON written over several lines'],
+    ['{"prompt": "a",\n "completion": "b"}', 'JSON written over several lines'],
+    ['prompt,completion\na,b', 'a table (CSV or TSV)'],
+    ['"prompt"\t"completion"\n', 'a table (CSV or TSV)'],
+    ['{"prompt":"a","completion":"b"}\r{"prompt":"a","completion":"b"}\r', 'text whose lines end with CR alone'],
+    [Buffer.from('\ufeff{"prompt":"a"}\n', 'utf16le'), 'UTF-16 text'],
+    [Buffer.from('{"prompt":"a"}\n', 'utf16le'), 'UTF-16 text'],
+    [Buffer.from([0x1f, 0x8b, 8, 0, 10, 1]), 'gzip-compressed'],
+    [Buffer.from('PAR1\n\x80'), 'a Parquet file'],
+  ])('names a file of another format: %j', async (content, what) => {
+    await expect(read(content)).rejects.toMatchObject({
+      code: 'data',
+      message: expect.stringContaining(`train.jsonl is ${what}`),
+    })
+    await expect(read(content, { skipBadLines: true })).rejects.toThrow(what)
+  })
+
+  it.each([
+    [{ messages: [] }, '"prompt" is missing; found "messages" (a chat row)', 'Chat rows'],
+    [{ conversations: [], id: 1 }, '"prompt" is missing; found "conversations", "id" (a chat row)', 'Chat rows'],
+    [{ text: 'a' }, '"prompt" is missing; found "text" (a row of plain text)', '"completion"'],
+    [{ instruction: 'a', output: 'b' }, 'found "instruction", "output" (an Alpaca row)', '"instruction"'],
+    [{ prompt: 'a', response: 'b' }, '"completion" is missing; found "prompt", "response"', 'the texts "prompt"'],
+    [{ Prompt: 'a', 'completion ': 'b' }, '"prompt" is missing; found "Prompt", "completion "', 'the texts "prompt"'],
+    [{}, '"prompt" is missing; found no keys', 'the texts "prompt"'],
+    [{ prompt: [{ role: 'user', content: 'a' }], completion: 'b' }, '"prompt" is chat messages, not text', 'Chat rows'],
+    [{ prompt: null, completion: 'b' }, '"prompt" is null, not text', '--skip-bad-lines'],
+    [
+      { prompt: 'ab\ud83d', completion: 'b' },
+      '"prompt" is no valid Unicode: half a surrogate pair, \\ud83d, at character 3',
+      '--skip-bad-lines',
+    ],
+  ])('names what a row is: %j', async (row, problem, hint) => {
+    await expect(read(JSON.stringify(row))).rejects.toMatchObject({
+      message: expect.stringContaining(problem),
+      hint: expect.stringContaining(hint),
+    })
+    // Among good rows it is a mistake of that row.
+    await expect(read(line('a', 'b') + JSON.stringify(row))).rejects.toMatchObject({
+      message: expect.stringContaining(`:2: `),
+      hint: expect.stringContaining('--skip-bad-lines'),
+    })
+  })
+
+  it('shows few of many keys, and little of long ones', async () => {
+    const row = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`k${i}${'x'.repeat(1000)}`, 1]))
+    const failure: unknown = await read(JSON.stringify(row)).catch((error: unknown) => error)
+    expect(String(failure)).toContain('(100 keys)')
+    expect(String(failure).length).toBeLessThan(700)
   })
 
   it('refuses a token id the model has no row for', async () => {

@@ -1,6 +1,7 @@
-import { isJsonObject } from '../formats/json.ts'
 import { readJsonl } from '../formats/jsonl.ts'
+import { otherFormat } from '../formats/not-jsonl.ts'
 import { LowrankError } from '../util/errors.ts'
+import { readRow } from './row.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 /** A tokenized training example. */
@@ -57,16 +58,22 @@ export async function readExamples(
   let labelTokens = 0
   let truncated = 0
   let dropped = 0
+  /** Of those dropped: both texts are empty. */
+  let empty = 0
+  /** What to do about rows of another shape. */
+  let rowHint: string | undefined
   for await (const entry of readJsonl(path)) {
     const { line } = entry
-    const parsed = 'error' in entry ? entry.error : parseLine(entry.value)
-    if (typeof parsed === 'string') {
+    const row = 'error' in entry ? { problem: entry.error } : readRow(entry.value)
+    if ('problem' in row) {
+      if (badLines === 0 && examples.length + dropped === 0) await refuseOtherFormat(path)
       badLines++
-      if (bad.length < shownLines) bad.push(`${path}:${line}: ${parsed}`)
+      rowHint ??= row.hint
+      if (bad.length < shownLines) bad.push(`${path}:${line}: ${row.problem}`)
       continue
     }
-    const prompt = [...tokenizer.prefix, ...tokenizer.encode(parsed.prompt)]
-    const ids = prompt.concat(tokenizer.encode(parsed.completion), tokenizer.eosId)
+    const prompt = [...tokenizer.prefix, ...tokenizer.encode(row.prompt)]
+    const ids = prompt.concat(tokenizer.encode(row.completion), tokenizer.eosId)
     if (ids.length > maxLength) {
       ids.length = maxLength
       truncated++
@@ -76,6 +83,7 @@ export async function readExamples(
     const firstLabel = Math.max(prompt.length, 1)
     if (ids.length <= firstLabel) {
       dropped++
+      if (ids.length === 1) empty++
       continue
     }
     const labelMask = new Uint8Array(ids.length).fill(1, firstLabel)
@@ -83,32 +91,18 @@ export async function readExamples(
     tokens += ids.length
     labelTokens += ids.length - firstLabel
   }
-  if (badLines > 0 && !skipBadLines) throw badLinesError(path, bad, badLines)
+  if (badLines > 0 && !skipBadLines) {
+    const hint = examples.length + dropped === 0 ? rowHint : undefined
+    throw badLinesError(path, { shown: bad, count: badLines, hint })
+  }
   if (examples.length === 0) {
-    const why = badLines + dropped === 0 ? 'it is empty' : `${badLines} lines malformed, ${dropped} without a label`
-    throw new LowrankError('data', `${path}: no example left to use (${why})`, {
-      hint:
-        dropped > 0
-          ? `The prompts alone fill maxLength (${maxLength} tokens): raise it, or shorten them.`
-          : 'Each line must be a JSON object with the texts "prompt" and "completion".',
-    })
+    throw nothingLeftError(path, { badLines, empty, tooLong: dropped - empty, maxLength, rowHint })
   }
   const summary = { path, examples: examples.length, tokens, labelTokens, truncated, dropped, skippedLines: badLines }
   return { examples, summary }
 }
 
 const shownLines = 20
-
-/** The texts of a line, or what is wrong with it. Further keys are left alone. */
-function parseLine(value: unknown): { prompt: string; completion: string } | string {
-  if (!isJsonObject(value)) return 'not a JSON object'
-  const { prompt, completion } = value
-  for (const [key, text] of Object.entries({ prompt, completion })) {
-    if (text === undefined) return `"${key}" is missing`
-    if (typeof text !== 'string') return `"${key}" is not text`
-  }
-  return { prompt: prompt as string, completion: completion as string }
-}
 
 function checkIds(ids: readonly number[], where: string, vocabSize = Infinity): void {
   const id = ids.find((one) => one >= vocabSize)
@@ -118,10 +112,46 @@ function checkIds(ids: readonly number[], where: string, vocabSize = Infinity): 
   })
 }
 
-function badLinesError(path: string, shown: readonly string[], count: number): LowrankError {
+async function refuseOtherFormat(path: string): Promise<void> {
+  const format = await otherFormat(path)
+  if (format === undefined) return
+  const { what, hint } = format
+  throw new LowrankError('data', `${path} is ${what}; one JSON object a line (JSONL) is expected`, { hint })
+}
+
+function badLinesError(
+  path: string,
+  { shown, count, hint }: { shown: readonly string[]; count: number; hint: string | undefined },
+): LowrankError {
   const more = count > shown.length ? [`... and ${count - shown.length} more`] : []
   const lines = [`${path}: ${count} malformed ${count === 1 ? 'line' : 'lines'}`, ...shown, ...more]
   return new LowrankError('data', lines.join('\n  '), {
-    hint: 'Mend these lines, or pass over them with --skip-bad-lines (skipBadLines: true).',
+    hint: hint ?? 'Correct these lines, or pass over them with --skip-bad-lines (skipBadLines: true).',
   })
+}
+
+interface NothingLeft {
+  readonly badLines: number
+  readonly empty: number
+  readonly tooLong: number
+  readonly maxLength: number
+  readonly rowHint: string | undefined
+}
+
+function nothingLeftError(path: string, { badLines, empty, tooLong, maxLength, rowHint }: NothingLeft): LowrankError {
+  const reasons = [
+    badLines > 0 ? `${badLines} malformed` : '',
+    empty > 0 ? `${empty} with neither prompt nor completion` : '',
+    tooLong > 0 ? `${tooLong} whose prompt fills maxLength (${maxLength} tokens)` : '',
+  ].filter((reason) => reason !== '')
+  return new LowrankError(
+    'data',
+    `${path}: no example left to use (${reasons.length === 0 ? 'the file is empty' : `lines: ${reasons.join(', ')}`})`,
+    {
+      hint:
+        tooLong > 0
+          ? 'Raise maxLength (--max-length), or shorten the prompts.'
+          : (rowHint ?? 'Each line must be a JSON object with the texts "prompt" and "completion".'),
+    },
+  )
 }

@@ -130,7 +130,7 @@ const mistakes: readonly Mistake[] = [
     hint: /tokenizer/,
   },
   {
-    mistake: 'malformed lines, all told with their numbers',
+    mistake: 'malformed lines, all reported with their numbers',
     args: () =>
       flags({
         ...base,
@@ -139,8 +139,8 @@ const mistakes: readonly Mistake[] = [
     says: [
       'bad.jsonl: 4 malformed lines',
       /bad\.jsonl:2: /,
-      'bad.jsonl:4: not a JSON object',
-      'bad.jsonl:5: "prompt" is not text',
+      'bad.jsonl:4: a list, not a JSON object',
+      'bad.jsonl:5: "prompt" is the number 1, not text',
       'bad.jsonl:6: "completion" is missing',
     ],
     hint: '--skip-bad-lines',
@@ -148,8 +148,8 @@ const mistakes: readonly Mistake[] = [
   {
     mistake: 'a maximal length that leaves no label',
     args: with_({ maxLength: 5 }),
-    says: [data.train, 'no example left', '16 without a label'],
-    hint: /maxLength \(5 tokens\)/,
+    says: [data.train, 'no example left', '16 whose prompt fills maxLength (5 tokens)'],
+    hint: '--max-length',
   },
   {
     mistake: 'a training file that is not there',
@@ -166,7 +166,7 @@ const mistakes: readonly Mistake[] = [
   {
     mistake: 'a validation file without an example',
     args: () => flags({ ...base, valid: file('empty.jsonl', '') }),
-    says: ['empty.jsonl: no example left', 'it is empty'],
+    says: ['empty.jsonl: no example left', 'the file is empty'],
     hint: /"prompt" and "completion"/,
   },
   {
