@@ -26,12 +26,30 @@ export async function readJsonObject(
   }
   let value: unknown
   try {
-    value = JSON.parse(text)
+    value = parseJson(text)
   } catch (cause) {
     throw new LowrankError(code, `${path}: not valid JSON (${messageOf(cause)})`, { cause })
   }
   if (!isJsonObject(value)) throw new LowrankError(code, `${path}: a JSON object is expected`)
   return value
+}
+
+/** Far more than any file of a model or a run has; what walks a value by calling itself is safe to this depth. */
+const deepest = 200
+
+/** The value of JSON of unknown origin: deep nesting, which only its author wants, is an error as other mistakes are. */
+export function parseJson(text: string): unknown {
+  const value: unknown = JSON.parse(text)
+  let level = [value].filter(isContainer)
+  for (let depth = 1; level.length > 0; depth++) {
+    if (depth > deepest) throw new SyntaxError(`nested more than ${deepest} levels deep`)
+    level = level.flatMap((one) => Object.values(one).filter(isContainer))
+  }
+  return value
+}
+
+function isContainer(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
 }
 
 /** The message of whatever was thrown. */

@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises'
 import { LowrankError } from '../util/errors.ts'
-import { messageOf } from './json.ts'
+import { messageOf, parseJson } from './json.ts'
 
 /** A line of a JSONL file, numbered from 1: its value, or why it has none. */
 export type JsonlLine =
@@ -33,7 +33,7 @@ export async function* readJsonl(
     if (text.trim() === '') continue
     let value: unknown
     try {
-      value = JSON.parse(text)
+      value = parseJson(text)
     } catch (error) {
       const why = text.includes('\0') ? 'it holds zero bytes; a damaged file?' : messageOf(error)
       yield { line, error: `not valid JSON (${why})` }

@@ -1,5 +1,5 @@
 import { type ErrorCode, LowrankError } from '../util/errors.ts'
-import { isJsonObject, type JsonObject } from './json.ts'
+import { isJsonObject, parseJson, type JsonObject } from './json.ts'
 
 /** Bytes an element takes, of every dtype of the safetensors format that has whole bytes. */
 const dtypeBytes = {
@@ -113,7 +113,7 @@ type Fail = (what: string, cause?: unknown) => never
 function parseObject(json: string, fail: Fail): JsonObject {
   let root: unknown
   try {
-    root = JSON.parse(json)
+    root = parseJson(json)
   } catch (cause) {
     return fail('the header is not valid JSON', cause)
   }

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { messageOf } from '../formats/json.ts'
+import { messageOf, parseJson } from '../formats/json.ts'
 import type { TensorReader } from '../formats/safetensors.ts'
 import { dynamicMap } from '../quant/blockwise.ts'
 import {
@@ -134,7 +134,7 @@ async function readState(reader: TensorReader, name: string, doubleQuant: boolea
   const bytes = await reader.read(name)
   let json: unknown
   try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    json = parseJson(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
   } catch (error) {
     throw badPart(reader, name, `what is not JSON (${messageOf(error)})`, 'a JSON object')
   }

@@ -2,6 +2,7 @@ import { optionsOf, trainSchema } from '../config.ts'
 import type { JsonObject } from '../formats/json.ts'
 import { bytes, count, duration, number, percent } from '../util/format.ts'
 import type { Run } from './read.ts'
+import type { RecordedData } from './recorded.ts'
 
 /** A name with its value, as text. */
 export type Fact = readonly [name: string, value: string]
@@ -69,26 +70,20 @@ function known(value: number | undefined, show: (value: number) => string): stri
 
 /** What the data became, a table with a row a file. */
 export function dataRows({ data }: Run): readonly (readonly string[])[] {
-  const row = (name: string, summary: Record<string, unknown> | undefined): string[][] =>
-    summary === undefined || summary === null
-      ? []
-      : [
-          [
-            name,
-            ...(['examples', 'tokens', 'labelTokens', 'truncated', 'dropped', 'skippedLines'] as const).map((key) =>
-              typeof summary[key] === 'number' ? count(summary[key]) : '',
-            ),
-            optionText(summary['path'] ?? ''),
-          ],
-        ]
-  return [...row('training', { ...data?.train }), ...row('validation', data?.valid && { ...data.valid })]
+  const row = (name: string, summary: RecordedData['train'] | undefined): string[][] => {
+    if (summary === undefined) return []
+    const { path, examples, tokens, labelTokens, truncated, dropped, skippedLines } = summary
+    const cells = [examples, tokens, labelTokens, truncated, dropped, skippedLines].map((value) => known(value, count))
+    return [[name, ...cells.map((cell) => cell ?? ''), path]]
+  }
+  return [...row('training', data?.train), ...row('validation', data?.valid)]
 }
 
 /** How the run was planned: model, base, memory. */
 export function planFacts({ plan }: Run): Fact[] {
   if (plan === undefined) return []
   const { expected, bound, items } = plan.memory
-  const parts = Array.isArray(items) ? items.toSorted((a, b) => b.bytes - a.bytes) : []
+  const parts = items.toSorted((a, b) => b.bytes - a.bytes)
   return [
     ['Architecture', plan.modelType],
     [
@@ -96,10 +91,10 @@ export function planFacts({ plan }: Run): Fact[] {
       `${count(plan.parameters)}, ${count(plan.trainableParameters)} trained (${percent(plan.trainableParameters / plan.parameters, 2)})`,
     ],
     ['Base', plan.quantization ?? (plan.expandWeights ? 'expanded to f32' : 'as stored')],
-    ['Blocks', plan.streamed === undefined || plan.streamed === null ? 'in memory' : 'on disk'],
+    ['Blocks', plan.streamed === undefined ? 'in memory' : 'on disk'],
     ['Activations', plan.activations === 'keep' ? 'kept' : 'recomputed'],
     ['Threads', count(plan.threads)],
-    ['Memory expected', `${bytes(expected)}${bound === undefined || bound === null ? '' : ` of ${bytes(bound)}`}`],
+    ['Memory expected', `${bytes(expected)}${bound === undefined ? '' : ` of ${bytes(bound)}`}`],
     ...parts.map(({ what, bytes: size }): Fact => [`… ${what}`, bytes(size)]),
   ]
 }

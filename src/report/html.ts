@@ -1,6 +1,17 @@
-/** Text that is HTML already. */
-export interface Html {
-  readonly html: string
+/**
+ * Text that is HTML already. A class, not a shape: what JSON of a foreign file holds can have any shape, but is never an
+ * instance.
+ */
+export class Html {
+  readonly #text: string
+
+  constructor(text: string) {
+    this.#text = text
+  }
+
+  toString(): string {
+    return this.#text
+  }
 }
 
 export type Content = string | number | undefined | Html | readonly Content[]
@@ -8,14 +19,14 @@ export type Content = string | number | undefined | Html | readonly Content[]
 /** HTML with its values escaped: what models and files say stays text. Lists are joined; undefined is nothing. */
 export function html(parts: TemplateStringsArray, ...values: readonly Content[]): Html {
   const rest = values.map((value, index) => `${render(value)}${parts[index + 1] ?? ''}`)
-  return { html: `${parts[0] ?? ''}${rest.join('')}` }
+  return new Html(`${parts[0] ?? ''}${rest.join('')}`)
 }
 
 function render(content: Content): string {
   if (content === undefined) return ''
-  if (typeof content === 'number') return String(content)
-  if (typeof content === 'string') return escape(content)
-  return 'html' in content ? content.html : content.map(render).join('')
+  if (content instanceof Html) return content.toString()
+  if (Array.isArray(content)) return content.map(render).join('')
+  return escape(String(content))
 }
 
 const ENTITIES: Readonly<Record<string, string>> = {
@@ -36,5 +47,5 @@ function escape(text: string): string {
 
 /** JSON that may stand in a script element: no text in it can end the element, or begin a comment. */
 export function scriptJson(value: unknown): Html {
-  return { html: JSON.stringify(value).replaceAll('<', '\\u003c') }
+  return new Html(JSON.stringify(value).replaceAll('<', '\\u003c'))
 }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { Chart } from './charts.ts'
-import { html, scriptJson, type Content, type Html } from './html.ts'
+import { html, Html, scriptJson, type Content } from './html.ts'
 
 /**
  * A page that needs no other file and no network: uPlot, the script that draws with it, and the style lie in it. The content
@@ -26,7 +26,7 @@ export function page({
     "base-uri 'none'",
     "form-action 'none'",
   ].join('; ')
-  const { html: text } = html`<!doctype html>
+  return html`<!doctype html>
     <html lang="en">
       <head>
         <meta charset="utf-8" />
@@ -44,8 +44,7 @@ export function page({
         </script>
         ${element('script', uplot.script)}${element('script', script)}
       </body>
-    </html> `
-  return text
+    </html> `.toString()
 }
 
 function chartPlaces(charts: readonly Chart[]): Html {
@@ -94,7 +93,7 @@ function load(): Assets {
 
 /** To the letter, since the policy names its hash. */
 function element(name: 'script' | 'style', text: string): Html {
-  return { html: `<${name}>${text}</${name}>` }
+  return new Html(`<${name}>${text}</${name}>`)
 }
 
 function hashSource(text: string): string {

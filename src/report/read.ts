@@ -2,10 +2,8 @@ import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { isJsonObject, readJsonObject, type JsonObject } from '../formats/json.ts'
 import { readJsonl } from '../formats/jsonl.ts'
-import type { TrainEvent } from '../train/events.ts'
 import type { RunRecord } from '../train/run-files.ts'
-
-type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
+import { dataSchema, planSchema, type RecordedData, type RecordedPlan } from './recorded.ts'
 
 /** The steps of a run, a place each; a value that is no number (a loss that overflowed) is NaN. */
 export interface StepColumns {
@@ -59,6 +57,7 @@ export interface Run {
   readonly folder: string
   readonly name: string
   readonly status: RunRecord['status']
+  /** ISO 8601; empty where it is not known. */
   readonly startedAt: string
   /** When it last told something; ISO 8601. */
   readonly lastSign: string
@@ -69,8 +68,8 @@ export interface Run {
   readonly evals: readonly Evaluation[]
   readonly notices: readonly Notice[]
   readonly samples: readonly Sample[]
-  readonly data: Pick<EventOf<'data'>, 'train' | 'valid'> | undefined
-  readonly plan: EventOf<'plan'> | undefined
+  readonly data: RecordedData | undefined
+  readonly plan: RecordedPlan | undefined
   readonly figures: Figures
   /** Why it ended early, if it did. */
   readonly ended: string | undefined
@@ -96,13 +95,13 @@ export async function readRun(folder: string): Promise<Run> {
     }
   }
   const status = STATUS.find((one) => one === record['status']) ?? 'failed'
-  const startedAt = text(record['startedAt']) ?? ''
+  const startedAt = dateOf(record['startedAt'])
   return {
     folder,
     name: basename(resolve(folder)),
     status,
-    startedAt,
-    lastSign: (written?.mtime ?? new Date(startedAt || 0)).toISOString(),
+    startedAt: startedAt?.toISOString() ?? '',
+    lastSign: (written?.mtime ?? startedAt ?? new Date(0)).toISOString(),
     config: objectOf(record['config']),
     versions: objectOf(record['versions']),
     hashes: objectOf(record['hashes']),
@@ -168,10 +167,10 @@ class Gathered {
         this.#sample(event)
         break
       case 'data':
-        if (isJsonObject(event['train'])) this.data = event as unknown as EventOf<'data'>
+        this.data = dataSchema.safeParse(event).data ?? this.data
         break
       case 'plan':
-        if (isPlan(event)) this.plan = event
+        this.plan = planSchema.safeParse(event).data ?? this.plan
         break
       case 'done':
         if (isJsonObject(event['stoppedEarly'])) this.stoppedEarly = text(event['stoppedEarly']['reason'])
@@ -216,12 +215,7 @@ class Gathered {
   }
 }
 
-type Completed = Pick<EventOf<'sample'>, 'prompt' | 'completion' | 'expected'>
-
-function isPlan(event: JsonObject): event is JsonObject & EventOf<'plan'> {
-  const counts = ['parameters', 'trainableParameters', 'steps', 'threads'].map((key) => event[key])
-  return [...counts, objectOf(event['memory'])['expected']].every((value) => finite(value) !== undefined)
-}
+type Completed = Omit<Sample, 'before' | 'after'> & { readonly completion: string }
 
 function figuresOf(record: JsonObject, { steps, evals, plan, computed }: Gathered): Figures {
   const result = objectOf(record['result'])
@@ -276,6 +270,11 @@ function finite(value: unknown): number | undefined {
 
 function text(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined
+}
+
+function dateOf(value: unknown): Date | undefined {
+  const date = new Date(text(value) ?? NaN)
+  return Number.isNaN(date.getTime()) ? undefined : date
 }
 
 function objectOf(value: unknown): JsonObject {

@@ -87,6 +87,106 @@ describe('readRun', () => {
   })
 })
 
+describe('files of another program', () => {
+  /** A run with one value in every place of run.json, and in every event of metrics.jsonl. */
+  function runOf(value: unknown): string {
+    const path = makeRun(fresh(), { steps: 3 })
+    const replaced = (one: unknown): unknown =>
+      typeof one === 'object' && one !== null
+        ? Object.fromEntries([...Object.entries(one).map(([key, inner]) => [key, replaced(inner)]), ['more', value]])
+        : value
+    const record = JSON.parse(readFileSync(join(path, 'run.json'), 'utf8')) as Record<string, unknown>
+    writeFileSync(join(path, 'run.json'), JSON.stringify({ ...(replaced(record) as object), status: 'done' }))
+    const events = readFileSync(join(path, 'metrics.jsonl'), 'utf8').trim().split('\n')
+    const lines = events.flatMap((line) => {
+      const event = JSON.parse(line) as Record<string, unknown>
+      const { type, step = null, memory } = event
+      const whole = { ...(replaced(event) as object), type, step }
+      // One place wrong at a time, too.
+      const single = Object.keys(event).map((key) => ({ ...event, type, [key]: key === 'type' ? type : value }))
+      const items = type === 'plan' ? [{ ...event, memory: { ...(memory as object), items: [value] } }] : []
+      return [whole, ...single, ...items].map((one) => JSON.stringify(one))
+    })
+    writeFileSync(join(path, 'metrics.jsonl'), `${lines.join('\n')}\n`)
+    return path
+  }
+
+  const markup = '<meta http-equiv="refresh" content="0;url=http://127.0.0.1/">'
+  const values: readonly unknown[] = [
+    { html: markup },
+    { '#text': markup, html: markup, toString: markup },
+    [{ html: markup }],
+    JSON.parse(`{"__proto__":{"html":${JSON.stringify(markup)}}}`),
+    null,
+    true,
+    [null],
+    'garbage',
+    markup,
+    -1,
+    0.5,
+    1e300,
+    { toISOString: 1 },
+  ]
+  test.each(values.map((value) => ({ value })))(
+    'are a page and a comparison, whatever they hold: %j',
+    async ({ value }) => {
+      const path = runOf(value)
+      const page = await reportOf(path)
+      expect(page).not.toContain('<meta http-equiv="refresh"')
+      expect(page).toContain('<h1>')
+      const output = join(path, 'compared.html')
+      await compareRuns([path, makeRun(fresh(), { steps: 3 })], { output })
+      expect(readFileSync(output, 'utf8')).not.toContain('<meta http-equiv="refresh"')
+      expect((await listRuns(path)).unreadable).toEqual([])
+    },
+  )
+
+  const places = [
+    'modelType',
+    'quantization',
+    'expandWeights',
+    'activations',
+    'bound',
+    'what',
+    'bytes',
+    'path',
+    'tokens',
+  ]
+  test.each(places)('an object in the place of %s is no markup', async (place) => {
+    const path = makeRun(fresh(), { steps: 3 })
+    const metrics = join(path, 'metrics.jsonl')
+    const events = readFileSync(metrics, 'utf8')
+    const forged = events
+      .replaceAll(new RegExp(`"${place}":("[^"]*"|[^,}]*)`, 'g'), `"${place}":${JSON.stringify({ html: markup })}`)
+      .replace('"activations"', `"quantization":${JSON.stringify({ html: markup })},"activations"`)
+    writeFileSync(metrics, forged)
+    expect(await reportOf(path)).not.toContain('<meta http-equiv="refresh"')
+  })
+
+  test('a plan and a summary that are whole are shown, also beside a broken one', async () => {
+    const path = makeRun(fresh(), { steps: 3 })
+    writeFileSync(join(path, 'metrics.jsonl'), '{"type":"plan","memory":{"items":[null]}}\n{"type":"data"}\n', {
+      flag: 'a',
+    })
+    const { plan, data } = await readRun(path)
+    expect(plan?.memory.items).toEqual([{ what: 'base weights', bytes: 5e8 }])
+    expect(data?.train.path).toBe('t.jsonl')
+  })
+
+  test('nesting without end is named', async () => {
+    const path = makeRun(fresh(), { steps: 3 })
+    const deep = `${'['.repeat(1e5)}${']'.repeat(1e5)}`
+    writeFileSync(join(path, 'metrics.jsonl'), `{"type":"warning","message":${deep}}\n`, { flag: 'a' })
+    expect(await reportOf(path)).toContain('<h1>')
+    writeFileSync(join(path, 'run.json'), `{"config":${deep}}`)
+    await expect(writeReport(path)).rejects.toMatchObject({
+      code: 'data',
+      message: expect.stringMatching(/run\.json: not valid JSON \(nested more than 200 levels deep\)/),
+    })
+    expect((await listRuns(path)).unreadable).toHaveLength(1)
+  })
+})
+
 describe('report.html', () => {
   test('nothing that a model or a file says becomes markup', async () => {
     const evil = `</script><script>alert(1)</script><img src=x onerror=alert(2)>"'&\u2028\u0000<!--`
