@@ -10,12 +10,33 @@ import type { QuantizeResult } from '../quantize.ts'
 import type { ReplayResult } from '../replay.ts'
 import type { SelftestResult } from '../selftest.ts'
 import type { EvalResult, TrainEvent } from '../train/events.ts'
+import { printable } from './format.ts'
 
 /** A stream that text goes to, and what is known of its terminal. */
 export interface Output {
   write(text: string): unknown
   readonly isTTY?: boolean
   readonly columns?: number
+}
+
+/** A stream as commands write to it. */
+export interface SafeOutput extends Output {
+  /** The stream itself, for what draws with control sequences of its own. */
+  readonly raw: Output
+}
+
+/** Lets no control character through to a terminal, wherever in a message it comes from. */
+export function safe(raw: Output): SafeOutput {
+  return {
+    raw,
+    write: (text) => raw.write(printable(text)),
+    get isTTY() {
+      return raw.isTTY === true
+    },
+    get columns() {
+      return raw.columns ?? 0
+    },
+  }
 }
 
 /** The outside world as the command line sees it. */
@@ -29,6 +50,12 @@ export interface Io {
   onInterrupt(listener: () => void): () => void
   /** Ends the process at once. */
   exit(code: number): void
+}
+
+/** The same, as commands see it. */
+export interface SafeIo extends Io {
+  readonly stdout: SafeOutput
+  readonly stderr: SafeOutput
 }
 
 /** What the commands need of the library. */
@@ -53,7 +80,7 @@ export interface Invocation {
   /** Arguments that are no flags, as the command declares them. */
   readonly positionals: readonly string[]
   readonly json: boolean
-  readonly io: Io
+  readonly io: SafeIo
   readonly signal: AbortSignal
   /** Loaded on demand: help and usage errors need no runtime. */
   readonly loadApi: () => Promise<Api>

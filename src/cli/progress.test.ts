@@ -1,13 +1,14 @@
 import { PassThrough } from 'node:stream'
 import { expect, test } from 'vitest'
 import { bytes, columns, duration, wrap } from './format.ts'
+import { safe } from './io.ts'
 import { openProgress } from './progress.ts'
 import { recordedRun } from './recorded.fixture.ts'
 
 test('on a terminal: a bar, and the log lines above it', () => {
   const stream = Object.assign(new PassThrough(), { isTTY: true, columns: 100 })
   const exitListeners = process.listenerCount('exit')
-  const progress = openProgress(stream)
+  const progress = openProgress(safe(stream))
   for (const event of recordedRun) progress.event(event)
   progress.line('last words')
   progress.close()

@@ -1,7 +1,7 @@
 import cliProgress from 'cli-progress'
 import type { TrainEvent } from '../train/events.ts'
-import { wrap } from './format.ts'
-import { widthOf, type Output } from './io.ts'
+import { printable, wrap } from './format.ts'
+import { widthOf, type Output, type SafeOutput } from './io.ts'
 import { eventLines, stepText } from './render.ts'
 
 /** Without a terminal, a step is reported at least this often, in seconds, to show that the run lives. */
@@ -16,7 +16,7 @@ export interface Progress {
 }
 
 /** A bar with lines above it on a terminal, plain lines elsewhere. */
-export function openProgress(output: Output): Progress {
+export function openProgress(output: SafeOutput): Progress {
   return output.isTTY === true ? new BarProgress(output) : new LineProgress(output)
 }
 
@@ -53,10 +53,10 @@ class BarProgress implements Progress {
   #closed = false
   readonly #onExit = (): void => this.close()
 
-  constructor(output: Output) {
+  constructor(output: SafeOutput) {
     this.#output = output
     this.#bars = new cliProgress.MultiBar({
-      stream: output as unknown as NodeJS.WritableStream,
+      stream: output.raw as unknown as NodeJS.WritableStream,
       format: '{bar} {value}/{total}  {text}',
       barCompleteChar: '\u2588',
       barIncompleteChar: '\u2591',
@@ -80,7 +80,7 @@ class BarProgress implements Progress {
 
   line(text: string): void {
     // The bar switches line wrapping off; long lines are broken here.
-    for (const line of wrap(text, widthOf(this.#output))) {
+    for (const line of wrap(printable(text), widthOf(this.#output))) {
       if (this.#bar === undefined) this.#output.write(`${line}\n`)
       else this.#bars.log(`${line}\n`)
     }

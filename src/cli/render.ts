@@ -9,9 +9,9 @@ type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
 export function eventLines(event: TrainEvent): string[] {
   switch (event.type) {
     case 'status':
-      return [printable(event.message)]
+      return [event.message]
     case 'warning':
-      return [`warning: ${printable(event.message)}`]
+      return [`warning: ${event.message}`]
     case 'data':
       return [dataLine('train', event.train), ...(event.valid ? [dataLine('valid', event.valid)] : [])]
     case 'plan':
@@ -33,7 +33,7 @@ export function eventLines(event: TrainEvent): string[] {
         `step ${event.step}  the eval loss rises (${number(event.best.evalLoss)} at step ${event.best.step}, now ` +
           `${number(event.evalLoss)}) while the train loss falls (${number(event.best.trainLoss)}, now ` +
           `${number(event.trainLoss)}): the examples are learnt by heart`,
-        `hint: ${printable(event.remedy)}`,
+        `hint: ${event.remedy}`,
       ]
     case 'resume':
       return [`going on after step ${event.step}, from ${event.path}`]
@@ -64,7 +64,7 @@ function spikeLines({ step, kind, value, expected, lines, action, remedy }: Even
     `step ${step}  spike: ${spikeKinds[kind]} ${range}; ${spikeActions[action]}`,
     `its examples: ${lines.length === 1 ? 'line' : 'lines'} ${shown}${more} of the training data`,
     // Where the run ends, the error says the rest.
-    ...(action === 'stop' ? [] : [`hint: ${printable(remedy)}`]),
+    ...(action === 'stop' ? [] : [`hint: ${remedy}`]),
   ]
 }
 
@@ -113,7 +113,7 @@ export function sampleLines(samples: readonly EventOf<'sample'>[], width: number
   const before = samples.filter((sample) => sample.when === 'before')
   const after = samples.filter((sample) => sample.when === 'after')
   return (after.length > 0 ? after : before).flatMap((sample, index) => {
-    const completions = [before[index], after[index]].map((one) => printable(one?.completion.trim() ?? '(none)'))
+    const completions = [before[index], after[index]].map((one) => one?.completion.trim() ?? '(none)')
     return [
       '',
       `sample ${index + 1}`,

@@ -8,7 +8,7 @@ export async function replay({ sources, positionals, json, io, signal, loadApi }
   const [run = ''] = positionals
   const options = readOptions(replaySchema, sources)
   const api = await loadApi()
-  const onStatus = (message: string): unknown => io.stderr.write(`${printable(message)}\n`)
+  const onStatus = (message: string): unknown => io.stderr.write(`${message}\n`)
   const result = await api.replay(run, options, { signal, onStatus })
   const lines = json ? [JSON.stringify(result)] : replayLines(result, widthOf(io.stdout))
   io.stdout.write(`${lines.join('\n')}\n`)

@@ -92,7 +92,7 @@ describe('train', () => {
         before                                          | after
         ----------------------------------------------- | -----------------------------------------------
         I do not know what a ticket is. I do not know   | billing
-        what a ticket is.                               | �[31m
+        what a ticket is.                               | \\u001b[31m
 
       3 steps in 12 s: train loss 2.0000, best eval loss 1.9000 at step 2, peak memory 1.31 GB
       computed 3,072 tokens: 600 labels, 6.3 % padding

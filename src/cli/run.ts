@@ -4,7 +4,7 @@ import { isInputError, LowrankError } from '../util/errors.ts'
 import { commands } from './commands.ts'
 import { readArguments } from './flags.ts'
 import { commandHelp } from './help.ts'
-import { widthOf, type Api, type Io } from './io.ts'
+import { safe, widthOf, type Api, type Io, type SafeIo } from './io.ts'
 
 const CANCELLED = 130
 
@@ -16,7 +16,8 @@ const SAME_PRESS = 250
  *
  * @returns the exit code: 0 done, 2 bad input or usage, 130 cancelled, 1 anything else.
  */
-export async function run(args: readonly string[], io: Io, loadApi: () => Promise<Api>): Promise<number> {
+export async function run(args: readonly string[], outside: Io, loadApi: () => Promise<Api>): Promise<number> {
+  const io: SafeIo = { ...outside, stdout: safe(outside.stdout), stderr: safe(outside.stderr) }
   const controller = new AbortController()
   let firstPress = 0
   const stopListening = io.onInterrupt(() => {
@@ -42,7 +43,7 @@ export async function run(args: readonly string[], io: Io, loadApi: () => Promis
 
 async function dispatch(
   args: readonly string[],
-  io: Io,
+  io: SafeIo,
   { signal, loadApi }: { signal: AbortSignal; loadApi: () => Promise<Api> },
 ): Promise<void> {
   const [name, second] = args

@@ -2,7 +2,7 @@ import { compareSchema, readOptions, reportSchema, runsSchema } from '../config.
 import { compareRuns, figureRows } from '../report/compare.ts'
 import { listRuns, type RunSummary } from '../report/list.ts'
 import { writeReport } from '../report/report.ts'
-import { bytes, count, duration, number, printable, table } from './format.ts'
+import { bytes, count, duration, number, table } from './format.ts'
 import type { Invocation } from './io.ts'
 
 /** `lowrank report RUN`: the report of a run, made again. */
@@ -29,11 +29,11 @@ export async function compare({ sources, positionals, json, io }: Invocation): P
     return
   }
   const { names, differences } = comparison
-  const rows = differences.map(({ what, values }) => [what, ...values].map(printable))
+  const rows = differences.map(({ what, values }) => [what, ...values])
   const lines = [
-    ...table(['', ...names.map(printable)], figureRows(comparison.runs)),
+    ...table(['', ...names], figureRows(comparison.runs)),
     '',
-    ...(rows.length === 0 ? ['no option and no input differs'] : table(['differs', ...names.map(printable)], rows)),
+    ...(rows.length === 0 ? ['no option and no input differs'] : table(['differs', ...names], rows)),
     '',
     `curves in ${output}`,
   ]
@@ -46,10 +46,10 @@ export function runLines(found: readonly RunSummary[], now: Date): string[] {
     const silent = (now.getTime() - new Date(lastSign).getTime()) / 1000
     const of = figures.plannedSteps === undefined ? '' : `/${count(figures.plannedSteps)}`
     return [
-      printable(folder),
+      folder,
       status === 'running' && silent > SILENCE ? `running? silent ${duration(silent)}` : status,
-      printable(method ?? ''),
-      printable(model ?? ''),
+      method ?? '',
+      model ?? '',
       `${count(figures.steps)}${figures.steps === figures.plannedSteps ? '' : of}`,
       figures.trainLoss === undefined ? '' : number(figures.trainLoss),
       figures.best === undefined ? '' : number(figures.best.loss),

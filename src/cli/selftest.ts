@@ -1,7 +1,7 @@
 import { readSelftestConfig } from '../config.ts'
 import type { CheckResult, SelftestResult } from '../selftest.ts'
 import { LowrankError } from '../util/errors.ts'
-import { duration, plural, printable, table } from './format.ts'
+import { duration, plural, table } from './format.ts'
 import type { Invocation } from './io.ts'
 
 /** `lowrank selftest`: tries what is promised of training on a model. A check that fails is an error, after the table. */
@@ -25,7 +25,7 @@ export function selftestLines({ checks, seconds }: SelftestResult): string[] {
   const rows = checks.map(({ name, result, figure, value, allowed, why, seconds: took }) => [
     name,
     result,
-    value === undefined || allowed === undefined ? printable(why ?? '') : figureText(value),
+    value === undefined || allowed === undefined ? (why ?? '') : figureText(value),
     allowed === undefined ? '' : figureText(allowed),
     value === undefined ? '' : figure,
     duration(took),
