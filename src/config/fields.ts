@@ -22,6 +22,8 @@ interface OptionMeta {
   readonly accepts?: string
   /** What an unset option means, where there is no default. */
   readonly unset?: string
+  /** Whether its value stays out of messages. */
+  readonly secret?: true
 }
 
 /** A schema with what the help page and the messages say of it. */

@@ -19,6 +19,7 @@ interface JsonSchema {
   readonly placeholder?: string
   readonly accepts?: string
   readonly unset?: string
+  readonly secret?: boolean
 }
 
 /** How the text of a flag becomes a value. `modules` is a list of names or one regular expression. */
@@ -42,6 +43,8 @@ export interface Option {
   readonly default: unknown
   /** What leaving it out means, where there is no default. */
   readonly unset: string | undefined
+  /** Whether its value stays out of messages. */
+  readonly secret: boolean
 }
 
 /** The JSON Schema of a configuration, for editors and forms. */
@@ -72,6 +75,7 @@ export function optionsOf(schema: z.ZodObject): readonly Option[] {
       required: json.required?.includes(key) ?? false,
       default: property.default,
       unset: property.unset,
+      secret: property.secret ?? false,
     }
   })
 }

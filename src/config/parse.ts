@@ -222,7 +222,9 @@ function collect(
     } else if (entry !== undefined) {
       const path = result.error.issues[0]?.path ?? []
       const place = path.map((step) => (typeof step === 'number' ? `[${step}]` : `.${String(step)}`)).join('')
-      problems.push(`${entry.where}${place}: found ${show(at(entry.value, path))}, expected ${option.accepts}`)
+      problems.push(
+        `${entry.where}${place}: found ${option.secret ? 'something else' : show(at(entry.value, path))}, expected ${option.accepts}`,
+      )
     }
   }
   return { values, given, problems }

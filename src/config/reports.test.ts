@@ -10,5 +10,9 @@ test('report_to: trackers, each once; none is none', () => {
   expect(parse(['none'])).toEqual([])
   expect(() => parse(['wandb'])).toThrow('a list of tensorboard and webhook, or none')
   expect(() => parseTrainConfig({ ...required, reportTo: ['webhook'] })).toThrow('webhook needs webhookUrl')
-  expect(() => parseTrainConfig({ ...required, webhookUrl: 'file:///etc' })).toThrow('http:// or https://')
+  for (const webhookUrl of ['file:///etc/secret', 'htps://me:secret@example.org', 'https://me:secret@', ['secret']]) {
+    const parse = (): unknown => parseTrainConfig({ ...required, webhookUrl })
+    expect(parse).toThrow('webhookUrl: found something else, expected an address that begins with http:// or https://')
+    expect(parse).not.toThrow('secret')
+  }
 })

@@ -38,7 +38,7 @@ async function receiver(answer: Answer): Promise<{ webhookUrl: string; bodies: B
 }
 
 const run = { outputDir: 'runs/a', model: 'm', method: 'lora' } as const
-const hasty: Patience = { timeout: 200, pauses: [10, 20], flush: 1000 }
+const hasty: Patience = { timeout: 200, body: 100, pauses: [10, 20], flush: 1000 }
 const ok: Answer = (_, __, response) => response.end('{}')
 const log = (step: number): TrainEvent => ({ type: 'log', step, epoch: 0, loss: step, learningRate: 0, gradNorm: 0 })
 
@@ -116,7 +116,7 @@ test('what is refused (4xx) is not tried again', async () => {
 
 test('a server that never answers holds up neither the run nor its end', async () => {
   const { webhookUrl, bodies } = await receiver(() => undefined)
-  const webhook = new Webhook({ ...run, webhookUrl }, { timeout: 150, pauses: [50], flush: 400 })
+  const webhook = new Webhook({ ...run, webhookUrl }, { timeout: 150, body: 100, pauses: [50], flush: 400 })
   const begun = performance.now()
   for (let step = 1; step <= 2000; step++) webhook.event(log(step))
   expect(performance.now() - begun).toBeLessThan(200)
@@ -156,14 +156,71 @@ test('nobody there: told in words of the machine', async () => {
   expect(webhook.warnings()[0]).toMatch(/ECONNREFUSED|bad port/)
 })
 
-test('a name and password in the address go as a header', async () => {
+test.each([
+  ['me:s%40crt', 'me:s@crt'],
+  ['me:100%', 'me:100%'],
+  ['a%zz:%ff%41', 'a%zz:%ff%41'],
+  ['%E2%82%AC:%', '\u20ac:%'],
+  ['me:', 'me:'],
+])('a name and password in the address go as a header: %s', async (written, meant) => {
   const seen: (string | undefined)[] = []
   const { webhookUrl } = await receiver((_, request, response) => {
     seen.push(request.headers.authorization)
     response.end()
   })
-  const webhook = new Webhook({ ...run, webhookUrl: webhookUrl.replace('//', '//me:s%40crt@') }, hasty)
+  const webhook = new Webhook({ ...run, webhookUrl: webhookUrl.replace('//', `//${written}@`) }, hasty)
   webhook.event(log(1))
   await webhook.flush()
-  expect(seen).toEqual([`Basic ${Buffer.from('me:s@crt').toString('base64')}`])
+  expect(seen).toEqual([`Basic ${Buffer.from(meant).toString('base64')}`])
+})
+
+test.each([301, 302, 303, 307, 308])('a redirect (%i) is reported, not followed', async (status) => {
+  const other = await receiver(ok)
+  const { webhookUrl, bodies } = await receiver((_, __, response) => {
+    response.writeHead(status, { location: `${other.webhookUrl}/secret` }).end()
+  })
+  const webhook = new Webhook({ ...run, webhookUrl: webhookUrl.replace('//', '//me:secret@') }, hasty)
+  for (const step of [1, 2]) webhook.event(log(step))
+  await webhook.flush()
+  expect(bodies).toHaveLength(2)
+  expect(other.bodies).toEqual([])
+  const [problem, missed] = webhook.warnings()
+  expect(problem).toContain(`it answers ${status} `)
+  expect(problem).toContain(`another address on ${new URL(other.webhookUrl).origin}: give that one`)
+  expect(problem).not.toContain('secret')
+  expect(missed).toBe('the webhook has missed 2 events of this run')
+})
+
+test('an answer without end is left after 64 KiB, and counts as what its head says', async () => {
+  let sent = 0
+  const { webhookUrl, bodies } = await receiver((_, __, response) => {
+    const more = (): void => {
+      while (!response.destroyed && response.write(Buffer.alloc(64 * 1024))) sent += 64 * 1024
+    }
+    response.on('drain', more)
+    more()
+  })
+  const webhook = new Webhook({ ...run, webhookUrl }, { ...hasty, timeout: 5000, body: 5000, flush: 8000 })
+  const begun = performance.now()
+  for (const step of [1, 2, 3]) webhook.event(log(step))
+  await webhook.flush()
+  expect(performance.now() - begun).toBeLessThan(4000)
+  expect(bodies.map(({ event }) => event['step'])).toEqual([1, 2, 3])
+  expect(webhook.warnings()).toEqual([])
+  // What the machine buffers of three connections.
+  expect(sent).toBeLessThan(64 * 2 ** 20)
+})
+
+test('an answer that never ends, byte by byte, holds up each event for a while only', async () => {
+  const { webhookUrl, bodies } = await receiver((_, __, response) => {
+    response.write('x')
+    const drip = setInterval(() => response.write('x'), 10)
+    response.on('close', () => clearInterval(drip))
+  })
+  const webhook = new Webhook({ ...run, webhookUrl }, hasty)
+  for (const step of [1, 2]) webhook.event(log(step))
+  await webhook.flush()
+  // Each was taken: it is not posted twice.
+  expect(bodies.map(({ event }) => event['step'])).toEqual([1, 2])
+  expect(webhook.warnings()).toEqual([])
 })

@@ -14,15 +14,17 @@ export interface ErrorEvent {
 
 /** How patient a webhook is; times in milliseconds. */
 export interface Patience {
-  /** For one request, its answer included. */
+  /** For one request, to the head of its answer. */
   readonly timeout: number
+  /** For the rest of the answer. */
+  readonly body: number
   /** Waits before the second and the third try. */
   readonly pauses: readonly number[]
   /** For all that is left once the run has ended. */
   readonly flush: number
 }
 
-const PATIENCE: Patience = { timeout: 10_000, pauses: [1000, 4000], flush: 10_000 }
+const PATIENCE: Patience = { timeout: 10_000, body: 1000, pauses: [1000, 4000], flush: 10_000 }
 
 /** What waits at most; when the receiver is slower than the run, log lines are left out first. */
 const QUEUE_LENGTH = 500
@@ -49,7 +51,7 @@ export class Webhook {
   constructor({ webhookUrl, outputDir, model, method }: Delivered, patience: Patience = PATIENCE) {
     const url = new URL(webhookUrl)
     // `fetch` refuses a name and password in the address.
-    const [name, password] = [url.username, url.password].map(decodeURIComponent)
+    const [name, password] = [url.username, url.password].map(decoded)
     ;[url.username, url.password] = ['', '']
     this.#url = url.href
     const basic = Buffer.from(`${name}:${password}`).toString('base64')
@@ -125,19 +127,63 @@ export class Webhook {
         method: 'POST',
         headers: this.#headers,
         body,
+        // Followed, a POST would become a GET, or name and password would go to somebody else.
+        redirect: 'manual',
         signal: AbortSignal.any([timeout, this.#end.signal]),
       })
-      // Read to its end, so that the connection serves the next event too.
-      await response.arrayBuffer()
+      await drain(response.body, this.#patience.body)
       if (response.ok) return { again: false }
       const again = response.status >= 500 || response.status === 429 || response.status === 408
-      return { problem: `it answers ${response.status} ${response.statusText}`.trim(), again }
+      return { problem: `it answers ${describe(response)}`, again }
     } catch (error) {
       if (timeout.aborted) return { problem: `no answer within ${this.#patience.timeout / 1000} s`, again: true }
       const cause = error instanceof Error && error.cause !== undefined ? error.cause : error
       return { problem: messageOf(cause), again: true }
     }
   }
+}
+
+/** What an answer may have; nothing in it is looked at. */
+const ANSWER_BYTES = 64 * 1024
+
+/** Reads a short answer to its end, so that the connection serves the next event too; a long or slow one is left. */
+async function drain(body: Response['body'], patience: number): Promise<void> {
+  const reader = body?.getReader()
+  if (reader === undefined) return
+  const leave = (): void => void reader.cancel().catch(() => undefined)
+  const slow = setTimeout(leave, patience)
+  try {
+    let bytes = 0
+    for (let part = await reader.read(); !part.done && bytes <= ANSWER_BYTES; part = await reader.read()) {
+      bytes += part.value.byteLength
+    }
+  } catch {
+    // The event was taken or refused all the same.
+  } finally {
+    clearTimeout(slow)
+    leave()
+  }
+}
+
+/** `302 Found, another address on https://example.org: give that one`. */
+function describe({ status, statusText, headers, url }: Response): string {
+  const words = `${status} ${statusText.slice(0, 100)}`.trim()
+  const location = headers.get('location')
+  if (status < 300 || status >= 400 || location === null) return words
+  // The path may be a secret.
+  const host = URL.canParse(location, url) ? ` on ${new URL(location, url).origin}` : ''
+  return `${words}, another address${host}: give that one`
+}
+
+/** The text that an address spells with %; what is no such spelling is meant as it is. */
+function decoded(text: string): string {
+  return text.replaceAll(/(?:%[\da-f]{2})+/gi, (spelt) => {
+    try {
+      return decodeURIComponent(spelt)
+    } catch {
+      return spelt
+    }
+  })
 }
 
 interface Delivered extends Pick<TrainConfig, 'outputDir' | 'model' | 'method'> {

@@ -31,6 +31,8 @@ export const reports = {
       description: 'Address that gets each event of the run by POST, as JSON',
       placeholder: 'URL',
       accepts: 'an address that begins with http:// or https://',
+      // Whoever knows it may post there; it may hold a name and password.
+      secret: true,
     },
   ),
 }
