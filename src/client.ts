@@ -1,10 +1,16 @@
 import {
+  checkCall,
+  checkText,
   parseEvalConfig,
+  parseGenerateOptions,
+  parseLoadModelOptions,
   parseQuantizeConfig,
   parseReplayOptions,
   parseSelftestConfig,
   parseTrainConfig,
   type EvalConfigInput,
+  type GenerateOptionsInput,
+  type LoadModelOptionsInput,
   type QuantizeConfigInput,
   type ReplayOptionsInput,
   type SelftestConfigInput,
@@ -15,7 +21,7 @@ import type { QuantizeResult } from './quantize.ts'
 import { errorEvent, Webhook } from './report/webhook.ts'
 import type { ReplayResult } from './replay.ts'
 import type { SelftestResult } from './selftest.ts'
-import { ComputeThread } from './thread.ts'
+import { closedError, ComputeThread } from './thread.ts'
 import type { EvalResult, TrainEvent } from './train/events.ts'
 
 export interface CallOptions {
@@ -31,6 +37,7 @@ export interface CallOptions {
  */
 export async function* finetune(config: TrainConfigInput, options: CallOptions = {}): AsyncGenerator<TrainEvent, void> {
   const resolved = parseTrainConfig(config)
+  checkCall(options, ['signal'])
   const thread = new ComputeThread()
   try {
     yield* withWebhook(resolved, thread.call('finetune', resolved, options))
@@ -66,6 +73,7 @@ async function* withWebhook(
 /** Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset. */
 export async function evaluate(config: EvalConfigInput, options: CallOptions = {}): Promise<EvalResult> {
   const resolved = parseEvalConfig(config)
+  checkCall(options, ['signal'])
   const thread = new ComputeThread()
   try {
     return await last(thread.call('evaluate', resolved, options))
@@ -80,6 +88,7 @@ export async function evaluate(config: EvalConfigInput, options: CallOptions = {
  */
 export async function quantize(config: QuantizeConfigInput, options: CallOptions = {}): Promise<QuantizeResult> {
   const resolved = parseQuantizeConfig(config)
+  checkCall(options, ['signal'])
   const thread = new ComputeThread()
   try {
     return await last(thread.call('quantize', resolved, options))
@@ -90,7 +99,7 @@ export async function quantize(config: QuantizeConfigInput, options: CallOptions
 
 /** Hears what a long call is about to do. */
 export interface StatusOptions extends CallOptions {
-  readonly onStatus?: (message: string) => void
+  readonly onStatus?: ((message: string) => void) | undefined
 }
 
 /**
@@ -102,7 +111,9 @@ export async function replay(
   options: ReplayOptionsInput,
   callOptions: StatusOptions = {},
 ): Promise<ReplayResult> {
+  checkText('run', run)
   const input = { ...parseReplayOptions(options), run }
+  checkCall(callOptions, ['signal', 'onStatus'])
   const thread = new ComputeThread()
   try {
     return await last(thread.call('replay', input, callOptions), callOptions.onStatus)
@@ -117,6 +128,7 @@ export async function replay(
  */
 export async function selftest(config: SelftestConfigInput, options: StatusOptions = {}): Promise<SelftestResult> {
   const resolved = parseSelftestConfig(config)
+  checkCall(options, ['signal', 'onStatus'])
   const thread = new ComputeThread()
   try {
     return await last(thread.call('selftest', resolved, options), options.onStatus)
@@ -125,47 +137,49 @@ export async function selftest(config: SelftestConfigInput, options: StatusOptio
   }
 }
 
-export interface LoadModelOptions {
-  /** Folder of the base model. */
-  readonly model: string
-  /** Folder of a PEFT adapter to put on top. */
-  readonly adapter?: string
-  /** Computing threads; by default one for each core. */
-  readonly threads?: number
-}
-
-export interface GenerateOptions {
-  readonly maxNewTokens?: number
-}
-
 /** A model in memory, in a thread of its own. Call `close()` when done. */
 export class Model {
   readonly #thread: ComputeThread
   #busy: Promise<unknown> = Promise.resolve()
+  #closed = false
 
   /** Use `loadModel`. */
   constructor(thread: ComputeThread) {
     this.#thread = thread
   }
 
-  /** The most likely completion of a prompt. Calls are answered one after another. */
-  async generate(prompt: string, { maxNewTokens = 128 }: GenerateOptions = {}): Promise<string> {
+  /**
+   * The most likely completion of a prompt. Calls are answered one after another.
+   *
+   * @throws LowrankError `config`: an option is wrong, or the prompt is no text; `usage`: the model is closed.
+   */
+  async generate(prompt: string, options: GenerateOptionsInput = {}): Promise<string> {
+    checkText('prompt', prompt, { empty: true })
+    const { maxNewTokens } = parseGenerateOptions(options)
+    if (this.#closed) throw closedError()
     const mine = this.#busy.then(() => last(this.#thread.call('generate', { prompt, maxNewTokens })))
     this.#busy = mine.catch(() => {})
     return await mine
   }
 
+  /** Waits for what was asked before, and frees the memory. */
   async close(): Promise<void> {
+    this.#closed = true
     await this.#busy
     await this.#thread.close()
   }
 }
 
-/** Loads a base model, with or without an adapter, to generate with. */
-export async function loadModel(options: LoadModelOptions): Promise<Model> {
+/**
+ * Loads a base model, with or without an adapter, to generate with.
+ *
+ * @throws LowrankError `config`, `model`, `adapter`: the input was refused.
+ */
+export async function loadModel(options: LoadModelOptionsInput): Promise<Model> {
+  const resolved = parseLoadModelOptions(options)
   const thread = new ComputeThread()
   try {
-    await last(thread.call('open', options))
+    await last(thread.call('open', resolved))
     return new Model(thread)
   } catch (error) {
     await thread.close()

@@ -2,10 +2,14 @@
 export { loadConfigFile } from './config/file.ts'
 export { closest, resolveName } from './config/names.ts'
 export { jsonSchema, optionsOf, type Option } from './config/options.ts'
+export { checkCall, checkText } from './config/call.ts'
 export {
   parseEvalConfig,
+  parseGenerateOptions,
+  parseLoadModelOptions,
   parseQuantizeConfig,
   parseReplayOptions,
+  parseReportOptions,
   parseSelftestConfig,
   parseTrainConfig,
   readEvalConfig,
@@ -28,6 +32,9 @@ export {
   trainSchema,
   type EvalConfig,
   type EvalConfigInput,
+  type GenerateOptionsInput,
+  type LoadModelOptions,
+  type LoadModelOptionsInput,
   type QuantizeConfig,
   type QuantizeConfigInput,
   type ReplayOptions,

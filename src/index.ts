@@ -1,7 +1,9 @@
 export { evaluate, finetune, loadModel, Model, quantize, replay, selftest } from './client.ts'
-export type { CallOptions, GenerateOptions, LoadModelOptions, StatusOptions } from './client.ts'
+export type { CallOptions, StatusOptions } from './client.ts'
 export type {
   EvalConfigInput,
+  GenerateOptionsInput as GenerateOptions,
+  LoadModelOptionsInput as LoadModelOptions,
   QuantizeConfigInput,
   ReplayOptionsInput,
   SelftestConfigInput,

@@ -24,7 +24,7 @@ export class ComputeThread {
     input: Parameters<Tasks[K]>[0],
     { signal }: { readonly signal?: AbortSignal | undefined } = {},
   ): AsyncGenerator<TrainEvent, Returned<K>> {
-    if (this.#ended) throw new LowrankError('usage', 'this model is closed', { hint: 'Load it again with loadModel.' })
+    if (this.#ended) throw closedError()
     const replies = new Queue<Reply>()
     const onMessage = (reply: Reply): void => replies.push(reply)
     const fail = (error: unknown): void => replies.push({ type: 'error', code: 'internal', message: String(error) })
@@ -57,6 +57,11 @@ export class ComputeThread {
     this.#worker.postMessage({ type: 'close' } satisfies Request)
     await ended
   }
+}
+
+/** What a model that was closed answers. */
+export function closedError(): LowrankError {
+  return new LowrankError('usage', 'this model is closed', { hint: 'Load it again with loadModel.' })
 }
 
 function revive(reply: { code: ErrorCode; message: string; hint?: string; stack?: string }): LowrankError {

@@ -39,7 +39,13 @@ export function unset<T extends z.ZodType>(schema: T, meaning: string): T {
 /** Larger counts are typing errors; the bound also keeps every index exact in 32 bits. */
 export const COUNT_MAX = 2 ** 31 - 1
 export const count = z.int().min(1).max(COUNT_MAX)
-export const path = z.string().min(1).max(4096)
+/** No system takes a zero byte in a path. */
+export const path = z
+  .string()
+  .min(1)
+  .max(4096)
+  .regex(/^[^\0]*$/)
+  .meta({ path: true })
 export const name = z.string().min(1).max(256)
 export const positive = z.number().positive().max(1e6)
 export const beta = z.number().min(0).lt(1)

@@ -14,12 +14,12 @@ const MAX_BYTES = 1 << 20
  */
 export function loadConfigFile(path: string): Source {
   const lines = new LineCounter()
-  const document = parseDocument(readText(path), { lineCounter: lines, prettyErrors: false })
+  const document = parseYaml(path, lines)
   const [error] = [...document.errors, ...document.warnings]
   if (error !== undefined) {
     throw new LowrankError('config', `${path}:${lines.linePos(error.pos[0]).line}: ${error.message}`)
   }
-  if (document.contents === null) return { entries: [], spelling: 'key', text: true }
+  if (document.contents === null) return { entries: [], spelling: 'key', text: true, file: true }
   if (!isMap(document.contents)) {
     throw new LowrankError('config', `${path}: found a ${typeof document.toJS()}, expected lines of "option: value"`)
   }
@@ -35,7 +35,17 @@ export function loadConfigFile(path: string): Source {
       })
     }
   })
-  return { entries, spelling: 'key', text: true }
+  return { entries, spelling: 'key', text: true, file: true }
+}
+
+function parseYaml(path: string, lineCounter: LineCounter): ReturnType<typeof parseDocument> {
+  const text = readText(path)
+  try {
+    return parseDocument(text, { lineCounter, prettyErrors: false })
+  } catch (cause) {
+    // The parser calls itself for each level.
+    throw new LowrankError('config', `${path}: nested too deeply`, { cause })
+  }
 }
 
 function readText(path: string): string {

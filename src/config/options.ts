@@ -20,6 +20,7 @@ interface JsonSchema {
   readonly accepts?: string
   readonly unset?: string
   readonly secret?: boolean
+  readonly path?: boolean
 }
 
 /** How the text of a flag becomes a value. `modules` is a list of names or one regular expression. */
@@ -45,6 +46,8 @@ export interface Option {
   readonly unset: string | undefined
   /** Whether its value stays out of messages. */
   readonly secret: boolean
+  /** Whether it is the path of a file or folder. */
+  readonly path: boolean
 }
 
 /** The JSON Schema of a configuration, for editors and forms. */
@@ -76,6 +79,7 @@ export function optionsOf(schema: z.ZodObject): readonly Option[] {
       default: property.default,
       unset: property.unset,
       secret: property.secret ?? false,
+      path: property.path ?? false,
     }
   })
 }

@@ -1,9 +1,13 @@
+import { homedir } from 'node:os'
+import { join } from 'node:path'
 import { LowrankError } from '../util/errors.ts'
 import { resolveName, resolveSwitch, resolveValue, type Spelling } from './names.ts'
 import { optionsOf, snakeCase, type Option } from './options.ts'
 import { checkFourBit, checkQuantization, fillQuantization } from './quantization.ts'
 import {
   evalSchema,
+  generateSchema,
+  loadModelSchema,
   loraKeys,
   quantizeSchema,
   replaySchema,
@@ -11,6 +15,8 @@ import {
   trainSchema,
   type EvalConfig,
   type EvalConfigInput,
+  type GenerateOptions,
+  type LoadModelOptions,
   type QuantizationOptions,
   type QuantizeConfig,
   type QuantizeConfigInput,
@@ -21,6 +27,7 @@ import {
   type TrainConfigInput,
 } from './schema.ts'
 import { checkSettings } from './settings.ts'
+import { isOptions, show } from './show.ts'
 import { isSet } from './unused.ts'
 import type { z } from 'zod'
 
@@ -37,6 +44,8 @@ export interface Source {
   readonly spelling: Spelling
   /** Whether a text stands for a number, list or record too (`q_proj,v_proj`), as in files and flags. */
   readonly text: boolean
+  /** Whether it is a file: `~` is the home folder in its paths, as shells have it in those of flags. */
+  readonly file?: boolean
 }
 
 interface Given {
@@ -68,6 +77,21 @@ export function parseQuantizeConfig(input: unknown): QuantizeConfig {
 /** Checks the options of `selftest` and fills in the defaults, as `parseTrainConfig` does. */
 export function parseSelftestConfig(input: unknown): SelftestConfig {
   return resolveQuantized<SelftestConfig>(selftestSchema, [objectSource(input)], { qlora: false })
+}
+
+/** Checks the options of `loadModel` and fills in the defaults, as `parseTrainConfig` does. */
+export function parseLoadModelOptions(input: unknown): LoadModelOptions {
+  return readOptions(loadModelSchema, [objectSource(input)])
+}
+
+/** Checks the options of `generate` and fills in the defaults, as `parseTrainConfig` does. */
+export function parseGenerateOptions(input: unknown): GenerateOptions {
+  return readOptions(generateSchema, [objectSource(input)])
+}
+
+/** Checks the options of `listRuns`, `writeReport` or `compareRuns`. */
+export function parseReportOptions<S extends z.ZodObject>(schema: S, input: unknown): z.output<S> {
+  return readOptions(schema, [objectSource(input)])
 }
 
 /** Checks the options of `replay` and fills in the defaults, as `parseTrainConfig` does. */
@@ -237,7 +261,7 @@ function gather(
 ): { given: Map<string, Given>; problems: string[] } {
   const given = new Map<string, Given>()
   const problems: string[] = []
-  for (const { entries, spelling, text } of sources) {
+  for (const { entries, spelling, text, file = false } of sources) {
     const seen = new Map<string, string>()
     for (const { name, value: written, where } of entries) {
       const found = resolveName(options, name, spelling)
@@ -246,6 +270,13 @@ function gather(
         continue
       }
       const { option, value } = resolveSwitch(options, found.option, written)
+      // axolotl has the kind of training there. A folder of this name can be written ./lora.
+      if (file && option.key === 'adapter' && (value === 'lora' || value === 'qlora')) {
+        problems.push(
+          `${where}: found "${value}", expected the folder of an adapter to go on with. Use "method": ${value}.`,
+        )
+        continue
+      }
       const earlier = seen.get(option.key)
       // Flags may be repeated, the last one counts: scripts append to a command line.
       if (earlier !== undefined && spelling !== 'flag') problems.push(`${where}: given twice; already at ${earlier}`)
@@ -254,7 +285,7 @@ function gather(
       given.set(option.key, {
         option,
         where,
-        value: resolveValue(option.key, text && typeof value === 'string' ? readText(option, value) : value),
+        value: resolveValue(option.key, text && typeof value === 'string' ? readText(option, value, file) : value),
       })
     }
   }
@@ -266,7 +297,7 @@ function rawValues(schema: z.ZodObject, sources: readonly Source[]): Record<stri
 }
 
 /** The value a text stands for, by the kind of the option; a text that does not fit stays as it is, to be refused. */
-function readText(option: Option, text: string): unknown {
+function readText(option: Option, text: string, file: boolean): unknown {
   switch (option.kind) {
     case 'number':
       return readNumber(text)
@@ -287,7 +318,7 @@ function readText(option: Option, text: string): unknown {
       // Module names hold letters, digits, underscores and dots; anything else is all-linear or a regular expression.
       return /^[\w.,\s]+$/.test(text) ? split(text) : text
     default:
-      return text
+      return file && option.path && /^~(?:\/|$)/.test(text) ? join(homedir(), text.slice(1)) : text
   }
 }
 
@@ -309,7 +340,7 @@ function split(text: string): string[] {
 }
 
 function objectSource(input: unknown): Source {
-  if (typeof input !== 'object' || input === null || Array.isArray(input)) {
+  if (!isOptions(input)) {
     throw new LowrankError('config', `configuration: found ${show(input)}, expected an object of options`)
   }
   const entries = Object.entries(input).map(([name, value]) => ({ name, value, where: name }))
@@ -326,12 +357,6 @@ function nameOf(key: string, given: ReadonlyMap<string, Given>, sources: readonl
 
 function at(value: unknown, path: readonly PropertyKey[]): unknown {
   return path.reduce<unknown>((inner, step) => (inner as Record<PropertyKey, unknown> | undefined)?.[step], value)
-}
-
-/** A value as a message shows it, cut where it is long. */
-function show(value: unknown): string {
-  const text = (typeof value === 'number' ? String(value) : JSON.stringify(value)) ?? String(value)
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text
 }
 
 function raise(problems: readonly string[]): void {

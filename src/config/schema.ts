@@ -123,6 +123,19 @@ export const replaySchema = z.strictObject({
   }),
 })
 
+export const loadModelSchema = z.strictObject({
+  model: modelAndData.model,
+  adapter: evalSchema.shape.adapter,
+  threads: machine.threads,
+})
+
+export const generateSchema = z.strictObject({
+  maxNewTokens: option(count.default(128), {
+    group: 'Model and data',
+    description: 'Tokens to add at most; generation ends earlier with the end-of-sequence token',
+  }),
+})
+
 /** Options of a training run as a user passes them; what is left out takes its default. */
 export type TrainConfigInput = z.input<typeof trainSchema>
 
@@ -182,6 +195,18 @@ export type ReplayOptionsInput = z.input<typeof replaySchema>
 
 /** Options of `replay` besides the run, complete. */
 export type ReplayOptions = z.output<typeof replaySchema>
+
+/** Options of `loadModel` as a user passes them. */
+export type LoadModelOptionsInput = z.input<typeof loadModelSchema>
+
+/** Options of `loadModel`, complete. */
+export type LoadModelOptions = z.output<typeof loadModelSchema>
+
+/** Options of `generate` as a user passes them. */
+export type GenerateOptionsInput = z.input<typeof generateSchema>
+
+/** Options of `generate`, complete. */
+export type GenerateOptions = z.output<typeof generateSchema>
 
 /** The options that describe how a base model is quantized. */
 export type QuantizationOptions = Pick<EvalConfig, keyof typeof quantization>

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { beta, count, option, positive } from './fields.ts'
 import { optionsOf } from './options.ts'
 import type { TrainConfig } from './schema.ts'
+import { show } from './show.ts'
 
 const steps = z.int().min(0)
 const rate = z.number().min(0).max(100)
@@ -127,7 +128,7 @@ function readSettings(
     }
     const result = (schema.shape[option.key] as z.ZodType<Settings[string]>).safeParse(value)
     if (!result.success) {
-      problems.push(`${where}.${name}: found ${JSON.stringify(value)}, expected ${option.accepts}`)
+      problems.push(`${where}.${name}: found ${show(value)}, expected ${option.accepts}`)
     } else if (option.key in settings) {
       problems.push(`${where}.${name}: given twice`)
     } else {

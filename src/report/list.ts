@@ -1,6 +1,7 @@
 import type { Dirent } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { checkText, parseReportOptions, runsSchema } from '../config.ts'
 import { messageOf } from '../formats/json.ts'
 import { LowrankError } from '../util/errors.ts'
 import { readRun, type Run } from './read.ts'
@@ -24,7 +25,9 @@ export interface RunList {
  *
  * @throws LowrankError `data` where the folder cannot be read.
  */
-export async function listRuns(folder: string, { depth = 3 }: { readonly depth?: number } = {}): Promise<RunList> {
+export async function listRuns(folder: string, options: { readonly depth?: number } = {}): Promise<RunList> {
+  checkText('folder', folder)
+  const { depth } = parseReportOptions(runsSchema, options)
   const runs: RunSummary[] = []
   const unreadable: { folder: string; reason: string }[] = []
   for (const found of await runFolders(folder, depth)) {

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { checkText, parseReportOptions, reportSchema } from '../config.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { count } from '../util/format.ts'
 import { chartsOf } from './charts.ts'
@@ -18,8 +19,10 @@ const MOST = { samples: 50, notices: 100, characters: 4000 }
  */
 export async function writeReport(
   folder: string,
-  { output = join(folder, 'report.html') }: { readonly output?: string | undefined } = {},
+  options: { readonly output?: string | undefined } = {},
 ): Promise<string> {
+  checkText('folder', folder)
+  const { output = join(folder, 'report.html') } = parseReportOptions(reportSchema, options)
   await writeFileAtomic(output, reportPage(await readRun(folder)))
   return output
 }

@@ -1,4 +1,5 @@
 import { isJsonObject, type JsonObject } from '../formats/json.ts'
+import { unicodeProblem } from '../util/unicode.ts'
 
 /** The texts of an example. */
 export interface Row {
@@ -19,8 +20,11 @@ export function readRow(value: unknown): Row | RowProblem {
   if (prompt === undefined || completion === undefined) return missingText(value)
   if (typeof prompt !== 'string') return notText('prompt', prompt)
   if (typeof completion !== 'string') return notText('completion', completion)
-  const problem = unicodeProblem('prompt', prompt) ?? unicodeProblem('completion', completion)
-  return problem === undefined ? { prompt, completion } : { problem }
+  for (const [key, text] of [['prompt', prompt] as const, ['completion', completion] as const]) {
+    const problem = unicodeProblem(text)
+    if (problem !== undefined) return { problem: `"${key}" is ${problem}` }
+  }
+  return { prompt, completion }
 }
 
 const rename = 'Each line must be a JSON object with the texts "prompt" and "completion".'
@@ -53,13 +57,6 @@ function missingText(row: JsonObject): RowProblem {
 function notText(key: string, value: unknown): RowProblem {
   const problem = `"${key}" is ${kindOf(value)}, not text`
   return isChat(value) ? { problem, hint: answers } : { problem }
-}
-
-function unicodeProblem(key: string, text: string): string | undefined {
-  const half = /\p{Surrogate}/u.exec(text)
-  if (half === null) return undefined
-  const code = half[0].charCodeAt(0).toString(16)
-  return `"${key}" is no valid Unicode: half a surrogate pair, \\u${code}, at character ${half.index + 1}`
 }
 
 function kindOf(value: unknown): string {
