@@ -132,9 +132,9 @@ function labelled(label: string, text: string, width: number): string[] {
 
 function dataLine(label: string, data: DatasetSummary): string {
   const losses = [
-    data.truncated > 0 ? `${count(data.truncated)} cut to the maximal length` : '',
-    data.dropped > 0 ? `${count(data.dropped)} dropped without a label` : '',
-    data.skippedLines > 0 ? `${count(data.skippedLines)} bad lines skipped` : '',
+    data.truncated > 0 ? `${count(data.truncated)} longer than maxLength, cut with their EOS` : '',
+    data.dropped > 0 ? `${count(data.dropped)} dropped, no label being left` : '',
+    data.skippedLines > 0 ? `${plural(data.skippedLines, 'malformed line')} passed over` : '',
   ].filter((text) => text !== '')
   return (
     `${label}: ${count(data.examples)} examples, ${count(data.tokens)} tokens, ${count(data.labelTokens)} of them labels` +

@@ -65,7 +65,7 @@ describe('train', () => {
     expect(code).toBe(0)
     expect(stderr).toMatchInlineSnapshot(`
       "reading m
-      train: 800 examples, 40,000 tokens, 9,000 of them labels; 3 cut to the maximal length, 1 dropped without a label (t.jsonl)
+      train: 800 examples, 40,000 tokens, 9,000 of them labels; 3 longer than maxLength, cut with their EOS, 1 dropped, no label being left (t.jsonl)
       valid: 80 examples, 4,000 tokens, 900 of them labels (v.jsonl)
       llama: 134,515,008 parameters, 921,600 trained (0.69 %); 3 steps; 2 threads
       base expanded to f32, in memory; activations kept; 512 rows at a time through the head
