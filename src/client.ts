@@ -46,7 +46,7 @@ export async function* finetune(config: TrainConfigInput, options: CallOptions =
   }
 }
 
-/** The events of a run, told to its webhook too, if it has one: from here, since the thread that computes is busy for seconds. */
+/** The events of a run, posted to its webhook too, if it has one: from here, since the thread that computes is busy for seconds. */
 async function* withWebhook(
   { reportTo, webhookUrl, ...config }: TrainConfig,
   events: AsyncGenerator<TrainEvent, void>,
@@ -83,7 +83,7 @@ export async function evaluate(config: EvalConfigInput, options: CallOptions = {
 }
 
 /**
- * Quantizes a model to 4 bits (nf4 with double quantization, unless told otherwise) or 8, in the layout of bitsandbytes: a
+ * Quantizes a model to 4 bits (nf4 with double quantization by default) or 8, in the layout of bitsandbytes: a
  * folder that transformers loads too, and that serves as `model` here.
  */
 export async function quantize(config: QuantizeConfigInput, options: CallOptions = {}): Promise<QuantizeResult> {
@@ -97,13 +97,13 @@ export async function quantize(config: QuantizeConfigInput, options: CallOptions
   }
 }
 
-/** Hears what a long call is about to do. */
+/** Receives what a long call is about to do. */
 export interface StatusOptions extends CallOptions {
   readonly onStatus?: ((message: string) => void) | undefined
 }
 
 /**
- * Computes a step of an earlier run (its output folder) again, and tells the loss of each of its examples. The loss of the step equals the
+ * Computes a step of an earlier run (its output folder) again, and reports the loss of each of its examples. The loss of the step equals the
  * recorded one to the last bit, unless weights are given by `at`.
  */
 export async function replay(
@@ -187,7 +187,7 @@ export async function loadModel(options: LoadModelOptionsInput): Promise<Model> 
   }
 }
 
-/** What a call returns in the end; `onStatus` hears the status that it tells before. */
+/** What a call returns in the end; `onStatus` receives the status messages before. */
 async function last<T>(generator: AsyncGenerator<TrainEvent, T>, onStatus?: (message: string) => void): Promise<T> {
   for (;;) {
     const { done, value } = await generator.next()

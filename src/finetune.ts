@@ -64,7 +64,8 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   let from: Checkpoint | undefined
   try {
     const size = await modelSize(config.model)
-    if (size > noticed) yield tell({ type: 'status', message: `taking the SHA-256 of ${formatSize(size)} of weights` })
+    if (size > noticed)
+      yield tell({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     inputs = await describeInputs(config, prepared.threads)
     const start = await findStart(config, inputs)
     from = start.from

@@ -84,7 +84,7 @@ export function evaluationWorkload(batches: readonly Batch[]): Workload {
 
 const elements = (shape: readonly number[]): number => shape.reduce((total, size) => total * size, 1)
 
-/** What is told of a plan. */
+/** What is reported of a plan. */
 export function planEvent(prepared: PreparedDecoder, plan: MemoryPlan, steps: number): TrainEvent {
   const { config, quantization, threads } = prepared
   const { activations, expandWeights, headRows, streamed, expected, items, bound, smaller } = plan

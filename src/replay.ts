@@ -39,7 +39,7 @@ export interface ReplayResult {
     /** Steps computed again to come from there to the step. */
     readonly recomputed: number
   }
-  /** The loss that the run told of the step; undefined where it never came to it. */
+  /** The loss that the run recorded for the step; undefined where it never came to it. */
   readonly recorded: number | undefined
   /** Mean over the label tokens of the step, in nats, as computed now. */
   readonly loss: number
@@ -59,8 +59,8 @@ export interface ReplayInput extends ReplayOptions {
 }
 
 /**
- * Computes a step of an earlier run again, with its batches and dropout masks, and tells the loss of each example. The weights before the
- * step are made again from the newest checkpoint before it, so the loss is the one that the run told, to the last bit.
+ * Computes a step of an earlier run again, with its batches and dropout masks, and reports the loss of each example. The weights before the
+ * step are made again from the newest checkpoint before it, so the loss is the one that the run recorded, to the last bit.
  *
  * @throws LowrankError `data`: there is no run; `config`: it has no such step, or its model or data have changed; `cancelled`.
  */
@@ -107,7 +107,7 @@ function recordOf(run: Run): {
 } {
   const { folder, plan } = run
   if (plan === undefined) {
-    throw new LowrankError('data', `${folder}: metrics.jsonl tells no plan of memory and threads`, {
+    throw new LowrankError('data', `${folder}: metrics.jsonl has no plan of memory and threads`, {
       hint: 'The run ended before it began to train, or its metrics.jsonl is not the one it wrote.',
     })
   }
@@ -134,18 +134,18 @@ async function checkInputs(
   const changes = changedInputs(inputs, now)
   const list = changes.map((change) => `\n  ${change}`).join('')
   if (changes.length > 0 && !anyway) {
-    throw new LowrankError('config', `cannot replay ${folder}: what it was made from has changed since:${list}`, {
-      hint: 'Set it back, or replay with what is there now by "anyway" (--anyway).',
+    throw new LowrankError('config', `cannot replay ${folder}: its inputs have changed since:${list}`, {
+      hint: 'Restore them, or replay with the current ones: "anyway" (--anyway).',
     })
   }
-  if (changes.length > 0) tell(`warning: what the run was made from has changed since:${list}`)
+  if (changes.length > 0) tell(`warning: the inputs of the run have changed since:${list}`)
   const versions = changedVersions(inputs, now)
   if (versions.length > 0) {
     tell(`warning: the run was made by other versions (${versions.join(', ')}): losses may differ in their last bits`)
   }
 }
 
-/** The run with weights of a folder in place of those it begins with. */
+/** The run with weights of a folder instead of those it begins with. */
 function withWeightsOf(config: TrainConfig, folder: string): TrainConfig {
   return config.method === 'full' ? { ...config, model: folder, init: 'pretrained' } : { ...config, adapter: folder }
 }

@@ -34,7 +34,7 @@ export interface SelftestResult {
 
 /**
  * Tries on the user's own model and machine what is promised of all: gradients against differences of losses, and what must make no
- * difference. `tell` hears of each check before it runs.
+ * difference. `tell` receives the name of each check before it runs.
  *
  * @throws LowrankError `model`, `adapter`, `data`, `config`: the input was refused; `cancelled`.
  */

@@ -18,7 +18,7 @@ export class ComputeThread {
     this.#worker.once('exit', () => (this.#ended = true))
   }
 
-  /** Runs a task: yields the events it tells and returns what it returns. Aborting `signal` asks it to end early. */
+  /** Runs a task: yields its events and returns what it returns. Aborting `signal` asks it to end early. */
   async *call<K extends keyof Tasks>(
     task: K,
     input: Parameters<Tasks[K]>[0],

@@ -33,7 +33,7 @@ export interface GenerateInput {
   readonly maxNewTokens: number
 }
 
-/** Everything the compute thread does; `emit` tells an event. `generate` is about the model that `open` loaded. */
+/** Everything the compute thread does; `emit` reports an event. `generate` is about the model that `open` loaded. */
 export interface Tasks {
   readonly finetune: (config: TrainConfig, emit: (event: TrainEvent) => void) => Promise<void>
   readonly evaluate: (config: EvalConfig) => Promise<EvalResult>

@@ -68,11 +68,11 @@ export const commands: readonly Command[] = [
   },
   {
     name: 'replay',
-    summary: 'Compute a step of an earlier run again, and tell the loss of each of its examples',
+    summary: 'Compute a step of an earlier run again, and report the loss of each of its examples',
     usage: 'RUN --step N [flags]',
     notes:
-      'RUN is the output folder of a training. Batches and dropout masks are those of the step; its weights are made again ' +
-      'from the newest checkpoint before it, or from the start, so that the loss equals the recorded one to the last bit. ' +
+      'RUN is the output folder of a training run. Batches and dropout masks are those of the step; its weights are ' +
+      'recomputed from the newest checkpoint before it, or from the start, so that the loss equals the recorded one to the last bit. ' +
       '--at takes weights as they are, where that would take too long.',
     positionals: [{ name: 'RUN', required: true }],
     options: () => optionsOf(replaySchema),
@@ -80,11 +80,11 @@ export const commands: readonly Command[] = [
   },
   {
     name: 'selftest',
-    summary: 'Try on your own model and machine that training computes what it promises',
+    summary: 'Check on your own model and machine that training computes what it promises',
     usage: '[flags]',
     notes:
-      'Gradients are compared with differences of losses; what must change nothing (accumulation, packing, memory choices, ' +
-      'stopping and resuming) is seen to change nothing. The exit code is 1 if a check fails. Nothing is written but ' +
+      'Gradients are compared with differences of losses; what must make no difference (accumulation, packing, memory ' +
+      'choices, stopping and resuming) is checked to make none. The exit code is 1 if a check fails. Nothing is written but ' +
       'temporary files.',
     options: () => optionsOf(selftestSchema),
     run: selftest,
@@ -94,7 +94,7 @@ export const commands: readonly Command[] = [
     summary: 'Write the report of a run again, from its run.json and metrics.jsonl',
     usage: 'RUN [flags]',
     notes:
-      'RUN is the output folder of a training, which may still go on. A run writes its report itself when it ends.',
+      'RUN is the output folder of a training run, which may still be running. A run writes its report itself when it ends.',
     positionals: [{ name: 'RUN', required: true }],
     options: () => optionsOf(reportSchema),
     run: report,
@@ -112,7 +112,7 @@ export const commands: readonly Command[] = [
     name: 'runs compare',
     summary: 'Compare runs: options that differ, figures, and a page with their curves laid over one another',
     usage: 'RUN RUN... [flags]',
-    notes: 'RUN is the output folder of a training.',
+    notes: 'RUN is the output folder of a training run.',
     positionals: [
       { name: 'RUN', required: true },
       { name: 'a second RUN', required: true, repeated: true },

@@ -32,11 +32,11 @@ export function eventLines(event: TrainEvent): string[] {
       return [
         `step ${event.step}  the eval loss rises (${number(event.best.evalLoss)} at step ${event.best.step}, now ` +
           `${number(event.evalLoss)}) while the train loss falls (${number(event.best.trainLoss)}, now ` +
-          `${number(event.trainLoss)}): the examples are learnt by heart`,
+          `${number(event.trainLoss)}): the model is memorizing the examples`,
         `hint: ${event.remedy}`,
       ]
     case 'resume':
-      return [`going on after step ${event.step}, from ${event.path}`]
+      return [`resuming after step ${event.step}, from ${event.path}`]
     case 'save':
       return [`step ${event.step}  saved ${event.path}`]
     case 'step':
@@ -49,7 +49,7 @@ export function eventLines(event: TrainEvent): string[] {
 const spikeKinds = { loss: 'loss', gradNorm: 'gradient norm', nan: 'loss or gradient' } as const
 const spikeActions = {
   apply: 'the update was applied',
-  skip: 'the update was left out',
+  skip: 'the update was skipped',
   stop: 'the run ends before the update',
 } as const
 
@@ -156,6 +156,6 @@ function planLines(event: EventOf<'plan'>): string[] {
         : `blocks on disk, each read for ${streamed.group === 1 ? 'one micro-batch' : `${count(streamed.group)} micro-batches`} at a time; `) +
       `activations ${activations === 'keep' ? 'kept' : 'recomputed'}; ${headRows} rows at a time through the head`,
     `memory: ${bytes(expected)} expected${bound === undefined ? '' : ` of ${bytes(bound)}`} (${parts.join(', ')})`,
-    ...(smaller.length === 0 ? [] : [`less with ${smaller.join('; ')}`]),
+    ...(smaller.length === 0 ? [] : [`less memory with ${smaller.join('; ')}`]),
   ]
 }

@@ -50,7 +50,7 @@ function lossText({ recorded, loss, equal, firstDifference, weights }: ReplayRes
   const both = `recorded ${recorded}, replayed ${loss}: `
   if (equal) return `${both}equal`
   const apart = `${both}they differ by ${Math.abs(loss - recorded).toExponential(1)}`
-  if (weights.from === 'folder') return `${apart}, the weights being others`
+  if (weights.from === 'folder') return `${apart}, since the weights are not those of the run`
   return firstDifference === undefined ? apart : `${apart}; the first step that differs is ${firstDifference}`
 }
 

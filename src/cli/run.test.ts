@@ -70,7 +70,7 @@ describe('train', () => {
       llama: 134,515,008 parameters, 921,600 trained (0.69 %); 3 steps; 2 threads
       base expanded to f32, in memory; activations kept; 512 rows at a time through the head
       memory: 1.73 GB expected (activations 640 MB, base weights 540 MB)
-      less with "activations": recompute; a smaller maxLength
+      less memory with "activations": recompute; a smaller maxLength
       step 1/3  loss 2.5000  812 tokens/s  1.20 GB  8.0 s left
       step 2  epoch 0.67  loss 2.2500  lr 1.00e-4  grad norm 0.5300
       step 2  eval loss 1.9000  perplexity 6.6859  accuracy 61.5 %  1.2 s  (best so far)
@@ -78,7 +78,7 @@ describe('train', () => {
       step 3  spike: loss 7.5000, expected at most 2.7500 (median 2.0000); the update was applied
       its examples: lines 3, 14, 15 of the training data
       hint: Look at these lines.
-      step 3  the eval loss rises (1.9000 at step 2, now 2.5000) while the train loss falls (2.0000, now 1.0000): the examples are learnt by heart
+      step 3  the eval loss rises (1.9000 at step 2, now 2.5000) while the train loss falls (2.0000, now 1.0000): the model is memorizing the examples
       hint: Fewer epochs.
       step 3  saved out/checkpoint-3
       "

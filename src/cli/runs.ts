@@ -40,7 +40,7 @@ export async function compare({ sources, positionals, json, io }: Invocation): P
   io.stdout.write(`${lines.join('\n')}\n`)
 }
 
-/** The table of runs. A run that says it goes on, but has been silent for long, may have been killed: its age is told. */
+/** The table of runs. A run that says it goes on, but has been silent for long, may have been killed: its age is shown. */
 export function runLines(found: readonly RunSummary[], now: Date): string[] {
   const rows = found.map(({ folder, status, method, model, figures, startedAt, lastSign }) => {
     const silent = (now.getTime() - new Date(lastSign).getTime()) / 1000

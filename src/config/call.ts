@@ -7,7 +7,7 @@ import { isOptions, show } from './show.ts'
 
 /** @throws LowrankError `config` where an argument, by its name, is no text or, unless `empty` is true, an empty one. */
 export function checkText(name: string, value: unknown, { empty = false }: { readonly empty?: boolean } = {}): void {
-  const wanted = empty ? 'a text' : 'a text that is not empty'
+  const wanted = empty ? 'a string' : 'a non-empty string'
   if (typeof value !== 'string' || (value === '' && !empty))
     throw refused(`${name}: found ${show(value)}, expected ${wanted}`)
   const problem = unicodeProblem(value)

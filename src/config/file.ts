@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
-import { isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
+import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 import { LowrankError } from '../util/errors.ts'
 import type { Entry, Source } from './parse.ts'
 
@@ -21,7 +21,10 @@ export function loadConfigFile(path: string): Source {
   }
   if (document.contents === null) return { entries: [], spelling: 'key', text: true, file: true }
   if (!isMap(document.contents)) {
-    throw new LowrankError('config', `${path}: found a ${typeof document.toJS()}, expected lines of "option: value"`)
+    throw new LowrankError(
+      'config',
+      `${path}: found ${isSeq(document.contents) ? 'a list' : 'a single value'}, expected lines of "option: value"`,
+    )
   }
   const entries = document.contents.items.map(({ key, value }): Entry => {
     const line = isScalar(key) && key.range ? lines.linePos(key.range[0]).line : 1

@@ -50,7 +50,7 @@ const DATA = 'Use "train": the path of a JSONL file with prompt and completion.'
 const SPLIT = 'Put the examples to evaluate on into a file of their own, and name it in "valid".'
 const LABELS = 'Completions are trained on, prompts are not; remove it.'
 const TEMPLATE = 'No chat template is applied: write it into the prompts; remove it.'
-const ATTENTION = 'There is one way to compute attention; remove it.'
+const ATTENTION = 'Attention is computed in one way only; remove it.'
 const ONE_PROCESS = 'Lowrank computes in one process; remove it.'
 const TRACKERS = 'Use "report_to": tensorboard or webhook.'
 
@@ -118,12 +118,12 @@ export const HINTS: Readonly<Record<string, string>> = {
   use_unsloth: ATTENTION,
   use_liger_kernel: ATTENTION,
   pad_to_sequence_len: 'Rows are padded to the longest of their batch; remove it.',
-  tokenizer_type: 'The model folder says it; remove it.',
-  model_type: 'The model folder says it; remove it.',
+  tokenizer_type: 'It is read from the model folder; remove it.',
+  model_type: 'It is read from the model folder; remove it.',
   tokenizer_name: 'The tokenizer is that of the model folder; remove it.',
   tokenizer_name_or_path: 'The tokenizer is that of the model folder; remove it.',
   special_tokens: 'Special tokens are those of the model folder; remove it.',
-  trust_remote_code: 'Code of model folders is never run; remove it.',
+  trust_remote_code: 'Code in model folders is never run; remove it.',
   dataset_prepared_path: 'Tokens are not kept between runs; remove it.',
   overwrite_cache: 'Tokens are not kept between runs; remove it.',
   overwrite_output_dir: 'Checkpoints of an earlier run in "output_dir" are replaced; remove it.',
@@ -139,7 +139,7 @@ export const HINTS: Readonly<Record<string, string>> = {
   wandb_entity: TRACKERS,
   wandb_name: TRACKERS,
   wandb_log_model: TRACKERS,
-  run_name: 'A run is called by its "output_dir"; remove it.',
+  run_name: 'A run is named after its "output_dir"; remove it.',
   push_to_hub: 'Nothing is uploaded; remove it.',
   hub_model_id: 'Nothing is uploaded; remove it.',
   save_safetensors: 'Files are always safetensors; remove it.',

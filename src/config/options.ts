@@ -136,7 +136,7 @@ function acceptsOf(schema: JsonSchema): string {
         ? `names, each with ${acceptsOf(schema.additionalProperties)}`
         : 'names with values'
     default:
-      return 'a text that is not empty'
+      return 'a non-empty string'
   }
 }
 

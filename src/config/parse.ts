@@ -173,7 +173,7 @@ function resolveQuantized<T extends QuantizationOptions>(
 }
 
 /**
- * What no single option can tell; options without a use are no problem, see `unused.ts`. `config` lacks the options that
+ * What no single option can show; options without a use are no problem, see `unused.ts`. `config` lacks the options that
  * are wrong by themselves.
  */
 function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainConfig) => string): string[] {
@@ -197,7 +197,7 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
     if (config.earlyStoppingPatience !== undefined) problems.push(`${nameOfKey('earlyStoppingPatience')}: ${needed}`)
   }
   if (config.resume === true && config.resumeFrom !== undefined) {
-    problems.push(`${nameOfKey('resume')}: goes on from the latest checkpoint, ${nameOfKey('resumeFrom')} from another`)
+    problems.push(`${nameOfKey('resume')}: resumes from the latest checkpoint, ${nameOfKey('resumeFrom')} from another`)
   }
   if (config.resumeAnyway === true && config.resume !== true && config.resumeFrom === undefined) {
     problems.push(`${nameOfKey('resumeAnyway')}: needs ${nameOfKey('resume')} or ${nameOfKey('resumeFrom')}`)
@@ -213,7 +213,7 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
   if (config.adapter !== undefined) {
     for (const key of loraKeys.filter((one) => isSet(config, one))) {
       problems.push(
-        `${nameOfKey(key)}: has no meaning with ${nameOfKey('adapter')}: training goes on with the adapter's own shape`,
+        `${nameOfKey(key)}: has no meaning with ${nameOfKey('adapter')}: training continues with the adapter's own shape`,
       )
     }
   }
@@ -273,7 +273,7 @@ function gather(
       // axolotl has the kind of training there. A folder of this name can be written ./lora.
       if (file && option.key === 'adapter' && (value === 'lora' || value === 'qlora')) {
         problems.push(
-          `${where}: found "${value}", expected the folder of an adapter to go on with. Use "method": ${value}.`,
+          `${where}: found "${value}", expected the folder of an adapter to continue with. Use "method": ${value}.`,
         )
         continue
       }

@@ -40,7 +40,7 @@ export const fourBitKeys = ['bnb4bitQuantType', 'bnb4bitUseDoubleQuant', 'bnb4bi
 
 /**
  * Decides what the options of quantization leave open. `qlora`: whether 4-bit NormalFloat with double quantization is what
- * is meant where nothing is said, in place of the defaults of `BitsAndBytesConfig` (fp4, no double quantization).
+ * is meant where nothing is said, instead of the defaults of `BitsAndBytesConfig` (fp4, no double quantization).
  */
 export function fillQuantization(config: Given, { qlora }: { readonly qlora: boolean }): void {
   config.loadIn4bit ??= qlora && config.loadIn8bit !== true

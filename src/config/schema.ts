@@ -109,7 +109,7 @@ export const replaySchema = z.strictObject({
     group: 'Replay',
     description:
       'Take the weights of this folder as they are (a checkpoint, an adapter, or a model where all weights were trained), ' +
-      'in place of computing the steps before',
+      'instead of computing the steps before',
     placeholder: 'DIR',
     unset: 'the newest checkpoint before the step, and the steps from there',
   }),

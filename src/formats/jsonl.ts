@@ -96,6 +96,6 @@ function hasByteOrderMark(bytes: Uint8Array): boolean {
 function readError(path: string, cause: unknown): LowrankError {
   return new LowrankError('data', `cannot read ${path}: ${messageOf(cause)}`, {
     cause,
-    hint: 'Is it the right path, counted from the current folder, and a file that may be read?',
+    hint: 'Check the path, relative to the current folder, and that you may read the file.',
   })
 }

@@ -51,7 +51,7 @@ async function runFolders(folder: string, depth: number): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((cause: unknown) => {
     throw new LowrankError('data', `cannot list the runs of ${folder}: ${messageOf(cause)}`, {
       cause,
-      hint: 'Give a folder in which the output folders of runs lie.',
+      hint: 'Give a folder that contains the output folders of runs.',
     })
   })
   return collect(folder, entries, depth)

@@ -52,14 +52,14 @@ export interface Figures {
   readonly tokensPerSecond: number | undefined
 }
 
-/** A run as its files tell it. */
+/** A run as its files describe it. */
 export interface Run {
   readonly folder: string
   readonly name: string
   readonly status: RunRecord['status']
   /** ISO 8601; empty where it is not known. */
   readonly startedAt: string
-  /** When it last told something; ISO 8601. */
+  /** When it last wrote an event; ISO 8601. */
   readonly lastSign: string
   readonly config: JsonObject
   readonly versions: JsonObject
@@ -244,7 +244,7 @@ function spikeText(event: JsonObject): string {
   const value = finite(event['value'])
   const limit = finite(objectOf(event['expected'])['limit'])
   const lines = Array.isArray(event['lines']) ? event['lines'].filter((line) => typeof line === 'number') : []
-  const action = { skip: ', update left out', stop: ', run stopped' }[text(event['action']) ?? '']
+  const action = { skip: ', update skipped', stop: ', run stopped' }[text(event['action']) ?? '']
   return [
     `${what} ${value === undefined ? 'is not a number' : value.toPrecision(4)}`,
     limit === undefined ? '' : ` where at most ${limit.toPrecision(4)} was expected`,

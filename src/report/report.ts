@@ -12,7 +12,7 @@ import { readRun, type Run, type Sample } from './read.ts'
 const MOST = { samples: 50, notices: 100, characters: 4000 }
 
 /**
- * Writes the report of a run, `report.html` in its folder unless told otherwise, from its `run.json` and `metrics.jsonl` alone;
+ * Writes the report of a run, `report.html` in its folder by default, from its `run.json` and `metrics.jsonl` alone;
  * returns the path.
  *
  * @throws LowrankError `data` where there is no run, `io` where the file cannot be written.

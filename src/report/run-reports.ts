@@ -14,7 +14,7 @@ export interface RunReportsOptions {
 }
 
 /**
- * What is written of a run beside its record: TensorBoard's file while it goes, the report when it ends. A failure here is told,
+ * What is written of a run beside its record: TensorBoard's file while it goes, the report when it ends. A failure here is reported,
  * and stops nothing.
  */
 export class RunReports {
@@ -58,7 +58,7 @@ export class RunReports {
       await writeReport(this.#folder)
       return []
     } catch (error) {
-      return [`the report was not written: ${messageOf(error)}; lowrank report ${this.#folder} makes it again`]
+      return [`the report was not written: ${messageOf(error)}; lowrank report ${this.#folder} writes it again`]
     }
   }
 }

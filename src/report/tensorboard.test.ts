@@ -106,6 +106,6 @@ test('a folder that cannot be made is told once, and stops nothing', () => {
   file.close()
   const warnings = file.warnings()
   expect(warnings).toHaveLength(1)
-  expect(warnings[0]).toContain('TensorBoard gets nothing more of this run')
+  expect(warnings[0]).toContain('no more events of this run are written for TensorBoard')
   expect(file.warnings()).toEqual([])
 })

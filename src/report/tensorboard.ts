@@ -17,7 +17,7 @@ export interface EventFileOptions {
 
 /**
  * A run as TensorBoard reads it: one file of scalars, tagged as by transformers' `TensorBoardCallback` (`train/loss`,
- * `eval/loss`, …). Writing never throws: the first failure is told by `warnings`, and ends the writing.
+ * `eval/loss`, …). Writing never throws: the first failure is reported by `warnings`, and ends the writing.
  */
 export class EventFile {
   #file: number | undefined
@@ -72,7 +72,7 @@ export class EventFile {
     try {
       action()
     } catch (error) {
-      this.#warnings.push(`TensorBoard gets nothing more of this run: ${what}: ${messageOf(error)}`)
+      this.#warnings.push(`no more events of this run are written for TensorBoard: ${what}: ${messageOf(error)}`)
       this.close()
     }
   }

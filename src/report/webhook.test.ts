@@ -97,8 +97,8 @@ test('a server that always answers 500: three tries, then one an event; one warn
   await webhook.flush()
   expect(bodies.map(({ event }) => event['step'])).toEqual([1, 1, 1, 2, 3])
   expect(webhook.warnings()).toEqual([
-    'the webhook does not take the events of this run: it answers 500 Internal Server Error',
-    'the webhook has missed 3 events of this run',
+    'the webhook does not accept the events of this run: it answers 500 Internal Server Error',
+    'the webhook missed 3 events of this run',
   ])
 })
 
@@ -125,8 +125,8 @@ test('a server that never answers holds up neither the run nor its end', async (
   expect(performance.now() - begun).toBeLessThan(2000)
   expect(bodies.length).toBeLessThanOrEqual(8)
   expect(webhook.warnings()).toEqual([
-    'the webhook does not take the events of this run: no answer within 0.15 s',
-    'the webhook has missed 2000 events of this run',
+    'the webhook does not accept the events of this run: no answer within 0.15 s',
+    'the webhook missed 2000 events of this run',
   ])
 })
 
@@ -146,7 +146,7 @@ test('with too much waiting, log lines go before anything else', async () => {
   expect(bodies[1]?.event).toEqual({ type: 'save', step: 1, path: 'p' })
   expect(bodies.at(-1)?.event).toEqual(log(600))
   expect(bodies).toHaveLength(501)
-  expect(webhook.warnings()).toEqual(['the webhook has missed 101 events of this run'])
+  expect(webhook.warnings()).toEqual(['the webhook missed 101 events of this run'])
 })
 
 test('nobody there: told in words of the machine', async () => {
@@ -186,9 +186,11 @@ test.each([301, 302, 303, 307, 308])('a redirect (%i) is reported, not followed'
   expect(other.bodies).toEqual([])
   const [problem, missed] = webhook.warnings()
   expect(problem).toContain(`it answers ${status} `)
-  expect(problem).toContain(`another address on ${new URL(other.webhookUrl).origin}: give that one`)
+  expect(problem).toContain(
+    `a redirect to ${new URL(other.webhookUrl).origin}, which is not followed: give that address`,
+  )
   expect(problem).not.toContain('secret')
-  expect(missed).toBe('the webhook has missed 2 events of this run')
+  expect(missed).toBe('the webhook missed 2 events of this run')
 })
 
 test('an answer without end is left after 64 KiB, and counts as what its head says', async () => {

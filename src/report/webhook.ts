@@ -5,7 +5,7 @@ import { messageOf } from '../formats/json.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
 
-/** What the webhook is told of a run that ended early. */
+/** What the webhook receives for a run that ended early. */
 export interface ErrorEvent {
   readonly type: 'error'
   readonly code: string
@@ -29,12 +29,12 @@ const PATIENCE: Patience = { timeout: 10_000, body: 1000, pauses: [1000, 4000], 
 /** What waits at most; when the receiver is slower than the run, log lines are left out first. */
 const QUEUE_LENGTH = 500
 
-/** Told by other means, or too many. */
-const UNTOLD: ReadonlySet<string> = new Set(['status', 'data', 'step', 'sample'] satisfies TrainEvent['type'][])
+/** Reported by other means, or too many. */
+const UNPOSTED: ReadonlySet<string> = new Set(['status', 'data', 'step', 'sample'] satisfies TrainEvent['type'][])
 
 /**
  * Posts events of a run as JSON, `{ run, event }`, one request after another and in order. What cannot be delivered is
- * left out: the run neither waits nor stops, and the first failure is told by `warnings`.
+ * left out: the run neither waits nor stops, and the first failure is reported by `warnings`.
  */
 export class Webhook {
   readonly #url: string
@@ -64,7 +64,7 @@ export class Webhook {
   }
 
   event(event: TrainEvent | ErrorEvent): void {
-    if (UNTOLD.has(event.type)) return
+    if (UNPOSTED.has(event.type)) return
     this.#queue.push(event)
     if (this.#queue.length > QUEUE_LENGTH) {
       const log = this.#queue.findIndex(({ type }) => type === 'log')
@@ -84,7 +84,7 @@ export class Webhook {
     const giveUp = setTimeout(() => this.#end.abort(), this.#patience.flush)
     await this.#sending
     clearTimeout(giveUp)
-    if (this.#lost > 0) this.#warnings.push(`the webhook has missed ${this.#lost} events of this run`)
+    if (this.#lost > 0) this.#warnings.push(`the webhook missed ${this.#lost} events of this run`)
     this.#lost = 0
   }
 
@@ -101,7 +101,7 @@ export class Webhook {
         continue
       }
       this.#lost++
-      if (!this.#failed) this.#warnings.push(`the webhook does not take the events of this run: ${problem}`)
+      if (!this.#failed) this.#warnings.push(`the webhook does not accept the events of this run: ${problem}`)
       // Until one goes through again, one try each is enough.
       this.#failed = true
     }
@@ -165,14 +165,14 @@ async function drain(body: Response['body'], patience: number): Promise<void> {
   }
 }
 
-/** `302 Found, another address on https://example.org: give that one`. */
+/** `302 Found, a redirect to https://example.org, which is not followed: give that address`. */
 function describe({ status, statusText, headers, url }: Response): string {
   const words = `${status} ${statusText.slice(0, 100)}`.trim()
   const location = headers.get('location')
   if (status < 300 || status >= 400 || location === null) return words
   // The path may be a secret.
-  const host = URL.canParse(location, url) ? ` on ${new URL(location, url).origin}` : ''
-  return `${words}, another address${host}: give that one`
+  const host = URL.canParse(location, url) ? ` to ${new URL(location, url).origin}` : ''
+  return `${words}, a redirect${host}, which is not followed: give that address`
 }
 
 /** The text that an address spells with %; what is no such spelling is meant as it is. */
@@ -190,7 +190,7 @@ interface Delivered extends Pick<TrainConfig, 'outputDir' | 'model' | 'method'> 
   readonly webhookUrl: string
 }
 
-/** An error as the webhook tells it. */
+/** An error as the webhook posts it. */
 export function errorEvent(error: unknown): ErrorEvent {
   return { type: 'error', code: error instanceof LowrankError ? error.code : 'internal', message: messageOf(error) }
 }

@@ -126,7 +126,7 @@ function badLinesError(
   const more = count > shown.length ? [`... and ${count - shown.length} more`] : []
   const lines = [`${path}: ${count} malformed ${count === 1 ? 'line' : 'lines'}`, ...shown, ...more]
   return new LowrankError('data', lines.join('\n  '), {
-    hint: hint ?? 'Correct these lines, or pass over them with --skip-bad-lines (skipBadLines: true).',
+    hint: hint ?? 'Correct these lines, or skip them with --skip-bad-lines (skipBadLines: true).',
   })
 }
 

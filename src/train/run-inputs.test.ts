@@ -12,7 +12,7 @@ const run: RunInputs = {
 const withConfig = (changes: object): RunInputs => ({ ...run, config: { ...run.config, ...changes } })
 
 describe('what decides the course of training', () => {
-  test('is every option but those that only decide what is told and kept', () => {
+  test('is every option but those that only decide what is reported and kept', () => {
     const keys = Object.keys(trainSchema.shape)
     const decides = (key: string): boolean => changedInputs(run, withConfig({ [key]: 'another' })).length > 0
     expect(keys.filter((key) => !decides(key)).sort()).toEqual([

@@ -56,7 +56,7 @@ async function modelFiles(folder: string): Promise<string[]> {
 }
 
 /**
- * Options that may change between the parts of a run: they decide what is told and kept of it, not what is trained. Every other option
+ * Options that may change between the parts of a run: they decide what is reported and kept of it, not what is trained. Every other option
  * must stay. Of paths the content counts (`hashes`), of threads the number, of memory the choice that was made within it.
  */
 const free: ReadonlySet<string> = new Set<keyof TrainConfig>([

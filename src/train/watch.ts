@@ -150,10 +150,10 @@ function spikeRemedy({ config, base }: Watch, { step }: WatchedStep): string {
     ...(base?.kind === '4bit' && base.quantType === 'fp4'
       ? ['The base is in fp4, which rounds more coarsely than nf4: try bnb4bitQuantType nf4.']
       : []),
-    `Are these lines of ${train} as they should be (lowrank replay ${outputDir} --step ${step} tells the loss of each)? If so, lower learningRate (now ${learningRate}), set warmupSteps, or ${clip}.`,
+    `Are these lines of ${train} as they should be (lowrank replay ${outputDir} --step ${step} reports the loss of each)? If so, lower learningRate (now ${learningRate}), set warmupSteps, or ${clip}.`,
     onSpike === 'skip'
-      ? `Up to ${mostSkipped} steps like this in a row are left out.`
-      : 'With onSpike skip, steps like this are left out.',
+      ? `Up to ${mostSkipped} steps like this in a row are skipped.`
+      : 'With onSpike skip, steps like this are skipped.',
   ].join(' ')
 }
 

@@ -1,5 +1,5 @@
 /**
- * What went wrong, by who can mend it. All codes but the last six mean that the input was
+ * What went wrong, by who can correct it. All codes but the last six mean that the input was
  * refused: the command line exits with 2 for those.
  */
 export type ErrorCode =

@@ -83,9 +83,9 @@ test.each([
   ['evaluate', [new Map([['model', 'm']])], 'found a Map, expected an object of options'],
   ['quantize', [{ model: 'm', output: 'q', maxShardSize: circular }], 'maxShardSize: found {"self":'],
   ['selftest', [{ model: 'm', data: Symbol('d') }], 'data: found Symbol(d)'],
-  ['replay', [7, { step: 1 }], 'run: found 7, expected a text that is not empty'],
+  ['replay', [7, { step: 1 }], 'run: found 7, expected a non-empty string'],
   ['replay', ['run', { step: 1n }], 'step: found 1n'],
-  ['listRuns', [7], 'folder: found 7, expected a text that is not empty'],
+  ['listRuns', [7], 'folder: found 7, expected a non-empty string'],
   ['listRuns', ['.', { depth: -1 }], 'depth: found -1'],
   ['listRuns', ['.', { dept: 1 }], 'dept: unknown option. Did you mean "depth"?'],
   ['writeReport', [undefined], 'folder: found undefined'],
@@ -116,7 +116,7 @@ describe('generate', () => {
   const generate = (...args: unknown[]): unknown => (model.generate.bind(model) as Loose)(...args)
 
   test.each([
-    [[7], 'prompt: found 7, expected a text'],
+    [[7], 'prompt: found 7, expected a string'],
     [[undefined], 'prompt: found undefined'],
     [[['a']], 'prompt: found ["a"]'],
     [['a\ud83d'], 'prompt: no valid Unicode: half a surrogate pair, \\ud83d, at character 2'],

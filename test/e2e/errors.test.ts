@@ -155,7 +155,7 @@ const mistakes: readonly Mistake[] = [
     mistake: 'a training file that is not there',
     args: with_({ train: join(folder, 'none.jsonl') }),
     says: [join(folder, 'none.jsonl'), 'no such file'],
-    hint: 'right path',
+    hint: 'Check the path',
   },
   {
     mistake: 'a training file that is a folder',

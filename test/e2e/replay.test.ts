@@ -163,7 +163,7 @@ describe('weights as they are', () => {
     expect(result.weights).toEqual({ from: 'folder', path: at, recomputed: 0 })
     expect(result).toMatchObject({ equal: false, recorded: recorded(out, 6) })
     const { stdout } = await lowrank(['replay', out, '--step', '6', '--at', at])
-    expect(stdout).toMatch(/they differ by \d\.\de-\d+, the weights being others$/m)
+    expect(stdout).toMatch(/they differ by \d\.\de-\d+, since the weights are not those of the run$/m)
   })
 
   test('of the checkpoint before the step give its loss', async () => {
@@ -192,11 +192,11 @@ describe('refused', () => {
     expect((await lowrank(['train', ...flags({ ...common, outputDir: changedRun })])).code).toBe(0)
     appendFileSync(train, `${JSON.stringify(lines[0])}\n`)
     const { stderr } = await refusal(changedRun, '--step', '2')
-    expect(stderr).toMatch(/has changed since:\n {2}train, its content: .*SHA-256/)
+    expect(stderr).toMatch(/have changed since:\n {2}train, its content: .*SHA-256/)
     expect(stderr).toContain('--anyway')
     const anyway = await lowrank(['replay', changedRun, '--step', '2', '--anyway'])
     expect(anyway.code, anyway.stderr).toBe(0)
-    expect(anyway.stderr).toContain('warning: what the run was made from has changed')
+    expect(anyway.stderr).toContain('warning: the inputs of the run have changed')
     rmSync(changedRun, { recursive: true })
   })
 })

@@ -89,7 +89,7 @@ describe('a line of unusual tokens', () => {
     expect(stderr).toMatch(new RegExp(`^step ${spike.step}  spike: loss \\d.*; the update was applied$`, 'm'))
     expect(stderr).toContain(`its examples: lines ${spike.lines.join(', ')} of the training data\n`)
     expect(stderr).toMatch(/^hint: Are these lines of .*garbage\.jsonl as they should be/m)
-    expect(stderr).toContain(`lowrank replay ${outputDir} --step ${spike.step} tells the loss of each`)
+    expect(stderr).toContain(`lowrank replay ${outputDir} --step ${spike.step} reports the loss of each`)
     // No other step is one, though the line is in an epoch before as well, where the model has learned less.
     for (const { lines } of only(readMetrics(outputDir), 'spike')) expect(lines).toContain(line)
   })
@@ -97,7 +97,7 @@ describe('a line of unusual tokens', () => {
   test('skip: neither weights nor optimizer change by the step, and the run goes on', async () => {
     const { code, stderr, outputDir } = skipped
     expect(code, stderr).toBe(0)
-    expect(stderr).toContain('; the update was left out\n')
+    expect(stderr).toContain('; the update was skipped\n')
     const metrics = readMetrics(outputDir)
     const left = only(metrics, 'spike').map(({ step }) => step)
     expect(left).toContain(spike.step)

@@ -18,6 +18,6 @@ export const modelAndData = {
   }),
   skipBadLines: option(z.boolean().default(false), {
     group: 'Model and data',
-    description: 'Pass over malformed lines of a data file, counted, in place of stopping',
+    description: 'Skip malformed lines of a data file, and count them, instead of stopping',
   }),
 }

@@ -3,7 +3,7 @@ import { beta, COUNT_MAX, name, option, positive } from '../fields.ts'
 import { optimizers, schedules } from '../settings.ts'
 
 const settings = z.record(name, z.union([z.number(), z.boolean(), z.string().max(256)]))
-const settingsMeta = { placeholder: 'KEY=N,...', accepts: 'names, each with a number, a text, true or false' }
+const settingsMeta = { placeholder: 'KEY=N,...', accepts: 'names, each with a number, a string, true or false' }
 
 /** How the weights follow their gradients. */
 export const optimization = {
@@ -13,12 +13,12 @@ export const optimization = {
   }),
   lrSchedulerType: option(z.enum(schedules).default('linear'), {
     group: 'Optimization',
-    description: 'Course of the learning rate after the warmup',
+    description: 'Schedule of the learning rate after the warmup',
     placeholder: 'NAME',
   }),
   lrSchedulerKwargs: option(settings.optional(), {
     group: 'Optimization',
-    description: 'Settings of the course, as min_lr_rate=0.1 for cosine_with_min_lr',
+    description: 'Settings of the schedule, as min_lr_rate=0.1 for cosine_with_min_lr',
     ...settingsMeta,
   }),
   warmupSteps: option(

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { option, path } from '../fields.ts'
 
-/** Who else is told of a run, beside its own files. Names as in transformers' `TrainingArguments`. */
+/** Who else receives the events of a run, beside its own files. Names as in transformers' `TrainingArguments`. */
 export const reports = {
   reportTo: option(
     z
@@ -10,7 +10,7 @@ export const reports = {
       .prefault([]),
     {
       group: 'Reports',
-      description: 'Trackers that are told of the run',
+      description: 'Trackers that receive the events of the run',
       accepts: 'a list of tensorboard and webhook, or none',
       unset: 'none',
     },
@@ -28,7 +28,7 @@ export const reports = {
       .optional(),
     {
       group: 'Reports',
-      description: 'Address that gets each event of the run by POST, as JSON',
+      description: 'URL that receives each event of the run by POST, as JSON',
       placeholder: 'URL',
       accepts: 'an address that begins with http:// or https://',
       // Whoever knows it may post there; it may hold a name and password.

@@ -32,15 +32,15 @@ export const saving = {
   }),
   resume: option(z.boolean().default(false), {
     group: 'Saving and resuming',
-    description: 'Go on from the newest whole checkpoint in output-dir; where there is none yet, start',
+    description: 'Resume from the newest whole checkpoint in output-dir; where there is none yet, start',
   }),
   resumeFrom: option(path.optional(), {
     group: 'Saving and resuming',
-    description: 'Go on from this checkpoint',
+    description: 'Resume from this checkpoint',
     placeholder: 'DIR',
   }),
   resumeAnyway: option(z.boolean().default(false), {
     group: 'Saving and resuming',
-    description: 'Go on although options or data have changed since the checkpoint',
+    description: 'Resume although options or data have changed since the checkpoint',
   }),
 }

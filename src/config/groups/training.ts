@@ -30,7 +30,7 @@ export const training = {
   }),
   groupByLength: option(z.boolean().default(false), {
     group: 'Training',
-    description: 'Take examples of similar length into a step',
+    description: 'Group examples of similar length into a step',
   }),
   numTrainEpochs: option(positive.default(3), { group: 'Training', description: 'Passes over the training data' }),
   maxSteps: option(z.union([z.literal(-1), count]).default(-1), {

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { count, option } from '../fields.ts'
 
-/** What is told of a run while it goes. */
+/** What is reported of a run while it goes. */
 export const watching = {
   loggingSteps: option(count.default(500), {
     group: 'Logging and evaluation',
@@ -31,13 +31,13 @@ export const watching = {
   }),
   onSpike: option(z.enum(['warn', 'skip', 'stop']).default('warn'), {
     group: 'Watching',
-    description: 'A loss or gradient norm far outside its recent range: tell it, leave out the step, or end the run',
+    description: 'On a loss or gradient norm far outside its recent range: warn, skip the step, or end the run',
   }),
   /** As in transformers' `EarlyStoppingCallback`, and so is the next. */
   earlyStoppingPatience: option(count.optional(), {
     group: 'Watching',
     description: 'Evaluations in a row without improvement that end the run',
-    unset: 'it goes on',
+    unset: 'never',
   }),
   earlyStoppingThreshold: option(z.number().min(0).max(1e6).default(0), {
     group: 'Watching',
