@@ -351,6 +351,13 @@ describe('help', () => {
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
   })
 
+  test('help COMMAND is COMMAND --help', async () => {
+    expect((await lowrank(['help', 'runs', 'compare'])).stdout).toBe(
+      (await lowrank(['runs', 'compare', '--help'])).stdout,
+    )
+    expect((await lowrank(['help', 'trian'])).stderr).toContain('Did you mean "train"?')
+  })
+
   test('--version', async () => {
     const { stdout } = await lowrank(['--version'])
     expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/)

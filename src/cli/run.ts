@@ -51,6 +51,7 @@ async function dispatch(
     io.stdout.write(`${version()}\n`)
     return
   }
+  if (name === 'help' && second !== undefined) return dispatch([...args.slice(1), '--help'], io, { signal, loadApi })
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     ;(name === undefined ? io.stderr : io.stdout).write(mainHelp())
     if (name === undefined) throw new LowrankError('usage', 'no command given')
