@@ -1,13 +1,14 @@
 import {
   checkCall,
   checkText,
+  generateSchema,
+  loadModelSchema,
   parseEvalConfig,
-  parseGenerateOptions,
-  parseLoadModelOptions,
   parseQuantizeConfig,
-  parseReplayOptions,
+  parseOptions,
   parseSelftestConfig,
   parseTrainConfig,
+  replaySchema,
   type EvalConfigInput,
   type GenerateOptionsInput,
   type LoadModelOptionsInput,
@@ -112,7 +113,7 @@ export async function replay(
   callOptions: StatusOptions = {},
 ): Promise<ReplayResult> {
   checkText('run', run)
-  const input = { ...parseReplayOptions(options), run }
+  const input = { ...parseOptions(replaySchema, options), run }
   checkCall(callOptions, ['signal', 'onStatus'])
   const thread = new ComputeThread()
   try {
@@ -155,7 +156,7 @@ export class Model {
    */
   async generate(prompt: string, options: GenerateOptionsInput = {}): Promise<string> {
     checkText('prompt', prompt, { empty: true })
-    const { maxNewTokens } = parseGenerateOptions(options)
+    const { maxNewTokens } = parseOptions(generateSchema, options)
     if (this.#closed) throw closedError()
     const mine = this.#busy.then(() => last(this.#thread.call('generate', { prompt, maxNewTokens })))
     this.#busy = mine.catch(() => {})
@@ -176,7 +177,7 @@ export class Model {
  * @throws LowrankError `config`, `model`, `adapter`: the input was refused.
  */
 export async function loadModel(options: LoadModelOptionsInput): Promise<Model> {
-  const resolved = parseLoadModelOptions(options)
+  const resolved = parseOptions(loadModelSchema, options)
   const thread = new ComputeThread()
   try {
     await last(thread.call('open', resolved))

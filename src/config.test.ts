@@ -1,5 +1,5 @@
 import { mkdtempSync, readdirSync, writeFileSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
@@ -20,7 +20,6 @@ import {
   type Source,
   type TrainConfig,
 } from './config.ts'
-import { ALIASES, HINTS, MEANT } from './config/foreign.ts'
 import { LowrankError } from './util/errors.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
@@ -252,184 +251,8 @@ describe('problems', () => {
     expect(problems('x')).toContain('found "x"')
   })
 
-  class Settings {
-    readonly r = 4
-  }
-  const circular: Record<string, unknown> = {}
-  circular['self'] = circular
-  const deep = JSON.parse(`${'['.repeat(5000)}${']'.repeat(5000)}`) as unknown
-
-  test.each([
-    [10n, '10n'],
-    [() => 1, 'a function'],
-    [Symbol('x'), 'Symbol(x)'],
-    [new Date(0), 'a Date'],
-    [new Map(), 'a Map'],
-    [new Settings(), 'a Settings'],
-    [new Uint8Array(3), 'a Uint8Array'],
-    [circular, '{"self":{"self":{"self":{...}}}}'],
-    [[[[[1]]]], '[[[[...]]]]'],
-    [deep, '[[[[...]]]]'],
-    [NaN, 'NaN'],
-    [-Infinity, '-Infinity'],
-    [{ toJSON: (): never => raise() }, '{"toJSON":a function}'],
-    [Object.create(null), '{}'],
-    [Array.from({ length: 100 }, () => 1n), '[1n,1n,1n,1n,1n,1n,1n,1n,1n,1n,...]'],
-  ])('a value that is no option of any kind is shown, not thrown at: %#', (value, text) => {
-    for (const option of ['r', 'model', 'targetModules', 'rankPattern', 'memory', 'packing', 'lrSchedulerKwargs']) {
-      const taken = option === 'rankPattern' || option === 'lrSchedulerKwargs' ? { key: value } : value
-      const message = problems({ ...required, [option]: taken })
-      expect(message).toMatch(/^configuration: /)
-      if (option === 'r') expect(message).toContain(`found ${text}, expected`)
-    }
-  })
-
-  test.each([
-    [new Map([['model', 'm']])],
-    [new Date()],
-    [Promise.resolve({})],
-    [null],
-    [undefined],
-    [7n],
-    [circular['nothing']],
-  ])('what has no options is refused as a whole: %#', (value) => {
-    expect(problems(value)).toMatch(/^configuration: found .*, expected an object of options$/)
-  })
-
-  test('names of an object that are none of its own', () => {
-    const forged = JSON.parse('{"__proto__":{"r":4},"model":"m","train":"t","outputDir":"o"}') as unknown
-    expect(problems(forged)).toContain('__proto__: unknown option')
-    expect(problems({ ...required, model: 'a\0b' })).toContain('model: found "a\\u0000b"')
-  })
-
   test('long values are cut', () => {
     expect(problems({ ...required, bias: 'x'.repeat(1000) }).length).toBeLessThan(200)
-  })
-})
-
-/** Each level has the one before ten times. */
-function laughs(levels: number): string {
-  const list = (inner: string): string => `[${Array.from({ length: 10 }, () => inner).join(', ')}]`
-  return Array.from({ length: levels }, (_, i) => `a${i}: &a${i} ${list(i === 0 ? 'x' : `*a${i - 1}`)}\n`).join('')
-}
-
-function raise(): never {
-  throw new Error('raised')
-}
-
-describe('files', () => {
-  test('camelCase, snake_case and the names of other tools', () => {
-    const source = yaml(
-      'model_name_or_path: m\ntrain: t\noutput_dir: out\nlora_alpha: 16\nlearningRate: 2e-4\neval_steps: null\n' +
-        'target_modules: [q_proj, k_proj]\nsave_strategy: no\nrank_pattern: { q_proj: 4 }\n',
-    )
-    expect(parseTrainConfig(readTrainConfig([source]))).toMatchObject({
-      model: 'm',
-      outputDir: 'out',
-      loraAlpha: 16,
-      learningRate: 2e-4,
-      targetModules: ['q_proj', 'k_proj'],
-      saveStrategy: 'no',
-      rankPattern: { q_proj: 4 },
-    })
-  })
-
-  test('problems name file and line', () => {
-    const source = yaml('model: m\ntrain: t\noutputDir: o\n\nr: eight\nlora_alpha: 1\nloraAlpha: 2\n')
-    const message = messageOf(() => readTrainConfig([source]))
-    expect(message).toMatch(/run\.yaml:5: r: found "eight", expected a whole number/)
-    expect(message).toMatch(/run\.yaml:7: loraAlpha: given twice; already at .*run\.yaml:6: lora_alpha/)
-  })
-
-  test.each([
-    ['r: 1\nr: 2\n', /run\.yaml:2: Map keys must be unique/],
-    ['model: [a\n', /run\.yaml:\d: /],
-    ['- a\n', /expected lines of "option: value"/],
-    ['a: 1\n---\nb: 2\n', /run\.yaml:\d: .*multiple documents/],
-    ['r: *nowhere\n', /run\.yaml:1: /],
-    ['r: &x [*x]\n', /run\.yaml:1: r: found \[\[\[\[\.\.\.\]\]\]\], expected/],
-    ['r: &x { k: *x }\n', /run\.yaml:1: r: found \{"k":/],
-    ['? &x [*x]\n: 1\n', /run\.yaml:1: /],
-    [laughs(9), /run\.yaml:\d+: Excessive alias count/],
-    ['r: !!js/function "x"\n', /run\.yaml:1: Unresolved tag/],
-    ['r: !!binary aGk=\n', /run\.yaml:1: /],
-    ['<<: { r: 4 }\n', /run\.yaml:1: <<: unknown option. Merge keys/],
-    ['null: 1\n', /run\.yaml:1: null: unknown option/],
-    ['7: 1\n', /run\.yaml:1: 7: unknown option/],
-    ['r: .nan\n', /run\.yaml:1: r: found NaN/],
-    ['r: 0x10g\n', /run\.yaml:1: r: found "0x10g"/],
-    ['packing: yes\n', /run\.yaml:1: packing: found "yes", expected true or false/],
-  ])('%j is refused', (text, expected) => {
-    expect(messageOf(() => readTrainConfig([yaml(text)]))).toMatch(expected)
-  })
-
-  test('nesting without end is refused, in lists and in lines', () => {
-    const lines = Array.from({ length: 3000 }, (_, level) => `${' '.repeat(level)}a:`).join('\n')
-    for (const text of [`r: ${'['.repeat(20000)}${']'.repeat(20000)}\n`, lines]) {
-      const message = messageOf(() => readTrainConfig([yaml(text)]))
-      expect(message).toContain('run.yaml')
-      expect(message.length).toBeLessThan(300)
-    }
-  })
-
-  test('~ is the home folder in a path, and nowhere else', () => {
-    const text = 'model: ~/m\ntrain: "~"\nvalid: a/~/v\noutput_dir: ~other/o\nresume_from: ./~\nexclude_modules: ~/x\n'
-    const file = parseTrainConfig(readTrainConfig([yaml(text)]))
-    expect(file).toMatchObject({
-      model: join(homedir(), 'm'),
-      train: homedir(),
-      valid: 'a/~/v',
-      outputDir: '~other/o',
-      resumeFrom: './~',
-      excludeModules: '~/x',
-    })
-    // A shell has done it; in TypeScript a path is a path.
-    expect(readTrainConfig([flags({ ...required, 'output-dir': 'o', model: '~/m' })]).model).toBe('~/m')
-    expect(parseTrainConfig({ ...required, model: '~/m' }).model).toBe('~/m')
-  })
-
-  test('options of other trainers, with what is meant here', () => {
-    const message = messageOf(() =>
-      readTrainConfig([
-        yaml(
-          'base_model: x\ndatasets:\n  - path: data.jsonl\nadapter: qlora\nlora_r: 4\nmicro_batch_size: 2\nval_set_size: 0.1\n' +
-            'sequence_len: 512\ntrain_on_inputs: false\nlora_target_linear: true\nsample_packing: true\nfinetuning_type: lora\n' +
-            'cutoff_len: 512\ntemplate: llama3\ntrain: t\noutput_dir: o\nlora_target: all\n',
-        ),
-      ]),
-    )
-    expect(message.split('\n').map((line) => line.replace(/^.*run\.yaml:/, ''))).toEqual([
-      'configuration: 11 problems:',
-      '2: datasets: unknown option. Use "train": the path of a JSONL file with prompt and completion.',
-      '4: adapter: found "qlora", expected the folder of an adapter to continue with. Use "method": qlora.',
-      '6: micro_batch_size: unknown option. Did you mean "per_device_train_batch_size"?',
-      '7: val_set_size: unknown option. Put the examples to evaluate on into a file of their own, and name it in "valid".',
-      '8: sequence_len: unknown option. Did you mean "max_length"?',
-      '9: train_on_inputs: unknown option. Completions are trained on, prompts are not; remove it.',
-      '10: lora_target_linear: unknown option. Use "target_modules": all-linear.',
-      '11: sample_packing: unknown option. Did you mean "packing"?',
-      '12: finetuning_type: unknown option. Use "method": lora, qlora or full.',
-      '13: cutoff_len: unknown option. Did you mean "max_length"?',
-      '14: template: unknown option. No chat template is applied: write it into the prompts; remove it.',
-    ])
-    expect(readTrainConfig([yaml('adapter: ./lora\nmodel: m\ntrain: t\noutput_dir: o\n')]).adapter).toBe('./lora')
-  })
-
-  test('what is suggested for a name of another trainer is an option', () => {
-    const keys = new Set([trainSchema, evalSchema, quantizeSchema].flatMap((schema) => Object.keys(schema.shape)))
-    expect([...Object.values(ALIASES), ...Object.values(MEANT)].filter((key) => !keys.has(key))).toEqual([])
-    const named = Object.values(HINTS).flatMap((hint) =>
-      [...hint.matchAll(/"([a-z_0-9]+)"/g)].map((match) => match[1]!),
-    )
-    const snakes = new Set([trainSchema, evalSchema].flatMap((schema) => optionsOf(schema).map(({ snake }) => snake)))
-    expect(named.filter((name) => !snakes.has(name) && name !== 'prompt' && name !== 'completion')).toEqual([])
-  })
-
-  test('a file that is missing or is not text', () => {
-    expect(messageOf(() => loadConfigFile('/nonexistent.yaml'))).toContain('/nonexistent.yaml: no such file')
-    const path = join(mkdtempSync(join(tmpdir(), 'lowrank-config-')), 'x.yaml')
-    writeFileSync(path, new Uint8Array([0x61, 0xff, 0xfe]))
-    expect(messageOf(() => loadConfigFile(path))).toContain('not UTF-8')
   })
 })
 

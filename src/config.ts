@@ -5,11 +5,8 @@ export { jsonSchema, optionsOf, type Option } from './config/options.ts'
 export { checkCall, checkText } from './config/call.ts'
 export {
   parseEvalConfig,
-  parseGenerateOptions,
-  parseLoadModelOptions,
   parseQuantizeConfig,
-  parseReplayOptions,
-  parseReportOptions,
+  parseOptions,
   parseSelftestConfig,
   parseTrainConfig,
   readEvalConfig,
@@ -24,6 +21,8 @@ export { quantizationOf, quantizationText, type Quantization } from './config/qu
 export {
   compareSchema,
   evalSchema,
+  generateSchema,
+  loadModelSchema,
   quantizeSchema,
   replaySchema,
   reportSchema,
@@ -33,7 +32,6 @@ export {
   type EvalConfig,
   type EvalConfigInput,
   type GenerateOptionsInput,
-  type LoadModelOptions,
   type LoadModelOptionsInput,
   type QuantizeConfig,
   type QuantizeConfigInput,

@@ -6,21 +6,15 @@ import { optionsOf, snakeCase, type Option } from './options.ts'
 import { checkFourBit, checkQuantization, fillQuantization } from './quantization.ts'
 import {
   evalSchema,
-  generateSchema,
-  loadModelSchema,
   loraKeys,
   quantizeSchema,
-  replaySchema,
   selftestSchema,
   trainSchema,
   type EvalConfig,
   type EvalConfigInput,
-  type GenerateOptions,
-  type LoadModelOptions,
   type QuantizationOptions,
   type QuantizeConfig,
   type QuantizeConfigInput,
-  type ReplayOptions,
   type SelftestConfig,
   type SelftestConfigInput,
   type TrainConfig,
@@ -79,24 +73,9 @@ export function parseSelftestConfig(input: unknown): SelftestConfig {
   return resolveQuantized<SelftestConfig>(selftestSchema, [objectSource(input)], { qlora: false })
 }
 
-/** Checks the options of `loadModel` and fills in the defaults, as `parseTrainConfig` does. */
-export function parseLoadModelOptions(input: unknown): LoadModelOptions {
-  return readOptions(loadModelSchema, [objectSource(input)])
-}
-
-/** Checks the options of `generate` and fills in the defaults, as `parseTrainConfig` does. */
-export function parseGenerateOptions(input: unknown): GenerateOptions {
-  return readOptions(generateSchema, [objectSource(input)])
-}
-
-/** Checks the options of `listRuns`, `writeReport` or `compareRuns`. */
-export function parseReportOptions<S extends z.ZodObject>(schema: S, input: unknown): z.output<S> {
+/** Checks the options of a call that needs no more than its schema, and fills in the defaults, as `parseTrainConfig` does. */
+export function parseOptions<S extends z.ZodObject>(schema: S, input: unknown): z.output<S> {
   return readOptions(schema, [objectSource(input)])
-}
-
-/** Checks the options of `replay` and fills in the defaults, as `parseTrainConfig` does. */
-export function parseReplayOptions(input: unknown): ReplayOptions {
-  return readOptions(replaySchema, [objectSource(input)])
 }
 
 /**

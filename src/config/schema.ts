@@ -199,14 +199,8 @@ export type ReplayOptions = z.output<typeof replaySchema>
 /** Options of `loadModel` as a user passes them. */
 export type LoadModelOptionsInput = z.input<typeof loadModelSchema>
 
-/** Options of `loadModel`, complete. */
-export type LoadModelOptions = z.output<typeof loadModelSchema>
-
 /** Options of `generate` as a user passes them. */
 export type GenerateOptionsInput = z.input<typeof generateSchema>
-
-/** Options of `generate`, complete. */
-export type GenerateOptions = z.output<typeof generateSchema>
 
 /** The options that describe how a base model is quantized. */
 export type QuantizationOptions = Pick<EvalConfig, keyof typeof quantization>

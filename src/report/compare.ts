@@ -1,5 +1,5 @@
 import { basename, dirname, resolve } from 'node:path'
-import { checkText, parseReportOptions, reportSchema } from '../config.ts'
+import { checkText, parseOptions, reportSchema } from '../config.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { LowrankError } from '../util/errors.ts'
 import { overlaidCharts } from './charts.ts'
@@ -29,7 +29,7 @@ export async function compareRuns(
   if (!Array.isArray(folders)) throw new LowrankError('usage', 'folders: a list of output folders is expected')
   for (const [index, folder] of folders.entries()) checkText(`folders[${index}]`, folder)
   // Unlike on the command line, no page is written unless asked for.
-  const { output } = parseReportOptions(reportSchema, options)
+  const { output } = parseOptions(reportSchema, options)
   if (folders.length < 2) throw new LowrankError('usage', `${folders.length} run to compare; at least two are needed`)
   const runs: Run[] = []
   for (const folder of folders) runs.push(await readRun(folder))

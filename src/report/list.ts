@@ -1,7 +1,7 @@
 import type { Dirent } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { checkText, parseReportOptions, runsSchema } from '../config.ts'
+import { checkText, parseOptions, runsSchema } from '../config.ts'
 import { messageOf } from '../formats/json.ts'
 import { LowrankError } from '../util/errors.ts'
 import { readRun, type Run } from './read.ts'
@@ -27,7 +27,7 @@ export interface RunList {
  */
 export async function listRuns(folder: string, options: { readonly depth?: number } = {}): Promise<RunList> {
   checkText('folder', folder)
-  const { depth } = parseReportOptions(runsSchema, options)
+  const { depth } = parseOptions(runsSchema, options)
   const runs: RunSummary[] = []
   const unreadable: { folder: string; reason: string }[] = []
   for (const found of await runFolders(folder, depth)) {

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { checkText, parseReportOptions, reportSchema } from '../config.ts'
+import { checkText, parseOptions, reportSchema } from '../config.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { count } from '../util/format.ts'
 import { chartsOf } from './charts.ts'
@@ -22,7 +22,7 @@ export async function writeReport(
   options: { readonly output?: string | undefined } = {},
 ): Promise<string> {
   checkText('folder', folder)
-  const { output = join(folder, 'report.html') } = parseReportOptions(reportSchema, options)
+  const { output = join(folder, 'report.html') } = parseOptions(reportSchema, options)
   await writeFileAtomic(output, reportPage(await readRun(folder)))
   return output
 }
