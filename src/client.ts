@@ -23,7 +23,7 @@ import { errorEvent, Webhook } from './report/webhook.ts'
 import type { ReplayResult } from './replay.ts'
 import type { SelftestResult } from './selftest.ts'
 import { closedError, ComputeThread } from './thread.ts'
-import type { EvalResult, TrainEvent } from './train/events.ts'
+import type { EvaluationResult, TrainEvent } from './train/events.ts'
 
 export interface CallOptions {
   /** Ends the work early, with an error of code `cancelled`; a training run saves a checkpoint first. */
@@ -72,7 +72,7 @@ async function* withWebhook(
 }
 
 /** Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset. */
-export async function evaluate(config: EvalConfigInput, options: CallOptions = {}): Promise<EvalResult> {
+export async function evaluate(config: EvalConfigInput, options: CallOptions = {}): Promise<EvaluationResult> {
   const resolved = parseEvalConfig(config)
   checkCall(options, ['signal'])
   const thread = new ComputeThread()

@@ -6,22 +6,24 @@ import { evalBatches } from './text/batches.ts'
 import { readExamples } from './text/examples.ts'
 import { loadTokenizer } from './text/tokenizer.ts'
 import { evaluateBatches } from './train/evaluate.ts'
-import type { EvalResult } from './train/events.ts'
+import type { EvaluationResult } from './train/events.ts'
 
 /** Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset. */
-export async function runEvaluation(config: EvalConfig, cancelled: () => boolean): Promise<EvalResult> {
+export async function runEvaluation(config: EvalConfig, cancelled: () => boolean): Promise<EvaluationResult> {
   const { model, adapter, threads, maxLength, skipBadLines, perDeviceEvalBatchSize: batchSize, memory: bound } = config
-  const tokenizer = await loadTokenizer(model)
+  const tokenizer = await loadTokenizer(model, { cancelled })
   const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization: quantizationOf(config) })
   let decoder
   try {
     const { vocabSize } = prepared.config
     checkVocabulary(tokenizer, prepared.config, model)
-    const { examples } = await readExamples({ path: config.data, tokenizer, vocabSize, maxLength, skipBadLines })
+    const read = { path: config.data, tokenizer, vocabSize, maxLength, skipBadLines, cancelled }
+    const { examples, summary } = await readExamples(read)
+    tokenizer.close()
     const batches = evalBatches(examples, batchSize)
     const plan = planMemory(prepared, evaluationWorkload(batches), { setting: 'recompute', bound })
     decoder = await prepared.load(plan)
-    return await evaluateBatches({ pipeline: decoder.pipeline, batches, cancelled })
+    return { ...(await evaluateBatches({ pipeline: decoder.pipeline, batches, cancelled })), data: summary }
   } finally {
     await (decoder ?? prepared).close()
   }

@@ -42,13 +42,15 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   for (const message of unusedOptions(config)) yield tell({ type: 'warning', message })
   yield tell({ type: 'status', message: `reading ${config.train}` })
   const decoder = await readDecoderConfig(config.model)
-  const tokenizer = await loadTokenizer(config.model)
+  const tokenizer = await loadTokenizer(config.model, { cancelled })
   const read = (path: string): Promise<Dataset> =>
-    readExamples({ path, tokenizer, ...pick(config), vocabSize: decoder.vocabSize })
+    readExamples({ path, tokenizer, ...pick(config), vocabSize: decoder.vocabSize, cancelled })
   const data = {
     train: await read(config.train),
     valid: config.valid === undefined ? undefined : await read(config.valid),
   }
+  // Its memory is free until there are samples to be made.
+  tokenizer.close()
   yield tell({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
 
   const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
@@ -189,13 +191,15 @@ async function* complete(
   for (const { ids, labelMask } of examples) {
     if (cancelled()) return
     const start = labelMask.indexOf(1)
-    const prompt = Array.from(ids.subarray(0, start))
-    const expected = Array.from(ids.subarray(start))
+    const [prompt, expected] = [ids.subarray(0, start), ids.subarray(start)]
     // A little more than was expected, so that a model that does not stop is seen not to.
     const maxNewTokens = expected.length + 8
-    const completion = await generateGreedy({ pipeline, tokenizer, ids: prompt, maxNewTokens })
-    yield { type: 'sample', when, prompt: tokenizer.decode(prompt), completion, expected: tokenizer.decode(expected) }
+    const completion = await generateGreedy({ pipeline, tokenizer, ids: prompt, maxNewTokens, cancelled })
+    if (cancelled()) return
+    const [promptText = '', expectedText = ''] = await tokenizer.decode([prompt, expected])
+    yield { type: 'sample', when, prompt: promptText, completion, expected: expectedText }
   }
+  tokenizer.close()
 }
 
 function pick({ maxLength, skipBadLines }: TrainConfig): Pick<TrainConfig, 'maxLength' | 'skipBadLines'> {

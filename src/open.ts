@@ -15,8 +15,8 @@ const frugal: MemoryChoice = { activations: 'recompute', expandWeights: false, h
 export type OpenOptions = DecoderOptions & { readonly choice?: Partial<MemoryChoice> | undefined }
 
 /** Opens a base model with its tokenizer, to evaluate it or to generate with it. */
-export async function openModel(options: OpenOptions): Promise<OpenModel> {
-  const tokenizer = await loadTokenizer(options.model)
+export async function openModel(options: OpenOptions, cancelled?: () => boolean): Promise<OpenModel> {
+  const tokenizer = await loadTokenizer(options.model, cancelled && { cancelled })
   checkVocabulary(tokenizer, await readDecoderConfig(options.model), options.model)
   return { ...(await openDecoder(options)), tokenizer }
 }
@@ -45,11 +45,18 @@ export async function loadDecoder(prepared: PreparedDecoder, choice: MemoryChoic
   }
 }
 
+/**
+ * Checks that the model has a row for EOS and for what is put before each text. Other tokens of the tokenizer may be beyond its embedding
+ * as long as no text uses them.
+ */
 export function checkVocabulary(tokenizer: Tokenizer, config: DecoderConfig, model: string): void {
-  if (tokenizer.vocabSize <= config.vocabSize) return
+  const { eosId, eosSource, prefix } = tokenizer
+  const found = [{ id: eosId, source: eosSource }, ...prefix.map((id) => ({ id, source: 'post_processor' }))]
+  const beyond = found.find(({ id }) => id >= config.vocabSize)
+  if (beyond === undefined) return
   throw new LowrankError(
     'model',
-    `${model}: the tokenizer has ${tokenizer.vocabSize} tokens, but the model's embedding ${config.vocabSize} rows`,
+    `${model}: the token id ${beyond.id} (${beyond.source}) is beyond the model's embedding of ${config.vocabSize} rows`,
     { hint: 'Use the tokenizer that belongs to the model, or resize the embedding in Python first.' },
   )
 }

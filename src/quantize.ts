@@ -10,7 +10,7 @@ import { viewOf } from './model/quantized-parts.ts'
 import { savedTensors } from './model/quantized-save.ts'
 import { openWeights, type WeightSource } from './model/weights.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from './quant/stored.ts'
-import { loadTokenizer } from './text/tokenizer.ts'
+import { tokenizerFiles } from './text/tokenizer.ts'
 import { internalError, LowrankError } from './util/errors.ts'
 
 /** What `quantize` has written. */
@@ -93,8 +93,8 @@ function floatBytes(weight: StoredWeight): Uint8Array {
 /** The files of a model folder that are the same for the quantized model: the tokenizer's, if it has one, and the defaults of generation. */
 async function otherFiles(model: string): Promise<readonly string[]> {
   const names = await readdir(model)
-  const tokenizer = names.includes('tokenizer.json') ? (await loadTokenizer(model)).files : []
-  return [...tokenizer, ...names.filter((name) => name === 'generation_config.json').map((name) => join(model, name))]
+  const copied = [...tokenizerFiles(names), ...names.filter((name) => name === 'generation_config.json')]
+  return copied.map((name) => resolve(model, name))
 }
 
 async function copy(from: string, to: string): Promise<void> {

@@ -73,7 +73,7 @@ export async function runReplay(
   const { config, choice, inputs } = recordOf(run)
   tell(`reading ${config.model} and ${config.train}`)
   await checkInputs(run, { config, inputs, anyway: input.anyway }, tell)
-  const tokenizer = await loadTokenizer(config.model)
+  const tokenizer = await loadTokenizer(config.model, { cancelled })
   const prepared = await prepareRun(input.at === undefined ? config : withWeightsOf(config, input.at))
   let training: Training
   let model: OpenModel
@@ -81,7 +81,9 @@ export async function runReplay(
     const { vocabSize } = prepared.config
     checkVocabulary(tokenizer, prepared.config, config.model)
     const { maxLength, skipBadLines } = config
-    const { examples } = await readExamples({ path: config.train, tokenizer, vocabSize, maxLength, skipBadLines })
+    const read = { path: config.train, tokenizer, vocabSize, maxLength, skipBadLines, cancelled }
+    const { examples } = await readExamples(read)
+    tokenizer.close()
     model = { ...(await loadDecoder(prepared, choice)), tokenizer }
     training = startTraining({ ...model, base: prepared.quantization, config, examples })
   } catch (error) {
@@ -229,18 +231,21 @@ async function lastStep(
   cancelled: () => boolean,
 ): Promise<Omit<ReplayResult, 'weights' | 'firstDifference'>> {
   const { batches } = stepBatches({ ...training.order, step: step - 1 })
-  const examples: ReplayedExample[] = []
+  const examples: Omit<ReplayedExample, 'completion'>[] = []
+  const completions: Int32Array[] = []
   const onLosses = (losses: Float32Array, index: number): void => {
     for (const { example, lossSum, labelTokens } of exampleLosses(batches[index]!, losses)) {
       const { ids, labelMask, line } = example
-      const completion = tokenizer.decode(Array.from(ids).filter((_, t) => labelMask[t] === 1))
+      completions.push(ids.filter((_, t) => labelMask[t] === 1))
       const loss = lossSum / labelTokens
-      examples.push({ line, microBatch: index + 1, tokens: ids.length, labelTokens, loss, completion })
+      examples.push({ line, microBatch: index + 1, tokens: ids.length, labelTokens, loss })
     }
   }
   const { epoch, loss, labelTokens } = await trainStep(training, { cancelled, onLosses })
-  if (sort === 'loss') examples.sort((a, b) => b.loss - a.loss)
+  const texts = await tokenizer.decode(completions)
+  const told = examples.map((example, i) => ({ ...example, completion: texts[i] ?? '' }))
+  if (sort === 'loss') told.sort((a, b) => b.loss - a.loss)
   const recorded = recordedLoss(run, step)
   const common = { run: run.folder, step, epoch, recorded, loss, equal: recorded === loss }
-  return { ...common, labelTokens, microBatches: batches.length, examples }
+  return { ...common, labelTokens, microBatches: batches.length, examples: told }
 }

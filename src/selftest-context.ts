@@ -106,6 +106,7 @@ export class SelftestContext implements ContextOptions {
     })
     let plan
     const tokenizer = await loadTokenizer(folder)
+    tokenizer.close()
     try {
       checkVocabulary(tokenizer, prepared.config, folder)
       const { batch, seq, rows } = makeBatch(this.examples)

@@ -45,7 +45,7 @@ export async function runSelftest(
 ): Promise<SelftestResult> {
   const begun = performance.now()
   const { model, adapter, threads, maxLength } = config
-  const tokenizer = await loadTokenizer(model)
+  const tokenizer = await loadTokenizer(model, { cancelled })
   const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization: quantizationOf(config) })
   const [quantized, vocabSize] = [prepared.quantization !== undefined, prepared.config.vocabSize]
   await prepared.close()
@@ -53,7 +53,8 @@ export async function runSelftest(
   try {
     const data = join(folder, 'data.jsonl')
     await writeData(data, config.data)
-    const { examples: read } = await readExamples({ path: data, tokenizer, vocabSize, maxLength })
+    const { examples: read } = await readExamples({ path: data, tokenizer, vocabSize, maxLength, cancelled })
+    tokenizer.close()
     // A short file serves as well: what must make no difference makes none for examples that occur twice.
     const examples = Array.from({ length: examplesPerStep }, (_, i) => read[i % read.length]!)
     const context = new SelftestContext({ config, folder, data, examples, cancelled })

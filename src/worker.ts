@@ -2,12 +2,13 @@ import { parentPort } from 'node:worker_threads'
 import type { EvalConfig, QuantizeConfig, SelftestConfig, TrainConfig } from './config.ts'
 import { runFinetune } from './finetune.ts'
 import { openModel, type OpenModel, type OpenOptions } from './open.ts'
-import type { EvalResult, TrainEvent } from './train/events.ts'
+import type { EvaluationResult, TrainEvent } from './train/events.ts'
 import { runEvaluation } from './evaluate.ts'
 import { runQuantize, type QuantizeResult } from './quantize.ts'
 import { runReplay, type ReplayInput, type ReplayResult } from './replay.ts'
 import { runSelftest, type SelftestResult } from './selftest.ts'
-import { generateGreedy, promptIds } from './generate/greedy.ts'
+import { generateGreedy } from './generate/greedy.ts'
+import { tokenizePrompt } from './text/pairs.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
 
 /** What the main thread says. `close`: cancel, and end the thread. */
@@ -36,7 +37,7 @@ export interface GenerateInput {
 /** Everything the compute thread does; `emit` reports an event. `generate` is about the model that `open` loaded. */
 export interface Tasks {
   readonly finetune: (config: TrainConfig, emit: (event: TrainEvent) => void) => Promise<void>
-  readonly evaluate: (config: EvalConfig) => Promise<EvalResult>
+  readonly evaluate: (config: EvalConfig) => Promise<EvaluationResult>
   readonly quantize: (config: QuantizeConfig) => Promise<QuantizeResult>
   readonly replay: (input: ReplayInput, emit: (event: TrainEvent) => void) => Promise<ReplayResult>
   readonly selftest: (config: SelftestConfig, emit: (event: TrainEvent) => void) => Promise<SelftestResult>
@@ -66,11 +67,14 @@ const tasks: Tasks = {
       (message) => emit({ type: 'status', message }),
     ),
   open: async (options) => {
-    model = await openModel(options)
+    model = await openModel(options, () => cancelled)
   },
   generate: async ({ prompt, maxNewTokens }) => {
     if (model === undefined) throw internalError('generate before open')
-    return generateGreedy({ ...model, ids: promptIds(model.tokenizer, prompt), maxNewTokens })
+    const ids = await tokenizePrompt(model.tokenizer, prompt)
+    const text = await generateGreedy({ ...model, ids, maxNewTokens, cancelled: () => cancelled })
+    if (cancelled) throw new LowrankError('cancelled', 'the generation was cancelled')
+    return text
   },
 }
 

@@ -64,23 +64,24 @@ async function writePieces(path: string, texts: readonly string[], tokenizer: To
   let piece = ''
   let tokens = 0
   let pieces = 0
-  const flush = () => {
+  const countOf = async (text: string): Promise<number> => (await tokenizer.encode([text]))[0]?.length ?? 0
+  const flush = async (): Promise<void> => {
     if (piece === '') return
     out.write(`${JSON.stringify({ prompt: '', completion: piece })}\n`)
-    tokens += tokenizer.encode(piece).length
+    tokens += await countOf(piece)
     pieces++
   }
   for (const text of texts) {
     const longer = piece === '' ? text : `${piece}\n\n${text}`
     // One place is for the end-of-text token.
-    if (tokenizer.encode(longer).length < pretraining.maxLength) {
+    if ((await countOf(longer)) < pretraining.maxLength) {
       piece = longer
       continue
     }
-    flush()
+    await flush()
     piece = text
   }
-  flush()
+  await flush()
   out.end()
   await finished(out)
   console.error(`corpus: ${texts.length} texts, ${pieces} pieces, ${tokens} tokens`)

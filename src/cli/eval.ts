@@ -1,6 +1,6 @@
 import { readEvalConfig } from '../config.ts'
 import type { Invocation } from './io.ts'
-import { evalText } from './render.ts'
+import { dataLine, evalText } from './render.ts'
 
 /** `lowrank eval`: the loss of a model, with or without an adapter, on a file of examples. */
 export async function evaluation({ sources, json, io, signal, loadApi }: Invocation): Promise<void> {
@@ -8,7 +8,7 @@ export async function evaluation({ sources, json, io, signal, loadApi }: Invocat
   const { evaluate } = await loadApi()
   io.stderr.write(`evaluating on ${config.data}\n`)
   const result = await evaluate(config, { signal })
-  const { loss, perplexity, tokenAccuracy, labelTokens, examples } = result
-  const line = json ? JSON.stringify({ loss, perplexity, tokenAccuracy, labelTokens, examples }) : evalText(result)
+  io.stderr.write(`${dataLine('data', result.data)}\n`)
+  const line = json ? JSON.stringify(result) : evalText(result)
   io.stdout.write(`${line}\n`)
 }

@@ -43,7 +43,16 @@ export async function lowrank(
     },
     evaluate: (config) => {
       outcome.evalConfigs.push(config)
-      return Promise.resolve({ loss: 0.5, perplexity: 1.6487, tokenAccuracy: 0.875, labelTokens: 1200, examples: 40 })
+      const counts = { examples: 40, tokens: 5000, labelTokens: 1200, truncated: 3, dropped: 1, skippedLines: 2 }
+      const data = { path: 'd', ...counts }
+      return Promise.resolve({
+        loss: 0.5,
+        perplexity: 1.6487,
+        tokenAccuracy: 0.875,
+        labelTokens: 1200,
+        examples: 40,
+        data,
+      })
     },
     replay: () => Promise.reject(new Error('no run to replay')),
     selftest: () => {

@@ -9,7 +9,7 @@ import type {
 import type { QuantizeResult } from '../quantize.ts'
 import type { ReplayResult } from '../replay.ts'
 import type { SelftestResult } from '../selftest.ts'
-import type { EvalResult, TrainEvent } from '../train/events.ts'
+import type { EvaluationResult, TrainEvent } from '../train/events.ts'
 import { printable } from './format.ts'
 
 /** A stream that text goes to, and what is known of its terminal. */
@@ -61,7 +61,7 @@ export interface SafeIo extends Io {
 /** What the commands need of the library. */
 export interface Api {
   readonly finetune: (config: TrainConfigInput, options?: { signal?: AbortSignal }) => AsyncGenerator<TrainEvent>
-  readonly evaluate: (config: EvalConfigInput, options?: { signal?: AbortSignal }) => Promise<EvalResult>
+  readonly evaluate: (config: EvalConfigInput, options?: { signal?: AbortSignal }) => Promise<EvaluationResult>
   readonly quantize: (config: QuantizeConfigInput, options?: { signal?: AbortSignal }) => Promise<QuantizeResult>
   readonly replay: (
     run: string,

@@ -130,7 +130,8 @@ function labelled(label: string, text: string, width: number): string[] {
   return lines.map((line, index) => `${index === 0 ? `  ${label}`.padEnd(indent.length) : indent}${line}`)
 }
 
-function dataLine(label: string, data: DatasetSummary): string {
+/** What became of a file of examples. */
+export function dataLine(label: string, data: DatasetSummary): string {
   const losses = [
     data.truncated > 0 ? `${count(data.truncated)} longer than maxLength, cut with their EOS` : '',
     data.dropped > 0 ? `${count(data.dropped)} dropped, no label being left` : '',

@@ -114,12 +114,15 @@ describe('eval', () => {
   test('--json prints one line', async () => {
     const { stdout, code, evalConfigs } = await lowrank('eval --model m --adapter a --data d --json'.split(' '))
     expect(code).toBe(0)
-    expect(stdout).toBe('{"loss":0.5,"perplexity":1.6487,"tokenAccuracy":0.875,"labelTokens":1200,"examples":40}\n')
+    const figures = '{"loss":0.5,"perplexity":1.6487,"tokenAccuracy":0.875,"labelTokens":1200,"examples":40,'
+    const lines = '"tokens":5000,"labelTokens":1200,"truncated":3,"dropped":1,"skippedLines":2'
+    expect(stdout).toBe(`${figures}"data":{"path":"d","examples":40,${lines}}}\n`)
     expect(evalConfigs).toEqual([{ model: 'm', adapter: 'a', data: 'd' }])
   })
 
   test('in words without', async () => {
-    const { stdout } = await lowrank('eval --model m --data d'.split(' '))
+    const { stdout, stderr } = await lowrank('eval --model m --data d'.split(' '))
+    expect(stderr).toContain('3 cut to the maximal length, 1 dropped without a label, 2 bad lines skipped (d)')
     expect(stdout).toBe('loss 0.5000  perplexity 1.6487  token accuracy 87.5 %  (1,200 label tokens, 40 examples)\n')
   })
 })

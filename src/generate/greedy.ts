@@ -1,27 +1,26 @@
 import type { Pipeline } from '../engine/pipeline.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 
-/** The ids that a prompt is continued from; an empty prompt still needs something to continue. */
-export function promptIds(tokenizer: Tokenizer, prompt: string): number[] {
-  const ids = [...tokenizer.prefix, ...tokenizer.encode(prompt)]
-  return ids.length > 0 ? ids : [tokenizer.eosId]
-}
-
-/** The most likely continuation of some ids, until the end token. Computes the whole sequence anew for each token. */
+/**
+ * The most likely continuation of some ids, until the end token or until `cancelled()` says so. Computes the whole sequence anew for each
+ * token.
+ */
 export async function generateGreedy(options: {
   readonly pipeline: Pipeline
   readonly tokenizer: Tokenizer
-  readonly ids: readonly number[]
+  readonly ids: ArrayLike<number>
   readonly maxNewTokens: number
+  readonly cancelled: () => boolean
 }): Promise<string> {
-  const { pipeline, tokenizer, ids, maxNewTokens } = options
+  const { pipeline, tokenizer, ids, maxNewTokens, cancelled } = options
   const made: number[] = []
-  while (made.length < maxNewTokens) {
-    const next = argmax(await pipeline.nextLogits(Int32Array.from([...ids, ...made])))
+  while (made.length < maxNewTokens && !cancelled()) {
+    const next = argmax(await pipeline.nextLogits(Int32Array.from([...Array.from(ids), ...made])))
     if (next === tokenizer.eosId) break
     made.push(next)
   }
-  return tokenizer.decode(made)
+  const [text = ''] = await tokenizer.decode([made])
+  return text
 }
 
 function argmax(values: Float32Array): number {

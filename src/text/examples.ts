@@ -1,7 +1,8 @@
 import { readJsonl } from '../formats/jsonl.ts'
 import { otherFormat } from '../formats/not-jsonl.ts'
 import { LowrankError } from '../util/errors.ts'
-import { readRow } from './row.ts'
+import { tokenizeRows } from './pairs.ts'
+import { readRow, type Row } from './row.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 /** A tokenized training example. */
@@ -40,17 +41,20 @@ export interface ReadExamplesOptions {
   readonly skipBadLines?: boolean
   /** Rows of the model's embedding: a token id beyond them is refused. */
   readonly vocabSize?: number
+  /** Asked between some lines and the next. */
+  readonly cancelled?: () => boolean
 }
 
 /**
- * Reads and tokenizes a dataset: ids = prefix + tokens(prompt) + tokens(completion) + EOS, labels on the completion and
- * EOS. Prompt and completion are tokenized apart, so that the prompt's ids are those seen at generation. A file with
- * malformed lines is refused with all of them counted and the first 20 shown. Errors have code `data`.
+ * Reads and tokenizes a dataset (`tokenizeRows`), with labels on the completion and EOS. A file with malformed lines is refused with all of
+ * them counted and the first 20 shown.
+ *
+ * @throws LowrankError `data`; `model`: its tokenizer cannot be used; `cancelled`.
  */
 export async function readExamples(
   options: ReadExamplesOptions,
 ): Promise<{ examples: Example[]; summary: DatasetSummary }> {
-  const { path, tokenizer, maxLength, skipBadLines = false } = options
+  const { path, tokenizer, maxLength, skipBadLines = false, vocabSize = Infinity } = options
   const examples: Example[] = []
   const bad: string[] = []
   let badLines = 0
@@ -62,35 +66,47 @@ export async function readExamples(
   let empty = 0
   /** What to do about rows of another shape. */
   let rowHint: string | undefined
+  const take = async (rows: readonly LinedRow[]): Promise<void> => {
+    if (options.cancelled?.() === true) throw new LowrankError('cancelled', `cancelled while reading ${path}`)
+    const tokenized = await tokenizeRows(tokenizer, rows)
+    for (const [i, { ids: whole, border }] of tokenized.entries()) {
+      const { line } = rows[i]!
+      const ids = whole.length > maxLength ? whole.slice(0, maxLength) : whole
+      if (ids.length < whole.length) truncated++
+      const beyond = ids.find((id) => id >= vocabSize)
+      if (beyond !== undefined) throw await beyondError(`${path}:${line}`, beyond, { tokenizer, vocabSize })
+      // Nothing predicts the first token of a sequence, so it can't be a label.
+      const firstLabel = Math.max(border, 1)
+      if (ids.length <= firstLabel) {
+        dropped++
+        if (ids.length === 1) empty++
+        continue
+      }
+      examples.push({ ids, labelMask: new Uint8Array(ids.length).fill(1, firstLabel), line })
+      tokens += ids.length
+      labelTokens += ids.length - firstLabel
+    }
+  }
+  let rows: LinedRow[] = []
+  let characters = 0
   for await (const entry of readJsonl(path)) {
     const { line } = entry
     const row = 'error' in entry ? { problem: entry.error } : readRow(entry.value)
     if ('problem' in row) {
-      if (badLines === 0 && examples.length + dropped === 0) await refuseOtherFormat(path)
+      if (badLines === 0 && examples.length + dropped + rows.length === 0) await refuseOtherFormat(path)
       badLines++
       rowHint ??= row.hint
       if (bad.length < shownLines) bad.push(`${path}:${line}: ${row.problem}`)
       continue
     }
-    const prompt = [...tokenizer.prefix, ...tokenizer.encode(row.prompt)]
-    const ids = prompt.concat(tokenizer.encode(row.completion), tokenizer.eosId)
-    if (ids.length > maxLength) {
-      ids.length = maxLength
-      truncated++
-    }
-    checkIds(ids, `${path}:${line}`, options.vocabSize)
-    // Nothing predicts the first token of a sequence, so it can't be a label.
-    const firstLabel = Math.max(prompt.length, 1)
-    if (ids.length <= firstLabel) {
-      dropped++
-      if (ids.length === 1) empty++
-      continue
-    }
-    const labelMask = new Uint8Array(ids.length).fill(1, firstLabel)
-    examples.push({ ids: Int32Array.from(ids), labelMask, line })
-    tokens += ids.length
-    labelTokens += ids.length - firstLabel
+    rows.push({ line, ...row })
+    characters += row.prompt.length + row.completion.length
+    if (characters < charactersAtOnce) continue
+    await take(rows)
+    rows = []
+    characters = 0
   }
+  await take(rows)
   if (badLines > 0 && !skipBadLines) {
     const hint = examples.length + dropped === 0 ? rowHint : undefined
     throw badLinesError(path, { shown: bad, count: badLines, hint })
@@ -104,11 +120,19 @@ export async function readExamples(
 
 const shownLines = 20
 
-function checkIds(ids: readonly number[], where: string, vocabSize = Infinity): void {
-  const id = ids.find((one) => one >= vocabSize)
-  if (id === undefined) return
-  throw new LowrankError('data', `${where}: token id ${id} is outside the model's vocabulary of ${vocabSize}`, {
-    hint: 'The tokenizer does not belong to this model, or the model needs a larger embedding.',
+/** Characters that are tokenized at once: enough that asking costs little, and few enough that a cancel is seen soon. */
+const charactersAtOnce = 256 * 1024
+
+type LinedRow = Row & { readonly line: number }
+
+async function beyondError(
+  where: string,
+  id: number,
+  { tokenizer, vocabSize }: { readonly tokenizer: Tokenizer; readonly vocabSize: number },
+): Promise<LowrankError> {
+  const token = JSON.stringify(await tokenizer.tokenOf(id))
+  return new LowrankError('data', `${where}: token ${token} (id ${id}): the model's embedding has ${vocabSize} rows`, {
+    hint: 'The tokenizer does not belong to this model, or the embedding has to be resized in Python first.',
   })
 }
 

@@ -1,39 +1,55 @@
 import { readdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { Tokenizer as UntypedTokenizer } from '@huggingface/tokenizers'
-import { isJsonObject, type JsonObject, messageOf, readJsonObject } from '../formats/json.ts'
+import { type JsonObject, messageOf, readJsonObject } from '../formats/json.ts'
 import { LowrankError } from '../util/errors.ts'
+import { checkTokenizerJson } from './tokenizer/check.ts'
+import { Engine } from './tokenizer/process.ts'
+import { specialTokens } from './tokenizer/special-tokens.ts'
 
-/** Text to token ids and back, as the model's own `tokenizer.json` says. */
+/**
+ * Text to token ids and back, as the model's own `tokenizer.json` says. Computed in a process of its own, which starts when it is first
+ * needed; errors have code `model`, or `cancelled`.
+ */
 export interface Tokenizer {
   /**
-   * Ids of a text, without the special tokens that the tokenizer puts around one. Text that spells a special token
+   * Ids of each text, without the special tokens that the tokenizer puts around one. Text that spells a special token
    * (`<|im_end|>`) becomes that token, which is what transformers does by default.
    */
-  encode(text: string): number[]
-  /** The text of ids; special tokens are left out unless asked for. */
-  decode(ids: readonly number[], options?: { skipSpecialTokens?: boolean }): string
+  encode(texts: readonly string[]): Promise<Int32Array[]>
+  /** The text of each sequence of ids; special tokens are left out unless asked for. */
+  decode(sequences: readonly ArrayLike<number>[], options?: { readonly skipSpecialTokens?: boolean }): Promise<string[]>
+  /** The token of an id, as the vocabulary spells it. */
+  tokenOf(id: number): Promise<string | undefined>
   /** What the tokenizer puts before a text: BOS for Llama, nothing for many others. */
   readonly prefix: readonly number[]
+  /** What it puts behind a text. */
+  readonly suffix: readonly number[]
+  /** Whether a text is changed at its ends (a space put before it, as for Llama 2), so that two texts apart are not their sum. */
+  readonly changesEnds: boolean
   /** The id that ends a completion. */
   readonly eosId: number
-  /** One more than the highest id it can produce. The model's embedding may be larger (padded) but not smaller. */
-  readonly vocabSize: number
+  /** Where `eosId` is from: `generation_config.json: eos_token_id`. */
+  readonly eosSource: string
   /** Absolute paths of the tokenizer's files, to be copied beside an adapter. */
   readonly files: readonly string[]
+  /** Ends the process; it starts again when it is needed. */
+  close(): void
 }
 
-/** What is used of the package's class: its declarations do not resolve under Node's module rules, so it comes as `any`. */
-interface HuggingFaceTokenizer {
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: (number | undefined)[]; tokens: string[] }
-  decode(ids: number[], options: { skip_special_tokens: boolean; clean_up_tokenization_spaces: boolean }): string
-  token_to_id(token: string): number | undefined
-  get_vocab(): Map<string, number>
+export interface LoadTokenizerOptions {
+  /** Asked ten times a second while something is computed, which ends when it says so. */
+  readonly cancelled?: () => boolean
 }
-const HuggingFaceTokenizer = UntypedTokenizer as new (tokenizer: object, config: object) => HuggingFaceTokenizer
 
-/** Loads the tokenizer of a Hugging Face model folder. Needs `tokenizer.json`; errors have code `model`. */
-export async function loadTokenizer(folder: string): Promise<Tokenizer> {
+/**
+ * Loads the tokenizer of a Hugging Face model folder. Needs `tokenizer.json`.
+ *
+ * @throws LowrankError `model`: a file is missing, or holds what is not computed exactly; `cancelled`.
+ */
+export async function loadTokenizer(
+  folder: string,
+  { cancelled = () => false }: LoadTokenizerOptions = {},
+): Promise<Tokenizer> {
   const names = await readdir(folder).catch((cause: unknown) => {
     const hint = 'A model folder holds config.json, *.safetensors and tokenizer.json, as the model hub has it.'
     throw new LowrankError('model', `cannot open the folder ${folder}: ${messageOf(cause)}`, { cause, hint })
@@ -48,42 +64,48 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     names.includes(name)
       ? readJsonObject(join(folder, name), { code: 'model', maxBytes: maxTokenizerBytes })
       : Promise.resolve({})
-  const [json, config] = [await read('tokenizer.json'), await read('tokenizer_config.json')]
-  let inner: HuggingFaceTokenizer
-  let prefix: number[]
+  const json = checkTokenizerJson(await read('tokenizer.json'), path)
+  const config = await read('tokenizer_config.json')
+  const [specialTokensMap, addedTokens] = [await read('special_tokens_map.json'), await read('added_tokens.json')]
+  const configPath = join(folder, 'tokenizer_config.json')
+  const special = specialTokens({ json, config, specialTokensMap, addedTokens }, configPath)
+  if (special.eos !== undefined && !special.declared.has(special.eos) && !json.inVocabulary(special.eos)) {
+    throw unknownEos(special.eos, `${configPath}: eos_token`)
+  }
+  const engine = new Engine({ path, added: special.added, cancelled })
   try {
-    inner = new HuggingFaceTokenizer(json, config)
-    prefix = prefixOf(inner)
-  } catch (cause) {
-    throw new LowrankError('model', `${path} cannot be used: ${messageOf(cause)}`, { cause })
-  }
-  const eosId = eosFrom(inner, config) ?? eosFromIds(await read('generation_config.json'), await read('config.json'))
-  if (eosId === undefined) {
-    throw new LowrankError('model', `${folder}: no end-of-sequence token found`, {
-      hint: 'Set "eos_token" in tokenizer_config.json, or "eos_token_id" in generation_config.json or config.json.',
-    })
-  }
-  let highest = -1
-  for (const id of inner.get_vocab().values()) highest = Math.max(highest, id)
-  return {
-    encode: (text) => encode(inner, text, false),
-    decode: (ids, { skipSpecialTokens = true } = {}) =>
-      ids.length === 0
-        ? ''
-        : inner.decode([...ids], {
-            skip_special_tokens: skipSpecialTokens,
-            clean_up_tokenization_spaces: config['clean_up_tokenization_spaces'] === true,
-          }),
-    prefix,
-    eosId,
-    vocabSize: highest + 1,
-    files: tokenizerFiles.filter((name) => names.includes(name)).map((name) => resolve(folder, name)),
+    await checkIds(engine, special.declared, path)
+    const eos =
+      special.eos === undefined
+        ? await eosFromIds(engine, folder, {
+            'generation_config.json': await read('generation_config.json'),
+            'config.json': await read('config.json'),
+          })
+        : await eosFromToken(engine, special.eos, `${configPath}: eos_token`)
+    const cleansUp = config['clean_up_tokenization_spaces'] === true && json.model !== 'BPE'
+    return {
+      encode: (texts) => engine.ask('encode', [...texts], lengthOf(texts)),
+      decode: async (sequences, { skipSpecialTokens = true } = {}) => {
+        const texts = await engine.ask('decode', { sequences, skipSpecialTokens }, lengthOf(sequences))
+        return cleansUp ? texts.map(cleanUp) : texts
+      },
+      tokenOf: async (id) => (await engine.ask('tokensOf', [id], 1))[0],
+      prefix: json.prefix,
+      suffix: json.suffix,
+      changesEnds: json.changesEnds,
+      ...eos,
+      files: tokenizerFiles(names).map((name) => resolve(folder, name)),
+      close: () => engine.close(),
+    }
+  } catch (error) {
+    engine.close()
+    throw error
   }
 }
 
 const maxTokenizerBytes = 256 * 2 ** 20
 
-const tokenizerFiles = [
+const knownFiles = [
   'tokenizer.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
@@ -94,37 +116,71 @@ const tokenizerFiles = [
   'tokenizer.model',
 ]
 
-function encode(inner: HuggingFaceTokenizer, text: string, addSpecialTokens: boolean): number[] {
-  const { ids, tokens } = inner.encode(text, { add_special_tokens: addSpecialTokens })
-  const unknown = ids.findIndex((id) => id === undefined)
-  if (unknown !== -1) {
-    throw new LowrankError('data', `the tokenizer has no token for ${JSON.stringify(tokens[unknown])}`)
-  }
-  return ids as number[]
+/** Those of a folder's files that belong to the tokenizer. */
+export function tokenizerFiles(names: readonly string[]): string[] {
+  return knownFiles.filter((name) => names.includes(name))
 }
 
-/** What encoding with special tokens puts before the ids of the same text encoded without. */
-function prefixOf(inner: HuggingFaceTokenizer): number[] {
-  const bare = encode(inner, 'a', false)
-  const full = encode(inner, 'a', true)
-  for (let start = 0; start + bare.length <= full.length; start++) {
-    if (bare.every((id, i) => full[start + i] === id)) return full.slice(0, start)
-  }
-  return []
+function lengthOf(parts: readonly { readonly length: number }[]): number {
+  return parts.reduce((total, { length }) => total + length, 0)
 }
 
-/** `eos_token` of tokenizer_config.json: text, or an object with the text in `content`. */
-function eosFrom(inner: HuggingFaceTokenizer, config: JsonObject): number | undefined {
-  const entry = config['eos_token']
-  const text = isJsonObject(entry) ? entry['content'] : entry
-  return typeof text === 'string' ? inner.token_to_id(text) : undefined
+/** Added tokens get the next free id, whatever their file says: the two must agree. */
+async function checkIds(engine: Engine, declared: ReadonlyMap<string, number>, path: string): Promise<void> {
+  const tokens = [...declared.keys()].filter((content) => content !== '')
+  const ids = await engine.ask('idsOf', tokens, tokens.length)
+  tokens.forEach((content, i) => {
+    const [id, wanted] = [ids[i], declared.get(content)]
+    if (id === wanted) return
+    throw new LowrankError(
+      'model',
+      `${path}: the added token ${JSON.stringify(content)} has the id ${wanted}, but comes to ${id} behind the vocabulary`,
+      { hint: 'Ids of added tokens follow those of the vocabulary without a gap, in the order of the file.' },
+    )
+  })
 }
 
-/** The first `eos_token_id`, a number or a list of numbers, that one of the files has. */
-function eosFromIds(...configs: JsonObject[]): number | undefined {
-  for (const { eos_token_id: entry } of configs) {
+interface Eos {
+  readonly eosId: number
+  readonly eosSource: string
+}
+
+async function eosFromToken(engine: Engine, token: string, where: string): Promise<Eos> {
+  const [id] = await engine.ask('idsOf', [token], 1)
+  if (id === undefined) throw unknownEos(token, where)
+  return { eosId: id, eosSource: where }
+}
+
+function unknownEos(token: string, where: string): LowrankError {
+  return new LowrankError('model', `${where}: ${JSON.stringify(token)} is not a token of the tokenizer`, {
+    hint: 'Name a token of tokenizer.json, or describe it in "added_tokens_decoder" of tokenizer_config.json.',
+  })
+}
+
+/** The `eos_token_id`, a number or the first of a list, of the first of the files that has one. */
+async function eosFromIds(engine: Engine, folder: string, files: Readonly<Record<string, JsonObject>>): Promise<Eos> {
+  for (const [name, { eos_token_id: entry }] of Object.entries(files)) {
     const id: unknown = Array.isArray(entry) ? entry[0] : entry
-    if (typeof id === 'number' && Number.isSafeInteger(id) && id >= 0) return id
+    if (id === undefined || id === null) continue
+    const eosSource = `${join(folder, name)}: eos_token_id`
+    const isId = typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < 2 ** 32
+    if (isId && (await engine.ask('tokensOf', [id], 1))[0] !== undefined) return { eosId: id, eosSource }
+    throw new LowrankError('model', `${eosSource}: ${JSON.stringify(id)} is no id of the tokenizer`, {
+      hint: 'It names the token that ends a text, by its id in tokenizer.json.',
+    })
   }
-  return undefined
+  throw new LowrankError('model', `${folder}: no end-of-sequence token found`, {
+    hint: 'Set "eos_token" in tokenizer_config.json, or "eos_token_id" in generation_config.json or config.json.',
+  })
 }
+
+/** Spaces that word pieces leave before punctuation are taken out, as transformers does on request. */
+function cleanUp(text: string): string {
+  return cleanUps.reduce((cleaned, [from, to]) => cleaned.replaceAll(from, to), text)
+}
+
+const cleanUps = [
+  ...['.', '?', '!', ','].map((end) => [` ${end}`, end] as const),
+  [" ' ", "'"] as const,
+  ...["n't", "'m", "'s", "'ve", "'re"].map((end) => [` ${end}`, end] as const),
+]

@@ -1,6 +1,6 @@
 import type { DatasetSummary } from '../text/examples.ts'
 
-export type { DatasetSummary } from '../text/examples.ts'
+export type { DatasetSummary }
 
 /** Loss in nats per label token, over a whole dataset. */
 export interface EvalResult {
@@ -11,6 +11,11 @@ export interface EvalResult {
   readonly tokenAccuracy: number
   readonly labelTokens: number
   readonly examples: number
+}
+
+/** An evaluation on a file, and what became of its lines. */
+export interface EvaluationResult extends EvalResult {
+  readonly data: DatasetSummary
 }
 
 /** Everything a training run says, in order. `done` is last; a cancelled run ends in an error of code `cancelled`. */

@@ -158,7 +158,7 @@ describe('the events of a run', () => {
 test('evaluate finds what the best evaluation of the run found', async () => {
   const { model, valid } = config
   const best = only(events, 'eval').reduce((a, b) => (b.loss < a.loss ? b : a))
-  expect(await evaluate({ model, adapter: outputDir, data: valid, maxLength: 96 })).toEqual(figures(best))
+  expect(figures(await evaluate({ model, adapter: outputDir, data: valid, maxLength: 96 }))).toEqual(figures(best))
 })
 
 describe('a loaded model', () => {

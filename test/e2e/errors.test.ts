@@ -126,7 +126,7 @@ const mistakes: readonly Mistake[] = [
     mistake: 'a tokenizer larger than the embedding',
     args: () =>
       flags({ ...base, model: spoiltModel((model) => changeJson(join(model, 'config.json'), { vocab_size: 100 })) }),
-    says: ['train.jsonl:1: token id', "outside the model's vocabulary of 100"],
+    says: [/train.jsonl:1: token ".+" \(id \d+\)/, "the model's embedding has 100 rows"],
     hint: /tokenizer/,
   },
   {

@@ -4,7 +4,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, wri
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { finetune, type EvalResult, type TrainConfigInput, type TrainEvent } from 'lowrank'
+import { finetune, type EvalResult, type EvaluationResult, type TrainConfigInput, type TrainEvent } from 'lowrank'
 import { afterAll, expect } from 'vitest'
 import { snakeCase } from '../../src/config/options.ts'
 
@@ -127,10 +127,10 @@ export async function lowrank(args: readonly string[], cwd = root): Promise<Outc
 }
 
 /** `lowrank eval --json`, which must succeed. */
-export async function evaluateByCommand(options: Flags): Promise<EvalResult> {
+export async function evaluateByCommand(options: Flags): Promise<EvaluationResult> {
   const { code, stdout, stderr } = await lowrank(['eval', ...flags({ ...options, json: true })])
   expect(code, stderr).toBe(0)
-  return JSON.parse(stdout) as EvalResult
+  return JSON.parse(stdout) as EvaluationResult
 }
 
 export function readJson(path: string): unknown {

@@ -1,0 +1,65 @@
+// @ts-check
+// The program of the process that tokenizes (process.ts starts it): the Rust library of Hugging Face, which ends the process it runs in
+// where an expression of a tokenizer.json is hostile.
+import { AddedToken, Tokenizer } from 'tokenizers'
+
+/** @typedef {import('./process.ts').Handlers} Handlers */
+
+/** @type {Tokenizer | undefined} */
+let tokenizer
+
+function loaded() {
+  if (tokenizer === undefined) throw new Error('no tokenizer loaded')
+  return tokenizer
+}
+
+/** @type {Handlers} */
+const tasks = {
+  async load({ path, added }) {
+    const made = Tokenizer.fromFile(path)
+    // What is cut or padded is for Lowrank to decide.
+    made.disableTruncation()
+    made.disablePadding()
+    made.addAddedTokens(
+      added.map(
+        ({ content, special, single_word: singleWord, lstrip: leftStrip, rstrip: rightStrip, normalized }) =>
+          new AddedToken(content, special, { singleWord, leftStrip, rightStrip, normalized }),
+      ),
+    )
+    tokenizer = made
+  },
+
+  async encode(texts) {
+    const encodings = await loaded().encodeBatch([...texts], { addSpecialTokens: false })
+    return encodings.map((encoding) => Int32Array.from(encoding.getIds()))
+  },
+
+  async decode({ sequences, skipSpecialTokens }) {
+    return loaded().decodeBatch(
+      sequences.map((ids) => Array.from(ids)),
+      skipSpecialTokens,
+    )
+  },
+
+  async idsOf(tokens) {
+    return tokens.map((token) => loaded().tokenToId(token) ?? undefined)
+  },
+
+  async tokensOf(ids) {
+    return ids.map((id) => loaded().idToToken(id) ?? undefined)
+  },
+}
+
+/** @param {import('./process.ts').Question} question */
+async function answer({ id, task, input }) {
+  const run = /** @type {(input: unknown) => Promise<unknown>} */ (tasks[task])
+  try {
+    process.send?.({ id, value: await run(input) })
+  } catch (error) {
+    process.send?.({ id, error: error instanceof Error ? error.message : String(error) })
+  }
+}
+
+process.on('message', (question) => void answer(/** @type {import('./process.ts').Question} */ (question)))
+// Whoever asked is gone. An exit would wait for what is being computed.
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'))
