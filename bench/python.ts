@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { promisify } from 'node:util'
 
@@ -19,6 +19,17 @@ export async function findPython(): Promise<string | undefined> {
         '(pip install torch==2.13.0 transformers peft accelerate, or set LOWRANK_PYTHON)',
     )
     return undefined
+  }
+}
+
+/** Whether it can quantize too; a line on standard error where it cannot. */
+export function hasBitsAndBytes(python: string): boolean {
+  try {
+    execFileSync(python, ['-c', 'import bitsandbytes, accelerate'], { stdio: 'ignore' })
+    return true
+  } catch {
+    console.error(`skipped: ${python} cannot import bitsandbytes and accelerate`)
+    return false
   }
 }
 

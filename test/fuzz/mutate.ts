@@ -152,6 +152,12 @@ function pickPlace(root: Json, draws: Draws): Place | undefined {
   return found
 }
 
+/** Also a key that is otherwise the prototype; of a list, one more entry. */
+function setOwn(holder: Record<string, Json>, name: string, value: Json): void {
+  if (Array.isArray(holder)) holder.push(value)
+  else Object.defineProperty(holder, name, { value, enumerable: true, configurable: true })
+}
+
 /** Changes a value, a key or a list of a JSON text; a text that is none, or has nothing in it, is changed as text. */
 export function mutateJson(text: string, draws: Draws): { readonly text: string; readonly how: string } {
   let root: Json
@@ -187,13 +193,13 @@ export function mutateJson(text: string, draws: Draws): { readonly text: string;
     case 'rename': {
       const name = draws.pick([...keys, `${key}x`, key.toUpperCase()])
       delete holder[key]
-      Object.defineProperty(holder, name, { value, enumerable: true, configurable: true, writable: true })
+      setOwn(holder, name, value)
       how = `${path} renamed to ${name.slice(0, 40)}`
       break
     }
     case 'add': {
       const name = draws.pick(keys)
-      Object.defineProperty(holder, name, { value: draws.pick(wrongValues), enumerable: true, configurable: true })
+      setOwn(holder, name, draws.pick(wrongValues))
       how = `${name.slice(0, 40)} added beside ${path}`
       break
     }
@@ -224,7 +230,9 @@ export function mutateJson(text: string, draws: Draws): { readonly text: string;
       break
     default:
       holder[key] =
-        typeof value === 'number' ? draws.pick([value + 1, value - 1, -value, value * 2, value + 0.5]) : String(value)
+        typeof value === 'number'
+          ? draws.pick([value + 1, value - 1, -value, value * 2, value + 0.5])
+          : JSON.stringify(value)
       how = `${path} changed to ${JSON.stringify(holder[key]).slice(0, 40)}`
   }
   return { text: JSON.stringify(root).replace(JSON.stringify(placeholder), () => raw), how }

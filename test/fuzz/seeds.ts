@@ -1,11 +1,12 @@
 /* The files that are damaged: every kind that Lowrank reads, made by Lowrank itself, a few KB each. */
-import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseQuantizeConfig, parseTrainConfig, type TrainConfigInput } from '../../src/config.ts'
 import { runFinetune } from '../../src/finetune.ts'
 import { runQuantize } from '../../src/quantize.ts'
 import { LowrankError } from '../../src/util/errors.ts'
+import { writeSmallTokenizer } from '../small-tokenizer.ts'
 
 /** Bytes and the first merges of the quickstart's tokenizer. */
 const vocabulary = 300
@@ -104,7 +105,7 @@ export async function makeSeeds(root: string): Promise<void> {
   const folder = (name: string): string => join(root, 'models', name)
   for (const [name, changes] of Object.entries(models)) {
     const empty = join(root, 'shape')
-    await writeShape(empty, quickstart, changes)
+    await writeShape(empty, changes)
     await run({ method: 'full', init: 'random', model: empty, train, outputDir: folder(name), ...plainRun })
     await rm(empty, { recursive: true })
   }
@@ -133,19 +134,8 @@ export async function makeSeeds(root: string): Promise<void> {
 
 const plainRun = { maxSteps: 2, maxLength: 48, learningRate: 0.05, saveStrategy: 'no', threads: 1 } as const
 
-async function writeShape(folder: string, source: string, changes: Readonly<Record<string, unknown>>): Promise<void> {
-  await mkdir(folder, { recursive: true })
-  for (const name of ['tokenizer_config.json', 'generation_config.json', 'special_tokens_map.json']) {
-    await cp(join(source, name), join(folder, name))
-  }
-  const tokenizer = JSON.parse(await readFile(join(source, 'tokenizer.json'), 'utf8')) as {
-    model: { vocab: Record<string, number>; merges: string[] }
-  }
-  const { model } = tokenizer
-  model.vocab = Object.fromEntries(Object.entries(model.vocab).filter(([, id]) => id < vocabulary))
-  // Merge i makes token 257 + i, after the end of text and 256 bytes.
-  model.merges = model.merges.slice(0, vocabulary - 257)
-  await writeFile(join(folder, 'tokenizer.json'), JSON.stringify(tokenizer))
+async function writeShape(folder: string, changes: Readonly<Record<string, unknown>>): Promise<void> {
+  await writeSmallTokenizer(quickstart, folder, vocabulary)
   await writeFile(join(folder, 'config.json'), JSON.stringify({ ...shape, ...changes }, null, 2))
 }
 

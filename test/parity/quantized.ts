@@ -6,14 +6,13 @@
  *
  * The models are those of test/golden, and the one given. Without Python (torch, transformers, bitsandbytes) it says so and passes.
  */
-import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { realShapedExamples, toJsonl } from '../../bench/data.ts'
-import { findPython, modelFolder, runPython } from '../../bench/python.ts'
+import { findPython, hasBitsAndBytes, modelFolder, runPython } from '../../bench/python.ts'
 import { parseQuantizeConfig, quantizationOf } from '../../src/config.ts'
 import { quantizedNames, quantizedWeights } from '../../src/model/quantize.ts'
 import { openWeights } from '../../src/model/weights.ts'
@@ -137,16 +136,6 @@ async function realExamples(model: string, work: string): Promise<readonly Examp
   const path = join(work, 'valid.jsonl')
   await writeFile(path, toJsonl(realShapedExamples({ count: 6, seed: 2 })))
   return (await readExamples({ path, tokenizer: await loadTokenizer(model), maxLength: 256 })).examples
-}
-
-function hasBitsAndBytes(python: string): boolean {
-  try {
-    execFileSync(python, ['-c', 'import bitsandbytes, accelerate'], { stdio: 'ignore' })
-    return true
-  } catch {
-    console.error(`skipped: ${python} cannot import bitsandbytes and accelerate`)
-    return false
-  }
 }
 
 const args = process.argv.slice(2)
