@@ -7,19 +7,21 @@ import {
   loadConfigFile,
   parseEvalConfig,
   parseQuantizeConfig,
-  parseReplayOptions,
+  parseOptions,
   parseTrainConfig,
   readTrainConfig,
+  replaySchema,
   type TrainConfigInput,
 } from '../../src/config.ts'
 import { runEvaluation } from '../../src/evaluate.ts'
 import { runFinetune } from '../../src/finetune.ts'
-import { generateGreedy, promptIds } from '../../src/generate/greedy.ts'
+import { generateGreedy } from '../../src/generate/greedy.ts'
 import { openModel } from '../../src/open.ts'
 import { runQuantize } from '../../src/quantize.ts'
 import { compareRuns } from '../../src/report/compare.ts'
 import { listRuns } from '../../src/report/list.ts'
 import { writeReport } from '../../src/report/report.ts'
+import { tokenizePrompt } from '../../src/text/pairs.ts'
 import { runReplay } from '../../src/replay.ts'
 import { runOptions } from './seeds.ts'
 
@@ -48,12 +50,14 @@ export const directTasks: Tasks = {
   finetune: (config) => runFinetune(parseTrainConfig(config), never),
   evaluate: (config) => runEvaluation(parseEvalConfig(config), never),
   quantize: (config) => runQuantize(parseQuantizeConfig(config), never),
-  replay: (run, options) => runReplay({ ...parseReplayOptions(options), run }, never, () => {}),
+  replay: (run, options) => runReplay({ ...parseOptions(replaySchema, options), run }, never, () => {}),
   async complete(options, prompt) {
     const model = await openModel(options)
     try {
-      return await generateGreedy({ ...model, ids: promptIds(model.tokenizer, prompt), maxNewTokens: 4 })
+      const ids = await tokenizePrompt(model.tokenizer, prompt)
+      return await generateGreedy({ ...model, ids, maxNewTokens: 4, cancelled: never })
     } finally {
+      model.tokenizer.close()
       await model.close()
     }
   },

@@ -137,6 +137,7 @@ async function trainHere(
       })
     }
     const { examples } = await readExamples({ path: config.train, tokenizer, maxLength })
+    tokenizer.close()
     const training = startTraining({ config, pipeline, trainables, examples })
     const steps = Array.from({ length: training.steps }, (_, step) =>
       stepBatches({ ...training.order, step }).batches.map((batch) => batch.examples.map(({ line }) => line - 1)),
