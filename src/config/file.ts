@@ -54,7 +54,10 @@ function parseYaml(path: string, lineCounter: LineCounter): ReturnType<typeof pa
 function readText(path: string): string {
   let bytes: Buffer
   try {
-    const { size } = statSync(path)
+    const found = statSync(path)
+    // A device has no end.
+    if (!found.isFile()) throw new LowrankError('config', `configuration file ${path}: not a file`)
+    const { size } = found
     if (size > MAX_BYTES) {
       throw new LowrankError('config', `${path}: ${size} bytes; a configuration has at most ${MAX_BYTES}`)
     }

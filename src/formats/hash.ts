@@ -1,6 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
+import { checkPlainFile } from './plain-file.ts'
 
 /** SHA-256 of a file's content, as hex; what `sha256sum` prints. */
 export async function hashFile(path: string): Promise<string> {
@@ -21,6 +22,7 @@ export async function hashFiles(paths: readonly string[]): Promise<string> {
 
 /** Through one buffer: those of a stream are garbage that, where the machine is busy, is collected late, up to the size of the file. */
 async function addContent(hash: Hash, path: string): Promise<void> {
+  await checkPlainFile(path, { code: 'io' })
   const buffer = Buffer.allocUnsafeSlow(1 << 20)
   const file = await open(path)
   try {

@@ -1,5 +1,7 @@
-import { readFile, stat } from 'node:fs/promises'
-import { type ErrorCode, LowrankError } from '../util/errors.ts'
+import { type ErrorCode, LowrankError, messageOf } from '../util/errors.ts'
+import { readText } from './plain-file.ts'
+
+export { messageOf }
 
 export type JsonObject = { readonly [key: string]: unknown }
 
@@ -15,15 +17,7 @@ export async function readJsonObject(
   path: string,
   { code, maxBytes = 64 * 2 ** 20, hint }: { code: ErrorCode; maxBytes?: number; hint?: string },
 ): Promise<JsonObject> {
-  let text: string
-  try {
-    const { size } = await stat(path)
-    if (size > maxBytes) throw new LowrankError(code, `${path}: ${size} bytes, at most ${maxBytes} are accepted`)
-    text = await readFile(path, 'utf8')
-  } catch (cause) {
-    if (cause instanceof LowrankError) throw cause
-    throw new LowrankError(code, `cannot read ${path}: ${messageOf(cause)}`, { cause, hint })
-  }
+  const text = await readText(path, { code, maxBytes, hint })
   let value: unknown
   try {
     value = parseJson(text)
@@ -50,9 +44,4 @@ export function parseJson(text: string): unknown {
 
 function isContainer(value: unknown): value is object {
   return typeof value === 'object' && value !== null
-}
-
-/** The message of whatever was thrown. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises'
 import { LowrankError } from '../util/errors.ts'
 import { messageOf, parseJson } from './json.ts'
+import { checkPlainFile } from './plain-file.ts'
 
 /** A line of a JSONL file, numbered from 1: its value, or why it has none. */
 export type JsonlLine =
@@ -71,6 +72,7 @@ async function* readLines(path: string, maxLineBytes: number): AsyncGenerator<Ui
 }
 
 async function* readChunks(path: string): AsyncGenerator<Uint8Array> {
+  await checkPlainFile(path, { code: 'data', hint, orPipe: true })
   const file = await open(path).catch((cause: unknown) => {
     throw readError(path, cause)
   })
@@ -93,9 +95,8 @@ function hasByteOrderMark(bytes: Uint8Array): boolean {
   return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf
 }
 
+const hint = 'Check the path, relative to the current folder, and that you may read the file.'
+
 function readError(path: string, cause: unknown): LowrankError {
-  return new LowrankError('data', `cannot read ${path}: ${messageOf(cause)}`, {
-    cause,
-    hint: 'Check the path, relative to the current folder, and that you may read the file.',
-  })
+  return new LowrankError('data', `cannot read ${path}: ${messageOf(cause)}`, { cause, hint })
 }

@@ -3,6 +3,7 @@ import { isAbsolute, join, normalize, sep } from 'node:path'
 import { type ErrorCode, internalError, LowrankError } from '../util/errors.ts'
 import { writeStreamAtomic } from './atomic.ts'
 import { isJsonObject, messageOf, readJsonObject } from './json.ts'
+import { checkPlainFile } from './plain-file.ts'
 import {
   elementBytes,
   formatHeader,
@@ -177,11 +178,11 @@ class OpenFile {
   }
 
   static async open(path: string, code: ErrorCode): Promise<OpenFile> {
+    const size = await checkPlainFile(path, { code })
     const handle = await open(path).catch((cause: unknown) => {
       throw new LowrankError(code, `cannot open ${path}: ${messageOf(cause)}`, { cause })
     })
     try {
-      const size = (await handle.stat()).size
       const fail = (what: string): never => {
         throw new LowrankError(code, `${path}: ${what}`, { hint: 'Is it a safetensors file, and complete?' })
       }

@@ -52,7 +52,10 @@ export async function modelSize(folder: string): Promise<number> {
 async function modelFiles(folder: string): Promise<string[]> {
   const names = await readdir(folder)
   const parts = names.filter((name) => /^(config|tokenizer|tokenizer_config)\.json$|\.safetensors$/.test(name))
-  return parts.sort().map((name) => join(folder, name))
+  const paths = parts.sort().map((name) => join(folder, name))
+  // A folder of such a name, or a link to nowhere, is read by no one.
+  const found = await Promise.all(paths.map((path) => stat(path).catch(() => undefined)))
+  return paths.filter((_, i) => found[i]?.isFile() === true)
 }
 
 /**

@@ -43,3 +43,8 @@ export function isInputError(error: unknown): error is LowrankError {
   const input: readonly ErrorCode[] = ['usage', 'config', 'data', 'model', 'adapter', 'checkpoint']
   return error instanceof LowrankError && input.includes(error.code)
 }
+
+/** The message of whatever was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,43 @@
+import { readFile, stat } from 'node:fs/promises'
+import { type ErrorCode, LowrankError, messageOf } from '../util/errors.ts'
+
+export interface PlainFileOptions {
+  readonly code: ErrorCode
+  /** What to do where the file cannot be read. */
+  readonly hint?: string | undefined
+  /** Whether it may be a pipe: what is read once, from its beginning to its end. */
+  readonly orPipe?: boolean
+}
+
+/**
+ * Checks that a path, links followed, leads to a file with an end: a device may have none, and opening a pipe waits for whoever writes
+ * into it. Returns its size in bytes.
+ *
+ * @throws LowrankError `code`: what there is instead.
+ */
+export async function checkPlainFile(path: string, { code, hint, orPipe = false }: PlainFileOptions): Promise<number> {
+  const found = await stat(path).catch((cause: unknown) => {
+    throw new LowrankError(code, `cannot read ${path}: ${messageOf(cause)}`, { cause, hint })
+  })
+  if (found.isFile() || (orPipe && found.isFIFO())) return found.size
+  const kind = found.isDirectory() ? 'a folder' : found.isFIFO() ? 'a pipe' : found.isSocket() ? 'a socket' : 'a device'
+  throw new LowrankError(code, `cannot read ${path}: it is ${kind}, not a file`, { hint })
+}
+
+/** The text of a file of at most `maxBytes`, in UTF-8. */
+export async function readText(
+  path: string,
+  { maxBytes, ...options }: PlainFileOptions & { readonly maxBytes: number },
+): Promise<string> {
+  const { code, hint } = options
+  const size = await checkPlainFile(path, options)
+  if (size > maxBytes) throw new LowrankError(code, `${path}: ${size} bytes, at most ${maxBytes} are accepted`)
+  const bytes = await readFile(path).catch((cause: unknown) => {
+    throw new LowrankError(code, `cannot read ${path}: ${messageOf(cause)}`, { cause, hint })
+  })
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch (cause) {
+    throw new LowrankError(code, `${path}: not valid UTF-8`, { cause, hint: 'It is damaged, or no text.' })
+  }
+}
