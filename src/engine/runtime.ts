@@ -1,5 +1,5 @@
 import * as ort from 'onnxruntime-node'
-import { dimValue, showShape, type DimValues } from '../graph/dims.ts'
+import { dimValue, showShape, solveDim, type DimValues } from '../graph/dims.ts'
 import { toOnnx } from '../graph/onnx/emit.ts'
 import type { Program } from '../graph/program.ts'
 import type { DType } from '../graph/value.ts'
@@ -136,7 +136,7 @@ function checkFeed(
   }
   type.shape.forEach((dim, i) => {
     const size = feed.shape[i] ?? 0
-    if (typeof dim === 'string' && !dim.includes('*')) sizes[dim] ??= size
+    solveDim(dim, size, sizes)
     if (dimValue(dim, sizes) !== size) throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
   })
   const count = feed.shape.reduce((total, size) => total * size, 1)

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { broadcast, dimValue, elementCount, product, sameShape, showShape } from './dims.ts'
+import { broadcast, dimValue, elementCount, product, sameShape, showShape, solveDim } from './dims.ts'
 
 test('a product has one canonical form: factor first, then the symbols in order', () => {
   expect(product([])).toBe(1)
@@ -45,4 +45,17 @@ test('shapes are compared and shown', () => {
   expect(sameShape(['batch'], ['batch', 3])).toBe(false)
   expect(sameShape(['batch', 3], [3, 'batch'])).toBe(false)
   expect(showShape(['2*seq', 3])).toBe('[2*seq, 3]')
+})
+
+test('the one symbol that is not known yet follows from the size of a dimension', () => {
+  const values: Record<string, number> = { batch: 2 }
+  solveDim('seq', 5, values)
+  solveDim('3*batch*rows', 24, values)
+  expect(values).toEqual({ batch: 2, seq: 5, rows: 4 })
+  // Two of them do not, nor does one that would not be whole; what is known stays.
+  solveDim('part*upto', 12, values)
+  solveDim('2*part', 5, values)
+  solveDim('batch*seq', 99, values)
+  solveDim(7, 8, values)
+  expect(values).toEqual({ batch: 2, seq: 5, rows: 4 })
 })

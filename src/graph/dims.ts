@@ -37,6 +37,16 @@ export function dimValue(dim: Dim, values: DimValues): number {
   }, 1)
 }
 
+/** Finds the symbol of a dimension that has no value yet from the number that the dimension is, where it is the only one. */
+export function solveDim(dim: Dim, size: number, values: Record<string, number>): void {
+  const parts = String(dim).split('*')
+  const unknown = parts.filter((part) => !/^\d+$/.test(part) && values[part] === undefined)
+  const [symbol] = unknown
+  if (symbol === undefined || unknown.length > 1) return
+  const value = size / dimValue(product(parts.filter((part) => part !== symbol)), values)
+  if (Number.isInteger(value)) values[symbol] = value
+}
+
 /** How many elements a tensor of this shape has. */
 export function elementCount(shape: Shape, values: DimValues): number {
   return shape.reduce<number>((total, dim) => total * dimValue(dim, values), 1)

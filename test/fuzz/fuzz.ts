@@ -2,9 +2,10 @@
  * Damaged files of every kind, each read by a call of the API: none may end the process, take over 20 seconds, be an error of Lowrank's
  * own, or be used as if nothing were wrong where the format shows that something is (`verdict.ts`).
  *
- *     npm run fuzz -- [--count 3000] [--seed 1] [--only SEED] [--direct] [--verbose]
+ *     npm run fuzz -- [--count 3000] [--seed 1] [--only SEED] [--direct] [--jobs 1] [--verbose]
  *
- * Case i has the seed `seed + i`, which decides all of it: `--only` runs one alone. `--direct` leaves out the worker threads of the API.
+ * Case i has the seed `seed + i`, which decides all of it: `--only` runs one alone. `--direct` leaves out the worker threads of the API;
+ * `--jobs` says how many cases run at a time.
  */
 import { fork, type ChildProcess } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
@@ -22,6 +23,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     only: { type: 'string' },
     direct: { type: 'boolean', default: false },
+    jobs: { type: 'string', default: '1' },
     verbose: { type: 'boolean', default: false },
   },
 })
@@ -96,7 +98,7 @@ function print({ seed, verdict, call, file, how, found }: Outcome): void {
   console.log(`${verdict} (--only ${seed}): ${call}; ${file}: ${how}\n    ${indented}`)
 }
 
-function table(outcomes: readonly Outcome[]): string {
+function table(): string {
   const verdicts: readonly Verdict[] = ['refused', 'same', 'changed', ...failures]
   const rows = [...new Set(outcomes.map(({ call }) => call))].sort().map((name) => {
     const own = outcomes.filter(({ call }) => call === name)
@@ -110,23 +112,33 @@ function table(outcomes: readonly Outcome[]): string {
 }
 
 const root = await mkdtemp(join(tmpdir(), 'lowrank-fuzz-'))
-const cases = new Cases(join(root, 'seeds'), join(root, 'case'), values.direct ? 'direct' : 'api')
+const outcomes: Outcome[] = []
+const first = Number(values.only ?? values.seed)
+const count = values.only === undefined ? Number(values.count) : 1
+let next = first
+
+/** Runs cases until none is left. */
+async function work(job: number): Promise<void> {
+  const cases = new Cases(join(root, 'seeds'), join(root, `case-${job}`), values.direct ? 'direct' : 'api')
+  try {
+    while (next < first + count) {
+      const outcome = await cases.run(next++)
+      outcomes.push(outcome)
+      if (failures.includes(outcome.verdict) || values.verbose || values.only !== undefined) print(outcome)
+    }
+  } finally {
+    cases.close()
+  }
+}
+
 try {
   await makeSeeds(join(root, 'seeds'))
-  const first = Number(values.only ?? values.seed)
-  const count = values.only === undefined ? Number(values.count) : 1
-  const outcomes: Outcome[] = []
-  for (let seed = first; seed < first + count; seed++) {
-    const outcome = await cases.run(seed)
-    outcomes.push(outcome)
-    if (failures.includes(outcome.verdict) || values.verbose || values.only !== undefined) print(outcome)
-  }
+  await Promise.all(Array.from({ length: Number(values.jobs) }, (_, job) => work(job)))
   const failed = outcomes.filter(({ verdict }) => failures.includes(verdict))
   const slowest = outcomes.reduce((most, { seconds }) => Math.max(most, seconds), 0)
-  console.log(`${table(outcomes)}\n`)
+  console.log(`${table()}\n`)
   console.log(`${count} damaged files, ${failed.length} failed; the slowest took ${slowest.toFixed(1)} s`)
   if (failed.length > 0) process.exitCode = 1
 } finally {
-  cases.close()
   await rm(root, { recursive: true, force: true })
 }
