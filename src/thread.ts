@@ -1,3 +1,4 @@
+import './util/telemetry.ts'
 import { Worker } from 'node:worker_threads'
 import { LowrankError, type ErrorCode } from './util/errors.ts'
 import type { TrainEvent } from './train/events.ts'

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -60,6 +60,41 @@ test('the runtime loads, though its install script did not run', () => {
   const script = "import('onnxruntime-node').then((ort) => console.log(typeof ort.InferenceSession.create))"
   expect(run(process.execPath, ['--input-type=module', '--eval', script])).toBe('function\n')
 })
+
+test('nothing is written outside the output folder, and nothing is collected', () => {
+  // The training of a user who has never run it: an empty home, and every variable that names another place unset.
+  const [home, temporary] = [join(folder, 'home'), join(folder, 'temporary')]
+  for (const made of [home, temporary]) mkdirSync(made)
+  const quickstart = join(root, 'examples/quickstart')
+  const others = Object.entries(process.env).filter(([name]) => !/^(npm_|XDG_|ORT_|TMP|TEMP)/i.test(name))
+  const env = { ...Object.fromEntries(others), HOME: home, USERPROFILE: home, TMPDIR: temporary, TEMP: temporary }
+  const lowrank = (...args: string[]): void => {
+    const main = join(folder, 'node_modules/lowrank/dist/cli/main.js')
+    execFileSync(process.execPath, [main, ...args], { cwd: folder, env, stdio: 'ignore' })
+  }
+  const before = listed()
+  lowrank('eval', '--model', join(quickstart, 'model'), '--data', join(quickstart, 'valid.jsonl'))
+  expect(listed()).toEqual(before)
+  const data = [
+    '--train',
+    join(quickstart, 'valid.jsonl'),
+    '--max-steps',
+    '1',
+    '--max-length',
+    '64',
+    '--output-dir',
+    'out',
+  ]
+  lowrank('train', '--model', join(quickstart, 'model'), ...data)
+  expect(listed().filter((path) => !/^out([/\\]|$)/.test(path))).toEqual(before)
+})
+
+/** Every file and folder there is, but for those that npm has installed. */
+function listed(): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((path) => !path.startsWith('node_modules'))
+    .sort()
+}
 
 test('types are there, for NodeNext and for bundlers', () => {
   writeFileSync(

@@ -1,3 +1,4 @@
+import '../util/telemetry.ts'
 import * as ort from 'onnxruntime-node'
 import { dimValue, showShape, solveDim, type DimValues } from '../graph/dims.ts'
 import { toOnnx } from '../graph/onnx/emit.ts'
