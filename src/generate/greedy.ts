@@ -1,5 +1,6 @@
 import type { Pipeline } from '../engine/pipeline.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
+import { LowrankError } from '../util/errors.ts'
 
 /**
  * The most likely continuation of some ids, until the end token or until `cancelled()` says so. Computes the whole sequence anew for each
@@ -15,7 +16,9 @@ export async function generateGreedy(options: {
   const { pipeline, tokenizer, ids, maxNewTokens, cancelled } = options
   const made: number[] = []
   while (made.length < maxNewTokens && !cancelled()) {
-    const next = argmax(await pipeline.nextLogits(Int32Array.from([...Array.from(ids), ...made])))
+    const logits = await pipeline.nextLogits(Int32Array.from([...Array.from(ids), ...made]))
+    if (!logits.every(Number.isFinite)) throw notFiniteError()
+    const next = argmax(logits)
     if (next === tokenizer.eosId) break
     made.push(next)
   }
@@ -27,4 +30,10 @@ function argmax(values: Float32Array): number {
   let best = 0
   for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i
   return best
+}
+
+function notFiniteError(): LowrankError {
+  return new LowrankError('model', 'the logits of the next token are not finite', {
+    hint: 'Weights are damaged or far too large: "lowrank eval" names the tensor.',
+  })
 }

@@ -1,0 +1,64 @@
+import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { evaluate, loadModel } from 'lowrank'
+import { beforeAll, expect, test } from 'vitest'
+import { collect, makeTinyModel, temporaryFolder, writeData } from './support.ts'
+
+const folder = temporaryFolder()
+const data = writeData(folder, { train: 2, valid: 2 })
+const adapter = join(folder, 'adapter')
+let model: string
+
+beforeAll(async () => {
+  model = await makeTinyModel(folder)
+  const options = { maxSteps: 1, maxLength: 64, saveStrategy: 'no' } as const
+  await collect({ ...options, model, train: data.train, outputDir: adapter })
+})
+
+/** A copy of a folder in whose f32 tensor `name` the element 5, or all, are another number. */
+function damaged(source: string, file: string, name: string, value: number, all = false): string {
+  const copy = join(folder, `${Math.random()}`)
+  cpSync(source, copy, { recursive: true })
+  const path = join(copy, file)
+  const bytes = readFileSync(path)
+  const start = 8 + Number(bytes.readBigUInt64LE())
+  const header = JSON.parse(bytes.toString('utf8', 8, start)) as Record<string, { data_offsets: [number, number] }>
+  const [from, to] = header[name]!.data_offsets
+  for (let at = from; at < to; at += 4) if (all || at === from + 20) bytes.writeFloatLE(value, start + at)
+  writeFileSync(path, bytes)
+  return copy
+}
+
+const up = 'model.layers.1.mlp.up_proj.weight'
+const loraB = 'base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight'
+
+test.each([NaN, Infinity, -Infinity])('a weight of %s is named by evaluate', async (value) => {
+  const broken = damaged(model, 'model.safetensors', up, value)
+  const error = await evaluate({ model: broken, data: data.valid, maxLength: 64 }).catch((found: unknown) => found)
+  expect(error).toMatchObject({ code: 'model' })
+  expect(String(error)).toContain(`loss is NaN: ${broken}: tensor "${up}" holds ${value} in element 5`)
+})
+
+test('so is one of an adapter', async () => {
+  const broken = damaged(adapter, 'adapter_model.safetensors', loraB, NaN)
+  const error = await evaluate({ model, adapter: broken, data: data.valid, maxLength: 64 }).catch(
+    (found: unknown) => found,
+  )
+  expect(error).toMatchObject({ code: 'adapter' })
+  expect(String(error)).toContain(`tensor "${loraB}" holds NaN in element 5`)
+})
+
+test('weights that are finite and overflow are said to', async () => {
+  const broken = damaged(model, 'model.safetensors', up, 3e38, true)
+  const error = await evaluate({ model: broken, data: data.valid, maxLength: 64 }).catch((found: unknown) => found)
+  expect(error).toMatchObject({ code: 'model' })
+  expect(String(error)).toContain('are finite, but what they compute is not')
+})
+
+test('nothing is generated from logits that are no numbers', async () => {
+  const broken = await loadModel({ model: damaged(model, 'model.safetensors', up, NaN) })
+  await expect(broken.generate('Ticket', { maxNewTokens: 2 })).rejects.toThrow(
+    'logits of the next token are not finite',
+  )
+  await broken.close()
+})
