@@ -143,6 +143,25 @@ test('an evaluation can be aborted too', async () => {
   await expect(running).rejects.toMatchObject({ name: 'LowrankError', code: 'cancelled' })
 })
 
+test('while the data are read: within a second, with nothing left running', async () => {
+  const train = join(folder, 'long.jsonl')
+  writeFileSync(train, readFileSync(join(quickstart, '../train.jsonl'), 'utf8').repeat(80))
+  const outputDir = join(folder, 'unread')
+  const controller = new AbortController()
+  let aborted = Infinity
+  const reading = (async () => {
+    for await (const event of finetune({ model: tiny, train, outputDir }, { signal: controller.signal })) {
+      expect(event.type).toBe('status')
+      await sleep(700)
+      aborted = performance.now()
+      controller.abort()
+    }
+  })()
+  await expect(reading).rejects.toMatchObject({ name: 'LowrankError', code: 'cancelled' })
+  expect(performance.now() - aborted).toBeLessThan(1000)
+  expect(existsSync(outputDir)).toBe(false)
+})
+
 test('a second Ctrl-C ends the process at once, in the middle of a step', async () => {
   const outputDir = join(folder, 'twice')
   // Examples of one length go through in one pass, which takes seconds.
