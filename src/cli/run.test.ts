@@ -122,7 +122,9 @@ describe('eval', () => {
 
   test('in words without', async () => {
     const { stdout, stderr } = await lowrank('eval --model m --data d'.split(' '))
-    expect(stderr).toContain('3 cut to the maximal length, 1 dropped without a label, 2 bad lines skipped (d)')
+    expect(stderr).toContain(
+      '3 longer than maxLength, cut with their EOS, 1 dropped, no label being left, 2 malformed lines passed over (d)',
+    )
     expect(stdout).toBe('loss 0.5000  perplexity 1.6487  token accuracy 87.5 %  (1,200 label tokens, 40 examples)\n')
   })
 })

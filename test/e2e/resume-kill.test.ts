@@ -114,7 +114,7 @@ test('killed at 20 random moments, a run ends with the bytes of one that never w
 
   const { code, stderr } = await lowrank(['train', ...flags({ ...common, outputDir: often, resume: true })])
   expect(code, stderr).toBe(0)
-  expect(stderr).toMatch(/^going on after step \d+, from .*checkpoint-\d+$/m)
+  expect(stderr).toMatch(/^resuming after step \d+, from .*checkpoint-\d+$/m)
   expect(sha256(join(often, adapterFile))).toBe(sha256(join(never, adapterFile)))
   expect(story(often)).toEqual(story(never))
   expect(listFiles(often)).toEqual(listFiles(never))
