@@ -15,7 +15,14 @@ import { readDecoderConfig, type DecoderConfig } from './model/config.ts'
 import { readAdapter, type Adapter } from './model/peft.ts'
 import { ropeTables } from './model/rope.ts'
 import type { LoraConfig } from './model/targets.ts'
-import { attentionParts, buildStages, embeddingName, type Activations, type DecoderStages } from './model/stages.ts'
+import {
+  attentionParts,
+  buildStages,
+  embeddingName,
+  headName,
+  type Activations,
+  type DecoderStages,
+} from './model/stages.ts'
 import { quantizedWeights } from './model/quantize.ts'
 import { openWeights, randomWeights, type WeightSource } from './model/weights.ts'
 import { widened } from './model/widened.ts'
@@ -116,6 +123,7 @@ export class PreparedDecoder {
     // An adapter that is trained further keeps its own shape.
     this.lora = adapter?.config ?? training?.lora
     if (training !== undefined && this.lora === undefined) refuseQuantized(model, base.quantization)
+    if (training !== undefined) refuseAttentionDropout(model, base.config)
     this.adaptation =
       this.lora !== undefined
         ? adaptWithLora(base, this.lora, { loaded: adapter !== undefined })
@@ -274,6 +282,18 @@ export class PreparedDecoder {
   }
 }
 
+/** transformers drops attention weights while it trains such a model; with PEFT too. */
+function refuseAttentionDropout(model: string, { attentionDropout }: DecoderConfig): void {
+  if (attentionDropout === 0) return
+  throw new LowrankError(
+    'model',
+    `${model}/config.json: training with "attention_dropout": ${attentionDropout} is not supported`,
+    {
+      hint: 'Set it to 0 in config.json to train without. Evaluating and generating do not depend on it.',
+    },
+  )
+}
+
 function refuseQuantized(model: string, quantization: Quantization | undefined): void {
   if (quantization === undefined) return
   throw new LowrankError(
@@ -285,5 +305,5 @@ function refuseQuantized(model: string, quantization: Quantization | undefined):
 
 /** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
 function sourceName(config: DecoderConfig, name: string): string {
-  return name === 'lm_head.weight' && config.tieWordEmbeddings ? embeddingName : name
+  return name === headName && config.tieWordEmbeddings ? embeddingName : name
 }

@@ -1,6 +1,5 @@
 import { quantizationOf, type EvalConfig } from './config.ts'
 import { PreparedDecoder } from './decoder.ts'
-import { notFiniteError } from './model/not-finite.ts'
 import { checkVocabulary } from './open.ts'
 import { evaluationWorkload, planMemory } from './plan.ts'
 import { evalBatches } from './text/batches.ts'
@@ -8,11 +7,12 @@ import { readExamples } from './text/examples.ts'
 import { loadTokenizer } from './text/tokenizer.ts'
 import { evaluateBatches } from './train/evaluate.ts'
 import type { EvaluationResult } from './train/events.ts'
+import { LowrankError } from './util/errors.ts'
 
 /**
  * Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset.
  *
- * @throws LowrankError `model` or `adapter` where the loss is not finite: the weight that is to blame.
+ * @throws LowrankError `model` where the loss is not finite, though all weights are.
  */
 export async function runEvaluation(config: EvalConfig, cancelled: () => boolean): Promise<EvaluationResult> {
   const { model, adapter, threads, maxLength, skipBadLines, perDeviceEvalBatchSize: batchSize, memory: bound } = config
@@ -29,9 +29,20 @@ export async function runEvaluation(config: EvalConfig, cancelled: () => boolean
     const plan = planMemory(prepared, evaluationWorkload(batches), { setting: 'recompute', bound })
     decoder = await prepared.load(plan)
     const result = await evaluateBatches({ pipeline: decoder.pipeline, batches, cancelled })
-    if (!Number.isFinite(result.loss)) throw await notFiniteError(config, `loss is ${result.loss}`)
+    if (!Number.isFinite(result.loss)) throw overflowed([model, adapter], result.loss)
     return { ...result, data: summary }
   } finally {
     await (decoder ?? prepared).close()
   }
+}
+
+function overflowed(folders: readonly (string | undefined)[], loss: number): LowrankError {
+  const named = folders.filter((path) => path !== undefined).join(' with ')
+  return new LowrankError(
+    'model',
+    `the loss is ${loss}: the weights of ${named} are finite, but what they compute is not`,
+    {
+      hint: 'Some of them are far too large.',
+    },
+  )
 }

@@ -4,10 +4,12 @@ import { quantizationOf, quantizationText, type QuantizeConfig } from './config.
 import { writeError, writeFileAtomic } from './formats/atomic.ts'
 import { writeCheckpoint } from './formats/checkpoint.ts'
 import type { TensorSource } from './formats/safetensors.ts'
+import { untied } from './model/config.ts'
 import { quantizedNames, quantizedWeights } from './model/quantize.ts'
 import { withQuantizationConfig } from './model/quantized-config.ts'
 import { viewOf } from './model/quantized-parts.ts'
 import { savedTensors } from './model/quantized-save.ts'
+import { headName } from './model/stages.ts'
 import { openWeights, type WeightSource } from './model/weights.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from './quant/stored.ts'
 import { tokenizerFiles } from './text/tokenizer.ts'
@@ -57,7 +59,9 @@ export async function runQuantize(config: QuantizeConfig, cancelled: () => boole
       for (const path of files) await copy(path, join(output, basename(path)))
       // Last, so that a folder without is seen not to be a model.
       const text = await readFile(join(model, 'config.json'), 'utf8')
-      await writeFileAtomic(join(output, 'config.json'), withQuantizationConfig(text, quantization))
+      const ownHead = source.specs.some(({ name }) => name === headName)
+      const described = withQuantizationConfig(ownHead ? untied(text) : text, quantization)
+      await writeFileAtomic(join(output, 'config.json'), described)
       return { outputDir: output, ...written, seconds: (performance.now() - begun) / 1000 }
     } catch (error) {
       await undo()

@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises'
+import { open, readFile, stat } from 'node:fs/promises'
 import { type ErrorCode, LowrankError, messageOf } from '../util/errors.ts'
 
 export interface PlainFileOptions {
@@ -11,7 +11,7 @@ export interface PlainFileOptions {
 
 /**
  * Checks that a path, links followed, leads to a file with an end: a device may have none, and opening a pipe waits for whoever writes
- * into it. Returns its size in bytes.
+ * into it, and that it is the file itself, not what git keeps in place of one that was not fetched. Returns its size in bytes.
  *
  * @throws LowrankError `code`: what there is instead.
  */
@@ -19,7 +19,11 @@ export async function checkPlainFile(path: string, { code, hint, orPipe = false 
   const found = await stat(path).catch((cause: unknown) => {
     throw new LowrankError(code, `cannot read ${path}: ${messageOf(cause)}`, { cause, hint })
   })
-  if (found.isFile() || (orPipe && found.isFIFO())) return found.size
+  if (found.isFile()) {
+    if (found.size < maxPointerBytes && (await isLfsPointer(path))) throw pointerError(path, code)
+    return found.size
+  }
+  if (orPipe && found.isFIFO()) return found.size
   const kind = found.isDirectory() ? 'a folder' : found.isFIFO() ? 'a pipe' : found.isSocket() ? 'a socket' : 'a device'
   throw new LowrankError(code, `cannot read ${path}: it is ${kind}, not a file`, { hint })
 }
@@ -40,4 +44,25 @@ export async function readText(
   } catch (cause) {
     throw new LowrankError(code, `${path}: not valid UTF-8`, { cause, hint: 'It is damaged, or no text.' })
   }
+}
+
+/** By the specification of git-lfs a pointer is shorter than this. */
+const maxPointerBytes = 1024
+const pointerStart = Buffer.from('version https://git-lfs.github.com/spec/')
+
+async function isLfsPointer(path: string): Promise<boolean> {
+  const file = await open(path).catch(() => undefined)
+  if (file === undefined) return false
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(pointerStart.length), 0, pointerStart.length, 0)
+    return bytesRead === pointerStart.length && buffer.equals(pointerStart)
+  } finally {
+    await file.close()
+  }
+}
+
+function pointerError(path: string, code: ErrorCode): LowrankError {
+  return new LowrankError(code, `${path} is a git-lfs pointer, not the file itself: it was cloned without git-lfs`, {
+    hint: 'Run "git lfs install" once and "git lfs pull" in the folder, or download the file by other means.',
+  })
 }

@@ -1,28 +1,36 @@
 import { type ErrorCode, LowrankError } from '../util/errors.ts'
 import { isJsonObject, parseJson, type JsonObject } from './json.ts'
 
-/** Bytes an element takes, of every dtype of the safetensors format that has whole bytes. */
-const dtypeBytes = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  F8_E4M3: 1,
-  F8_E5M2: 1,
-  F8_E8M0: 1,
-  I16: 2,
-  U16: 2,
-  F16: 2,
-  BF16: 2,
-  I32: 4,
-  U32: 4,
-  F32: 4,
-  I64: 8,
-  U64: 8,
-  F64: 8,
-  C64: 8,
+/**
+ * Bits an element takes, of every dtype of the safetensors format. Most are only passed over: a file may hold tensors that nobody reads,
+ * and its header is checked as a whole.
+ */
+const dtypeBits = {
+  F4: 4,
+  F6_E2M3: 6,
+  F6_E3M2: 6,
+  BOOL: 8,
+  U8: 8,
+  I8: 8,
+  F8_E4M3: 8,
+  F8_E4M3FNUZ: 8,
+  F8_E5M2: 8,
+  F8_E5M2FNUZ: 8,
+  F8_E8M0: 8,
+  I16: 16,
+  U16: 16,
+  F16: 16,
+  BF16: 16,
+  I32: 32,
+  U32: 32,
+  F32: 32,
+  I64: 64,
+  U64: 64,
+  F64: 64,
+  C64: 64,
 } as const
 
-export type TensorDtype = keyof typeof dtypeBytes
+export type TensorDtype = keyof typeof dtypeBits
 
 export interface TensorInfo {
   readonly name: string
@@ -42,16 +50,16 @@ export interface Header {
 /** The format's own limit, in bytes of JSON. */
 export const maxHeaderBytes = 100_000_000
 
-/** Bytes of a tensor; undefined where a dimension is not a count or the product is no safe integer. */
+/** Bytes of a tensor; undefined where a dimension is not a count, or the product is no safe integer or no whole number of bytes. */
 export function tensorBytes(dtype: TensorDtype, shape: readonly unknown[]): number | undefined {
-  let bytes: number = dtypeBytes[dtype]
+  let bytes = dtypeBits[dtype] / 8
   let safe = true
   for (const dimension of shape) {
     if (typeof dimension !== 'number' || !Number.isSafeInteger(dimension) || dimension < 0) return undefined
     bytes *= dimension
-    safe &&= Number.isSafeInteger(bytes)
+    safe &&= bytes <= Number.MAX_SAFE_INTEGER
   }
-  return safe ? bytes : undefined
+  return safe && Number.isInteger(bytes) ? bytes : undefined
 }
 
 /**
@@ -60,8 +68,8 @@ export function tensorBytes(dtype: TensorDtype, shape: readonly unknown[]): numb
  * unique names. `fileBytes` is the size of the whole file.
  */
 export function parseHeader(json: string, file: string, fileBytes: number, code: ErrorCode): Header {
-  const fail = (what: string, cause?: unknown): never => {
-    throw new LowrankError(code, `${file}: ${what}`, { cause, hint: damagedHint })
+  const fail = (what: string, cause?: unknown, hint = damagedHint): never => {
+    throw new LowrankError(code, `${file}: ${what}`, { cause, hint })
   }
   const dataStart = 8 + Buffer.byteLength(json)
   const root = parseObject(json, fail)
@@ -102,13 +110,13 @@ export function formatHeader(
 }
 
 /** Elements of a wider dtype come first, so that each tensor starts at a multiple of its element size. */
-export function elementBytes(dtype: TensorDtype): number {
-  return dtypeBytes[dtype]
+export function elementBits(dtype: TensorDtype): number {
+  return dtypeBits[dtype]
 }
 
-const damagedHint = 'The file is damaged or was not written by safetensors; download or save it again.'
+const damagedHint = 'The file is damaged or was not written by safetensors.'
 
-type Fail = (what: string, cause?: unknown) => never
+type Fail = (what: string, cause?: unknown, hint?: string) => never
 
 function parseObject(json: string, fail: Fail): JsonObject {
   let root: unknown
@@ -145,7 +153,8 @@ function parseEntry(
     return fail(`${tensor}: data_offsets ${show(offsets)} is not a byte range`)
   }
   if (end > dataBytes) {
-    return fail(`${tensor} ends at byte ${dataStart + end}, the file at byte ${dataStart + dataBytes}: it is cut short`)
+    const ends = `${tensor} ends at byte ${dataStart + end}, the file at byte ${dataStart + dataBytes}`
+    return fail(`${ends}: it is cut short`, undefined, 'The file is incomplete: download or save it again.')
   }
   if (end - begin !== byteLength) {
     return fail(`${tensor}: ${dtype} ${show(shape)} takes ${byteLength} bytes, data_offsets hold ${end - begin}`)
@@ -187,7 +196,7 @@ function topLevelKeys(json: string): string[] {
 }
 
 function isDtype(dtype: string): dtype is TensorDtype {
-  return Object.hasOwn(dtypeBytes, dtype)
+  return Object.hasOwn(dtypeBits, dtype)
 }
 
 function isOffset(value: unknown): value is number {

@@ -1,7 +1,8 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { readJsonObject } from './json.ts'
 import { openCheckpoint, openSafetensors, type TensorSource, writeSafetensors } from './safetensors.ts'
 
 let folder: string
@@ -235,5 +236,81 @@ describe('openCheckpoint', () => {
       hint: expect.stringContaining('Convert the model to safetensors'),
     })
     await expect(openCheckpoint(join(folder, 'none'))).rejects.toThrow('cannot open the folder')
+  })
+})
+
+describe('files that git-lfs did not fetch', () => {
+  it('are named as what they are, whatever they should hold', async () => {
+    const pointer = 'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 538090408\n'
+    const path = join(folder, 'model.safetensors')
+    await writeFile(path, pointer)
+    const refusal = { message: expect.stringContaining(`${path} is a git-lfs pointer`) as string, code: 'model' }
+    await expect(openSafetensors(path)).rejects.toMatchObject(refusal)
+    await expect(openCheckpoint(folder)).rejects.toMatchObject(refusal)
+    await expect(readJsonObject(path, { code: 'model' })).rejects.toMatchObject(refusal)
+  })
+})
+
+describe('more shards than files may be open', () => {
+  it.skipIf(process.platform !== 'linux')('are opened as they are read', async () => {
+    const count = 40
+    const names = Array.from({ length: count }, (_, i) => `t${i}`)
+    await Promise.all(
+      names.map((name, i) => writeSafetensors(join(folder, `${name}.safetensors`), [tensor(name, [i])])),
+    )
+    const weight_map = Object.fromEntries(names.map((name) => [name, `${name}.safetensors`]))
+    await writeFile(join(folder, 'model.safetensors.index.json'), JSON.stringify({ weight_map }))
+    const reader = await openCheckpoint(folder)
+    expect(await openFiles()).toBeLessThanOrEqual(16)
+    const read = await Promise.all(names.map(async (name) => new Float32Array((await reader.read(name)).buffer)[0]))
+    expect(read).toEqual(names.map((_, i) => i))
+    await reader.read('t0')
+    expect(await openFiles()).toBeLessThanOrEqual(16)
+    await reader.close()
+    expect(await openFiles()).toBe(0)
+  })
+
+  it('are refused once another file has taken the place of one', async () => {
+    const first = join(folder, 'first.safetensors')
+    await writeSafetensors(first, [tensor('a', [1])])
+    const reader = await openSafetensors(first)
+    const others = await Promise.all(
+      Array.from({ length: 16 }, async (_, i) => {
+        const path = join(folder, `other${i}.safetensors`)
+        await writeSafetensors(path, [tensor('b', [2])])
+        return openSafetensors(path)
+      }),
+    )
+    await writeSafetensors(first, [tensor('a', [3])])
+    await expect(reader.read('a')).rejects.toThrow(`${first} was replaced by another file`)
+    for (const one of [reader, ...others]) await one.close()
+  })
+
+  /** How many files of the folder this process has open. */
+  async function openFiles(): Promise<number> {
+    const links = await readdir('/proc/self/fd')
+    const targets = await Promise.all(links.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')))
+    return targets.filter((target) => target.startsWith(folder)).length
+  }
+})
+
+describe('dtypes of tensors that nobody reads', () => {
+  it.each([
+    ['F4', [4], 2],
+    ['F6_E2M3', [4], 3],
+    ['F8_E4M3FNUZ', [3], 3],
+    ['F8_E5M2FNUZ', [3], 3],
+    ['F8_E8M0', [3], 3],
+    ['C64', [2], 16],
+  ])('%s is no damage', async (dtype, shape, bytes) => {
+    const path = await fileWith({ a: { dtype, shape, data_offsets: [0, bytes] } }, bytes)
+    const reader = await openSafetensors(path)
+    expect(reader.tensors.get('a')?.byteLength).toBe(bytes)
+    await reader.close()
+  })
+
+  it('half a byte is', async () => {
+    const path = await fileWith({ a: { dtype: 'F4', shape: [3], data_offsets: [0, 2] } }, 2)
+    await expect(openSafetensors(path)).rejects.toThrow('shape [3] is not possible')
   })
 })

@@ -1,19 +1,17 @@
-import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize, sep } from 'node:path'
 import { type ErrorCode, internalError, LowrankError } from '../util/errors.ts'
 import { writeStreamAtomic } from './atomic.ts'
 import { isJsonObject, messageOf, readJsonObject } from './json.ts'
-import { checkPlainFile } from './plain-file.ts'
 import {
-  elementBytes,
+  elementBits,
   formatHeader,
-  type Header,
   maxHeaderBytes,
-  parseHeader,
   type TensorDtype,
   tensorBytes,
   type TensorInfo,
 } from './safetensors-header.ts'
+import { TensorFile } from './safetensors-file.ts'
 
 export type { TensorDtype, TensorInfo } from './safetensors-header.ts'
 
@@ -50,7 +48,7 @@ export async function openSafetensors(
   path: string,
   { code = 'model' }: { code?: ErrorCode } = {},
 ): Promise<TensorReader> {
-  const file = await OpenFile.open(path, code)
+  const file = await TensorFile.open(path, code)
   return new Reader(file.header.tensors, file.header.metadata, new Map([[path, file]]), code)
 }
 
@@ -90,9 +88,7 @@ export async function writeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const sources = sizeSources(path, tensors)
-  const layout = [...sources].sort(
-    (a, b) => elementBytes(b.dtype) - elementBytes(a.dtype) || (a.name < b.name ? -1 : 1),
-  )
+  const layout = [...sources].sort((a, b) => elementBits(b.dtype) - elementBits(a.dtype) || (a.name < b.name ? -1 : 1))
   const header = formatHeader(layout, metadata)
   let end = header.byteLength
   const positions = new Map(layout.map(({ name, byteLength }) => [name, (end += byteLength) - byteLength]))
@@ -130,13 +126,13 @@ export const indexName = 'model.safetensors.index.json'
 class Reader implements TensorReader {
   readonly tensors: ReadonlyMap<string, TensorInfo>
   readonly metadata: Readonly<Record<string, string>>
-  readonly #files: ReadonlyMap<string, OpenFile>
+  readonly #files: ReadonlyMap<string, TensorFile>
   readonly #code: ErrorCode
 
   constructor(
     tensors: ReadonlyMap<string, TensorInfo>,
     metadata: Readonly<Record<string, string>>,
-    files: ReadonlyMap<string, OpenFile>,
+    files: ReadonlyMap<string, TensorFile>,
     code: ErrorCode,
   ) {
     this.tensors = tensors
@@ -159,63 +155,7 @@ class Reader implements TensorReader {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#files.values()].map((file) => file.close()))
-  }
-}
-
-/** An open file with its checked header. */
-class OpenFile {
-  readonly header: Header
-  readonly #handle: FileHandle
-  readonly #path: string
-  readonly #code: ErrorCode
-
-  private constructor(header: Header, handle: FileHandle, path: string, code: ErrorCode) {
-    this.header = header
-    this.#handle = handle
-    this.#path = path
-    this.#code = code
-  }
-
-  static async open(path: string, code: ErrorCode): Promise<OpenFile> {
-    const size = await checkPlainFile(path, { code })
-    const handle = await open(path).catch((cause: unknown) => {
-      throw new LowrankError(code, `cannot open ${path}: ${messageOf(cause)}`, { cause })
-    })
-    try {
-      const fail = (what: string): never => {
-        throw new LowrankError(code, `${path}: ${what}`, { hint: 'Is it a safetensors file, and complete?' })
-      }
-      if (size < 8) fail(`${size} bytes are too few for a safetensors file`)
-      const start = Buffer.alloc(8)
-      await fill(start, handle, path, code, 0)
-      const length = start.readBigUInt64LE()
-      if (length > BigInt(maxHeaderBytes))
-        fail(`a header of ${length} bytes is announced, at most ${maxHeaderBytes} are allowed`)
-      if (length > BigInt(size - 8)) fail(`a header of ${length} bytes is announced, the file has ${size}`)
-      const bytes = new Uint8Array(Number(length))
-      await fill(bytes, handle, path, code, 8)
-      let json = ''
-      try {
-        json = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
-      } catch {
-        fail('the header is not valid UTF-8')
-      }
-      return new OpenFile(parseHeader(json, path, size, code), handle, path, code)
-    } catch (error) {
-      await handle.close()
-      throw error
-    }
-  }
-
-  async read(offset: number, length: number, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = into === undefined ? new Uint8Array(length) : into.subarray(0, length)
-    await fill(bytes, this.#handle, this.#path, this.#code, offset)
-    return bytes
-  }
-
-  close(): Promise<void> {
-    return this.#handle.close()
+    for (const file of this.#files.values()) file.close()
   }
 }
 
@@ -224,7 +164,7 @@ async function openShards(folder: string, code: ErrorCode): Promise<TensorReader
   const { weight_map: weightMap } = await readJsonObject(indexPath, { code, maxBytes: maxHeaderBytes })
   if (!isJsonObject(weightMap)) throw new LowrankError(code, `${indexPath}: "weight_map" is not an object`)
   const tensors = new Map<string, TensorInfo>()
-  const files = new Map<string, OpenFile>()
+  const files = new Map<string, TensorFile>()
   try {
     for (const [name, shard] of Object.entries(weightMap)) {
       const path = shardPath(folder, shard)
@@ -242,27 +182,27 @@ async function openShards(folder: string, code: ErrorCode): Promise<TensorReader
           code,
           `${indexPath} places tensor "${name}" in ${String(shard)}, which does not have it`,
           {
-            hint: 'Index and shards are from different checkpoints; download them again.',
+            hint: 'Index and shards are from different checkpoints.',
           },
         )
       }
       tensors.set(name, info)
     }
   } catch (error) {
-    await Promise.all([...files.values()].map((file) => file.close()))
+    for (const file of files.values()) file.close()
     throw error
   }
   return new Reader(tensors, [...files.values()][0]?.header.metadata ?? {}, files, code)
 }
 
-async function openShard(path: string, indexPath: string, code: ErrorCode): Promise<OpenFile> {
+async function openShard(path: string, indexPath: string, code: ErrorCode): Promise<TensorFile> {
   await stat(path).catch((cause: unknown) => {
     throw new LowrankError(code, `${indexPath} lists ${path}, which cannot be opened: ${messageOf(cause)}`, {
       cause,
-      hint: 'The checkpoint is incomplete; download the missing shard.',
+      hint: 'The checkpoint is incomplete: this shard is missing.',
     })
   })
-  return OpenFile.open(path, code)
+  return TensorFile.open(path, code)
 }
 
 /** Where a shard is; undefined unless its name is a relative path that stays inside the folder. */
@@ -270,33 +210,6 @@ function shardPath(folder: string, shard: unknown): string | undefined {
   if (typeof shard !== 'string' || shard === '' || shard.includes('\0') || isAbsolute(shard)) return undefined
   const relative = normalize(shard)
   return relative === '..' || relative.startsWith(`..${sep}`) ? undefined : join(folder, relative)
-}
-
-/** One read call returns at most 2 GiB. */
-const maxRead = 2 ** 30
-
-/**
- * Reads from `offset` on until `bytes` is full. All calls are made at once, so that none waits for this thread, which may be
- * computing; the buffer is left alone once the promise has settled, also by a failure.
- */
-async function fill(
-  bytes: Uint8Array,
-  handle: FileHandle,
-  path: string,
-  code: ErrorCode,
-  offset: number,
-): Promise<void> {
-  const pieces = Array.from({ length: Math.ceil(bytes.byteLength / maxRead) }, async (_, i) => {
-    const end = Math.min((i + 1) * maxRead, bytes.byteLength)
-    for (let done = i * maxRead; done < end;) {
-      const { bytesRead } = await handle.read(bytes, done, end - done, offset + done).catch((cause: unknown) => {
-        throw new LowrankError('io', `cannot read ${path}: ${messageOf(cause)}`, { cause })
-      })
-      if (bytesRead === 0) throw new LowrankError(code, `${path} ends at byte ${offset + done}: it was cut while open`)
-      done += bytesRead
-    }
-  })
-  for (const piece of await Promise.allSettled(pieces)) if (piece.status === 'rejected') throw piece.reason
 }
 
 function sourceError(path: string, name: string, what: string): LowrankError {

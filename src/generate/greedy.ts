@@ -34,6 +34,6 @@ function argmax(values: Float32Array): number {
 
 function notFiniteError(): LowrankError {
   return new LowrankError('model', 'the logits of the next token are not finite', {
-    hint: 'Weights are damaged or far too large: "lowrank eval" names the tensor.',
+    hint: 'The weights are finite: some of them are far too large.',
   })
 }

@@ -1,14 +1,14 @@
 import { closest } from '../config.ts'
 import type { TensorReader } from '../formats/safetensors.ts'
 import type { FloatWeight } from '../quant/stored.ts'
-import { bytesToF32 } from '../util/dtype.ts'
+import { bytesToF32, indexOfNonFinite } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { fillUniform, stream } from '../util/random.ts'
 import type { LoraModule } from './lora.ts'
 import { savedTensorName } from './peft.ts'
 import { matchModules, rankOf, scaleOf, type LoraConfig } from './targets.ts'
 import { embeddingName } from './stages.ts'
-import { linearPaths, type WeightSource } from './weights.ts'
+import { linearPaths, notFiniteHint, type WeightSource } from './weights.ts'
 
 /** What a run changes in a model: which weights it adds, which it trains, and how they start. */
 export interface Adaptation {
@@ -119,5 +119,10 @@ export async function readAdapterWeight(
   if (dtype !== 'F32' && dtype !== 'F16' && dtype !== 'BF16') {
     throw new LowrankError('adapter', `${tensor.file}: tensor ${name} is ${dtype}; F32, F16 and BF16 are supported`)
   }
-  return { storage: 'F32', shape, data: bytesToF32(await reader.read(name), dtype) }
+  const data = bytesToF32(await reader.read(name), dtype)
+  const index = indexOfNonFinite(data, 'F32')
+  if (index === -1) return { storage: 'F32', shape, data }
+  throw new LowrankError('adapter', `${tensor.file}: tensor ${name} holds ${data[index]} in element ${index}`, {
+    hint: notFiniteHint,
+  })
 }

@@ -82,6 +82,7 @@ describe('config.json', () => {
       tieWordEmbeddings: false,
       attentionBias: false,
       mlpBias: false,
+      attentionDropout: 0,
       dtype: 'F32',
       initializerRange: 0.02,
       quantization: undefined,
@@ -100,6 +101,36 @@ describe('config.json', () => {
     expect(parse(rest).rope).toEqual(none)
     expect(parse({ ...rest, rope_scaling: null }).rope).toEqual(none)
     expect(parse({ ...rest, rope_parameters: { rope_type: 'default', rope_theta: 10000 } }).rope).toEqual(none)
+  })
+
+  test('may have both kinds of rope keys: rope_scaling counts, as in transformers, unless it is empty', () => {
+    const rope_parameters = { rope_type: 'default', rope_theta: 5e5 }
+    const scaling = { type: 'linear', factor: 4 }
+    expect(parse({ ...rest, rope_parameters, rope_scaling: scaling }).rope).toEqual({ theta: 10000, scaling })
+    expect(parse({ ...rest, rope_parameters, rope_scaling: {} }).rope.theta).toBe(5e5)
+  })
+
+  test('may leave out the trained length of llama3 scaling: it is max_position_embeddings', () => {
+    const rope_scaling = { ...llama3, original_max_position_embeddings: undefined }
+    const { scaling } = parse({ ...rest, max_position_embeddings: 777, rope_scaling }).rope
+    expect(scaling).toMatchObject({ originalMaxPositions: 777 })
+  })
+
+  test('may name the activation swish, start from zeros, and spell dtypes as PyTorch prints them', () => {
+    expect(parse({ ...rest, hidden_act: 'swish', initializer_range: 0 }).initializerRange).toBe(0)
+    expect(parse({ ...rest, torch_dtype: 'torch.bfloat16' }).dtype).toBe('BF16')
+  })
+
+  test('may have keys of other families that change nothing', () => {
+    const neutral = {
+      sliding_window: null,
+      layer_types: ['full_attention'],
+      use_qk_norm: false,
+      residual_multiplier: 1,
+    }
+    expect(parse({ ...rest, ...neutral, num_local_experts: 0, pretraining_tp: 2, use_cache: true })).toEqual(
+      parse(rest),
+    )
   })
 
   test('may leave out what follows from the rest', () => {
@@ -135,11 +166,31 @@ describe('a bad config.json is refused, with the file and the field:', () => {
       { ...rest, rope_scaling: { ...llama3, low_freq_factor: 4 } },
       'low_freq_factor 4 must be below high_freq_factor 4',
     ],
+    ['a part of each head rotated', { ...rest, partial_rotary_factor: 0.5 }, '"partial_rotary_factor": 0.5 is not'],
     [
-      'llama3 without the trained length',
-      { ...rest, rope_scaling: { ...llama3, original_max_position_embeddings: undefined } },
-      'needs original_max_position_embeddings',
+      'the same among the rope parameters',
+      { ...rest, rope_parameters: { rope_theta: 1e4, partial_rotary_factor: 0.5 } },
+      'partial_rotary_factor 0.5 is not supported',
     ],
+    [
+      'rope parameters by kind of layer',
+      { ...rest, rope_parameters: { full_attention: { rope_theta: 1e4 } } },
+      'rope parameters of their own for "full_attention" layers are not supported',
+    ],
+    ['weights quantized by mlx-lm', { ...rest, quantization: { bits: 4, group_size: 64 } }, 'mlx-lm'],
+    ...Object.entries({
+      sliding_window: 4096,
+      layer_types: ['full_attention', 'sliding_attention'],
+      final_logit_softcapping: 30,
+      attention_multiplier: 0.01,
+      use_qk_norm: true,
+      embedding_multiplier: 12,
+      num_local_experts: 8,
+    }).map(([key, value]): [string, unknown, string] => [
+      `a key of another family, ${key}`,
+      { ...rest, [key]: value },
+      `"${key}": `,
+    ]),
   ])('%s', (_name, json, message) => {
     const attempt = (): DecoderConfig => parse(json)
     expect(attempt).toThrow(LowrankError)

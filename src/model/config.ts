@@ -1,11 +1,14 @@
 import { join } from 'node:path'
 import leven from 'leven'
 import { z } from 'zod'
-import { readJsonObject } from '../formats/json.ts'
+import { editJson } from '../formats/json-edit.ts'
+import { isJsonObject, type JsonObject, readJsonObject } from '../formats/json.ts'
+import { listModelFolder, modelFolderHint } from '../formats/model-folder.ts'
 import type { FloatDtype } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { families, type FamilyName } from './families.ts'
-import { parseQuantizationConfig, type PromisedQuantization } from './quantized-config.ts'
+import { foreignKey } from './foreign-keys.ts'
+import { parseQuantizationConfig, type PromisedQuantization, useFloats } from './quantized-config.ts'
 
 /** Rotary embedding: the base, and how positions beyond the trained length are handled. */
 export interface Rope {
@@ -38,6 +41,8 @@ export interface DecoderConfig {
   readonly tieWordEmbeddings: boolean
   readonly attentionBias: boolean
   readonly mlpBias: boolean
+  /** Probability with which training drops an attention weight. Training refuses any but 0; elsewhere it changes nothing. */
+  readonly attentionDropout: number
   /** How the weights are stored, or are to be, where they are random. */
   readonly dtype: FloatDtype
   /** Standard deviation of random initial weights. */
@@ -50,7 +55,7 @@ export interface DecoderConfig {
 const size = (max: number): z.ZodNumber => z.int().min(1).max(max)
 const positive = z.number().gt(0)
 
-const ropeFields = {
+const ropeFields = z.looseObject({
   rope_type: z.string().optional(),
   type: z.string().optional(),
   rope_theta: positive.optional(),
@@ -58,7 +63,8 @@ const ropeFields = {
   low_freq_factor: positive.optional(),
   high_freq_factor: positive.optional(),
   original_max_position_embeddings: size(1e9).optional(),
-}
+  partial_rotary_factor: positive.optional(),
+})
 
 const schema = z.object({
   model_type: z.string(),
@@ -73,24 +79,26 @@ const schema = z.object({
   max_position_embeddings: size(1e9).default(2048),
   rms_norm_eps: positive.default(1e-6),
   rope_theta: positive.default(10000),
-  rope_scaling: z.object(ropeFields).nullish(),
-  rope_parameters: z.object(ropeFields).nullish(),
+  rope_scaling: ropeFields.nullish(),
+  rope_parameters: ropeFields.nullish(),
   tie_word_embeddings: z.boolean().default(false),
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),
-  initializer_range: positive.default(0.02),
+  attention_dropout: z.number().min(0).lt(1).default(0),
+  initializer_range: z.number().min(0).default(0.02),
   dtype: z.string().nullish(),
   torch_dtype: z.string().nullish(),
   quantization_config: z.unknown().optional(),
+  quantization: z.unknown().optional(),
 })
 
 const dtypes: Readonly<Record<string, FloatDtype>> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' }
 
 /** Reads and checks `config.json` of a model folder. */
 export async function readDecoderConfig(folder: string): Promise<DecoderConfig> {
+  await listModelFolder(folder)
   const file = join(folder, 'config.json')
-  const hint = 'A model folder holds config.json, *.safetensors and tokenizer.json, as the model hub has it.'
-  return parseDecoderConfig(await readJsonObject(file, { code: 'model', hint }), file)
+  return parseDecoderConfig(await readJsonObject(file, { code: 'model', hint: modelFolderHint }), file)
 }
 
 /** `file` is named in errors only. */
@@ -113,8 +121,15 @@ export function parseDecoderConfig(json: unknown, file: string): DecoderConfig {
       near === undefined ? undefined : `Did you mean "${near}"?`,
     )
   }
-  if (c.hidden_act !== 'silu')
+  // transformers knows the same function by two names.
+  if (c.hidden_act !== 'silu' && c.hidden_act !== 'swish') {
     refuse(`hidden_act "${c.hidden_act}" is not supported for ${modelType}; it must be "silu"`)
+  }
+  if (c.quantization !== undefined && c.quantization !== null) {
+    refuse('"quantization" is what mlx-lm writes beside weights that it quantized, which are not supported', useFloats)
+  }
+  const foreign = foreignKey(json as JsonObject)
+  if (foreign !== undefined) refuse(`${foreign} is not supported: model_type "${modelType}" is computed without it`)
   const kvHeads = c.num_key_value_heads ?? c.num_attention_heads
   if (c.num_attention_heads % kvHeads !== 0) {
     refuse(`num_attention_heads ${c.num_attention_heads} is not a multiple of num_key_value_heads ${kvHeads}`)
@@ -138,16 +153,25 @@ export function parseDecoderConfig(json: unknown, file: string): DecoderConfig {
     tieWordEmbeddings: c.tie_word_embeddings,
     attentionBias: c.attention_bias,
     mlpBias: c.mlp_bias,
-    dtype: dtypes[c.dtype ?? c.torch_dtype ?? ''] ?? 'F32',
+    attentionDropout: c.attention_dropout,
+    dtype: dtypes[(c.dtype ?? c.torch_dtype ?? '').replace(/^torch\./, '')] ?? 'F32',
     initializerRange: c.initializer_range,
     quantization: parseQuantizationConfig(c.quantization_config, refuse),
   }
 }
 
-/** Newer checkpoints have `rope_parameters` with everything in it, older ones `rope_theta` and `rope_scaling`. */
+/**
+ * Newer checkpoints have `rope_parameters` with everything in it, older ones `rope_theta` and `rope_scaling`. Of a file that has both,
+ * transformers takes `rope_scaling`, and does not look at the other.
+ */
 function parseRope(c: z.infer<typeof schema>, refuse: (message: string, hint?: string) => never): Rope {
-  const fields = c.rope_parameters ?? c.rope_scaling ?? {}
+  const scaled = c.rope_scaling && Object.keys(c.rope_scaling).length > 0 ? c.rope_scaling : undefined
+  const fields = scaled ?? c.rope_parameters ?? {}
   const theta = fields.rope_theta ?? c.rope_theta
+  const nested = Object.entries(fields).find(([, value]) => isJsonObject(value))
+  if (nested) refuse(`rope parameters of their own for "${nested[0]}" layers are not supported`)
+  const rotated = fields.partial_rotary_factor ?? 1
+  if (rotated !== 1) refuse(`partial_rotary_factor ${rotated} is not supported: heads are rotated as a whole`)
   const type = fields.rope_type ?? fields.type ?? 'default'
   const field = (name: keyof typeof fields): number => {
     const value = fields[name]
@@ -168,11 +192,18 @@ function parseRope(c: z.infer<typeof schema>, refuse: (message: string, hint?: s
           factor: field('factor'),
           lowFrequencyFactor: low,
           highFrequencyFactor: high,
-          originalMaxPositions: field('original_max_position_embeddings'),
+          // As transformers does where it is left out.
+          originalMaxPositions: fields.original_max_position_embeddings ?? c.max_position_embeddings,
         },
       }
     }
     default:
       return refuse(`rope scaling of type "${type}" is not supported (supported: default, linear, llama3)`)
   }
+}
+
+/** The text of a config.json, without its promise that the head is the embedding. */
+export function untied(text: string): string {
+  const { tie_word_embeddings: tied } = JSON.parse(text) as JsonObject
+  return tied === true ? editJson(text, { tie_word_embeddings: false }) : text
 }

@@ -3,6 +3,7 @@ import { quantizeFourBit } from '../quant/fourbit.ts'
 import { quantizeInt8 } from '../quant/int8.ts'
 import type { Storage, StoredWeight } from '../quant/stored.ts'
 import { LowrankError } from '../util/errors.ts'
+import { headName } from './stages.ts'
 import { linearPaths, type WeightSource } from './weights.ts'
 import { widened, type F32Weight } from './widened.ts'
 
@@ -39,7 +40,7 @@ export function quantizedWeights(
 /** Whether a weight is one of those that are quantized where nothing else is said: of all linear layers but the head. */
 export function quantizedNames({ config }: WeightSource): (name: string) => boolean {
   const linears = new Set(linearPaths(config).map((path) => `${path}.weight`))
-  linears.delete('lm_head.weight')
+  linears.delete(headName)
   return (name) => linears.has(name)
 }
 

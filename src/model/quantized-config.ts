@@ -21,7 +21,8 @@ const schema = z.object({
 
 type Refuse = (message: string, hint?: string) => never
 
-const useFloats =
+/** What to do about weights that are quantized in a way that is not supported. */
+export const useFloats =
   'Use a checkpoint of the model in F32, F16 or BF16; with method qlora, loadIn4bit or loadIn8bit it is quantized as it is read.'
 
 /** Checks `quantization_config` of a config.json (`BitsAndBytesConfig` of transformers). */

@@ -59,6 +59,7 @@ export interface DecoderStages {
 }
 
 export const embeddingName = 'model.embed_tokens.weight'
+export const headName = 'lm_head.weight'
 
 export interface StagesOptions {
   readonly config: DecoderConfig
@@ -206,7 +207,7 @@ function buildHead(
   const x = b.input('x', { dtype: 'f32', shape: ['rows', config.hiddenSize] })
   const targets = b.input('targets', { dtype: 'i64', shape: ['rows'] })
   const tied = config.tieWordEmbeddings && !separateHead
-  const rename = (name: string): string => (tied && name === 'lm_head.weight' ? embeddingName : name)
+  const rename = (name: string): string => (tied && name === headName ? embeddingName : name)
   const write = (training: boolean): Written => {
     const stage = new StageLayers({ prefix: '', policy, rename })
     return {

@@ -1,14 +1,15 @@
 import type { Quantization } from '../config.ts'
 import { openCheckpoint, type TensorReader } from '../formats/safetensors.ts'
 import { isFloat, type FloatWeight, type Storage, type StoredWeight } from '../quant/stored.ts'
-import type { FloatDtype } from '../util/dtype.ts'
+import { describeElement, type FloatDtype, indexOfNonFinite } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { fillNormal, stream } from '../util/random.ts'
 import { readDecoderConfig, type DecoderConfig } from './config.ts'
 import { families } from './families.ts'
 import { openQuantized, type QuantizedEntries, type QuantizedEntry } from './quantized.ts'
 import { viewOf } from './quantized-parts.ts'
-import { embeddingName } from './stages.ts'
+import { embeddingName, headName } from './stages.ts'
+import { checkAllUsed, hasOwnHead, withDecoderNames } from './tensor-names.ts'
 import { widened } from './widened.ts'
 
 /** The weights a decoder has, as its checkpoint names them. */
@@ -32,7 +33,7 @@ export function weightSpecs(config: DecoderConfig): WeightSpec[] {
     }
   }
   specs.push({ name: 'model.norm.weight', shape: [hiddenSize] })
-  if (!tieWordEmbeddings) specs.push({ name: 'lm_head.weight', shape: [vocabSize, hiddenSize] })
+  if (!tieWordEmbeddings) specs.push({ name: headName, shape: [vocabSize, hiddenSize] })
   return specs
 }
 
@@ -58,22 +59,33 @@ export interface WeightSource {
 }
 
 /**
- * Opens a model folder; every tensor is checked to be there with the shape that config.json promises. Linear layers may be quantized, as
- * transformers and bitsandbytes save them. `load` makes all its calls to the system before it returns.
+ * Opens a model folder; every tensor is checked to be there with the shape that config.json promises, and to be asked for. Linear layers
+ * may be quantized, as transformers and bitsandbytes save them. `load` makes all its calls to the system before it returns.
  */
 export async function openWeights(folder: string): Promise<WeightSource> {
-  const config = await readDecoderConfig(folder)
-  const reader = await openCheckpoint(folder)
-  const specs = weightSpecs(config)
+  const described = await readDecoderConfig(folder)
+  const reader = withDecoderNames(await openCheckpoint(folder), described)
   try {
+    const config = (await hasOwnHead(reader, described)) ? { ...described, tieWordEmbeddings: false } : described
+    const specs = weightSpecs(config)
     const quantized = await openLinears(folder, reader, config, specs)
     for (const spec of specs) if (!quantized?.entries.has(spec.name)) checkTensor(folder, reader, spec)
+    checkAllUsed(folder, reader, new Set(specs.map(({ name }) => name)))
+    const checked = new Set<string>()
     return {
       config,
       specs,
       quantization: quantized?.quantization,
       storage: (name) => quantized?.entries.get(name)?.storage ?? floatDtype(reader, name),
-      load: (name, reuse) => quantized?.entries.get(name)?.load(reuse) ?? loadFloats(reader, name, reuse),
+      load: async (name, reuse) => {
+        const entry = quantized?.entries.get(name)
+        if (entry !== undefined) return entry.load(reuse)
+        const weight = await loadFloats(reader, name, reuse)
+        // Weights on disk are read again and again.
+        if (!checked.has(name)) checkFinite(weight, reader.tensors.get(name)?.file ?? folder, name)
+        checked.add(name)
+        return weight
+      },
       close: () => reader.close(),
     }
   } catch (error) {
@@ -93,11 +105,11 @@ async function openLinears(
   const names = new Set(linearPaths(config).map((path) => `${path}.weight`))
   const linears = specs.filter(({ name }) => names.has(name))
   const { quantization, entries } = await openQuantized(reader, { folder, linears, promised: config.quantization })
-  const head = entries.get('lm_head.weight')
+  const head = entries.get(headName)
   if (head === undefined) return { quantization, entries }
   // Programs of the head compute with floats: one that is quantized, which transformers does only on demand, is expanded.
   const expanded: QuantizedEntry = { storage: 'F32', load: async () => widened(await head.load()) }
-  return { quantization, entries: new Map([...entries, ['lm_head.weight', expanded]]) }
+  return { quantization, entries: new Map([...entries, [headName, expanded]]) }
 }
 
 async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeight | undefined): Promise<FloatWeight> {
@@ -138,7 +150,7 @@ function floatDtype(reader: TensorReader, name: string): FloatDtype {
   return dtype === 'F16' || dtype === 'BF16' ? dtype : 'F32'
 }
 
-const belongs = 'Is config.json the one that belongs to these weights? Download the model folder again.'
+const belongs = 'Is config.json the one that belongs to these weights?'
 
 function checkTensor(folder: string, reader: TensorReader, { name, shape }: WeightSpec): void {
   const tensor = reader.tensors.get(name)
@@ -164,3 +176,15 @@ function checkTensor(folder: string, reader: TensorReader, { name, shape }: Weig
     )
   }
 }
+
+/** @throws LowrankError `model`: an element is not finite, and so would be every loss. */
+function checkFinite({ storage, data }: FloatWeight, file: string, name: string): void {
+  const index = indexOfNonFinite(data, storage)
+  if (index === -1) return
+  throw new LowrankError('model', `${file}: tensor ${name} holds ${describeElement(data, storage, index)}`, {
+    hint: notFiniteHint,
+  })
+}
+
+/** What to do about weights that hold NaN or infinity. */
+export const notFiniteHint = 'The weights are damaged, or overflowed before they were saved.'

@@ -1,6 +1,6 @@
-import { readdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { type JsonObject, messageOf, readJsonObject } from '../formats/json.ts'
+import { type JsonObject, readJsonObject } from '../formats/json.ts'
+import { listModelFolder } from '../formats/model-folder.ts'
 import { LowrankError } from '../util/errors.ts'
 import { checkTokenizerJson } from './tokenizer/check.ts'
 import { Engine } from './tokenizer/process.ts'
@@ -50,10 +50,7 @@ export async function loadTokenizer(
   folder: string,
   { cancelled = () => false }: LoadTokenizerOptions = {},
 ): Promise<Tokenizer> {
-  const names = await readdir(folder).catch((cause: unknown) => {
-    const hint = 'A model folder holds config.json, *.safetensors and tokenizer.json, as the model hub has it.'
-    throw new LowrankError('model', `cannot open the folder ${folder}: ${messageOf(cause)}`, { cause, hint })
-  })
+  const names = await listModelFolder(folder)
   const path = join(folder, 'tokenizer.json')
   if (!names.includes('tokenizer.json')) {
     throw new LowrankError('model', `${folder} has no tokenizer.json`, {

@@ -99,7 +99,7 @@ export interface SaveCheckpointOptions {
 /** Writes a checkpoint of a run as it is now, between two steps. It appears whole or not at all. */
 export async function saveCheckpoint({ training, result, about }: SaveCheckpointOptions): Promise<void> {
   await writeFolderAtomic(result.folder, async (folder) => {
-    await saveResult({ ...result, folder })
+    await saveResult({ ...result, folder, widenLarge: true })
     await writeSafetensors(join(folder, tensorsName), tensorsOf(training, { weights: !storesExactly(result) }))
     const files: Record<string, CheckpointRecord['files'][string]> = {}
     for (const name of (await readdir(folder)).sort()) {

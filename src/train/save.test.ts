@@ -15,7 +15,7 @@ beforeEach(async () => {
 })
 afterEach(() => rm(folder, { recursive: true }))
 
-const values = { 'a.weight': [1, 2, 3], 'b.weight': [0.1, 1e-9, 70000] }
+const values = { 'a.weight': [1, 2, 3], 'b.weight': [0.1, 1e-9, 65504] }
 
 async function options(config: string, changes: Partial<SaveOptions> = {}): Promise<SaveOptions> {
   await writeFile(join(base, 'config.json'), config)
@@ -97,4 +97,29 @@ it('a model above the maximal size is split into shards', async () => {
     'tokenizer.json',
   ])
   expect(await dtypesIn(saved.folder)).toEqual(['F32', 'F32'])
+})
+
+it('numbers too large for the dtype asked for are refused, and widened in a checkpoint', async () => {
+  const trainables = new Map([
+    ['a', { name: 'a', shape: [2], data: Float32Array.of(1, 70000), gradient: new Float32Array(2) }],
+  ])
+  const saved = await options('{}', { saveDtype: 'f16', trainables })
+  await expect(saveResult(saved)).rejects.toMatchObject({
+    code: 'config',
+    message: 'saveDtype: element 1 of a is 70000, too large for F16',
+  })
+  expect(await readdir(saved.folder)).toEqual([])
+  await saveResult({ ...saved, widenLarge: true })
+  const reader = await openCheckpoint(saved.folder)
+  expect(reader.tensors.get('a')?.dtype).toBe('F32')
+  await reader.close()
+})
+
+it('what was trained to infinity is stored as such', async () => {
+  const trainables = new Map([
+    ['a', { name: 'a', shape: [1], data: Float32Array.of(Infinity), gradient: new Float32Array(1) }],
+  ])
+  const saved = await options('{}', { saveDtype: 'f16', trainables })
+  await saveResult(saved)
+  expect(await readdir(saved.folder)).toContain('model.safetensors')
 })

@@ -4,9 +4,12 @@ import { writeFileAtomic } from '../formats/atomic.ts'
 import { writeCheckpoint } from '../formats/checkpoint.ts'
 import { editJson } from '../formats/json-edit.ts'
 import type { TensorSource } from '../formats/safetensors.ts'
+import { untied } from '../model/config.ts'
 import { writeAdapter, type AdapterCard } from '../model/peft.ts'
 import type { LoraConfig } from '../model/targets.ts'
-import { f32ToBytes, type FloatDtype } from '../util/dtype.ts'
+import { headName } from '../model/stages.ts'
+import { f32ToBytes, type FloatDtype, indexOfNonFinite } from '../util/dtype.ts'
+import { LowrankError } from '../util/errors.ts'
 import type { Trainable } from './optimizer.ts'
 
 /** What is needed to write the result of a run. */
@@ -23,6 +26,8 @@ export interface SaveOptions {
   readonly storage: (name: string) => FloatDtype
   /** How the weights of a whole model are stored; auto: as the base stores them. */
   readonly saveDtype: keyof typeof dtypes | 'auto'
+  /** Whether a weight with numbers too large for that is stored as f32; an error where it is not set. */
+  readonly widenLarge?: boolean
   /** Most bytes in a file of a whole model. */
   readonly maxShardSize: number
   /** How it was trained, for the model card. */
@@ -48,12 +53,13 @@ async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<vo
 }
 
 async function saveWholeModel(options: SaveOptions): Promise<void> {
-  const { folder, trainables, tokenizerFiles, baseModel, storage, saveDtype, maxShardSize } = options
+  const { folder, trainables, tokenizerFiles, baseModel, storage, saveDtype, maxShardSize, widenLarge } = options
   const stored = new Set<FloatDtype>()
   const tensors = [...trainables.values()].map(({ name, shape, data }): TensorSource => {
-    const dtype = dtypeOf(name, { saveDtype, storage })
+    const asked = dtypeOf(name, { saveDtype, storage })
+    const dtype = widenLarge && overflowOf(data, f32ToBytes(data, asked), asked) !== -1 ? 'F32' : asked
     stored.add(dtype)
-    return { name, dtype, shape, data: () => f32ToBytes(data, dtype) }
+    return { name, dtype, shape, data: () => finiteBytes(name, data, dtype) }
   })
   await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize })
   for (const path of [join(baseModel, 'generation_config.json'), ...tokenizerFiles]) {
@@ -65,7 +71,7 @@ async function saveWholeModel(options: SaveOptions): Promise<void> {
   }
   const [dtype, ...others] = stored
   const config = await readFile(join(baseModel, 'config.json'), 'utf8')
-  const text = asFloats(config, others.length === 0 ? dtype : undefined)
+  const text = asFloats(config, { dtype: others.length === 0 ? dtype : undefined, ownHead: trainables.has(headName) })
   await writeFileAtomic(join(folder, 'config.json'), text)
 }
 
@@ -77,8 +83,36 @@ const dtypes = { f32: 'F32', bf16: 'BF16', f16: 'F16' } as const
 
 const torchNames = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const
 
-/** A config.json for float weights, all of this dtype if one is given. */
-function asFloats(config: string, dtype: FloatDtype | undefined): string {
+/**
+ * The bytes of trained values as `dtype`.
+ *
+ * @throws LowrankError `config`: a value is too large for it.
+ */
+function finiteBytes(name: string, values: Float32Array, dtype: FloatDtype): Uint8Array {
+  const bytes = f32ToBytes(values, dtype)
+  const index = overflowOf(values, bytes, dtype)
+  if (index === -1) return bytes
+  throw new LowrankError(
+    'config',
+    `saveDtype: element ${index} of ${name} is ${values[index]}, too large for ${dtype}`,
+    {
+      hint: 'Resume the run with saveDtype bf16 or f32, which hold larger numbers.',
+    },
+  )
+}
+
+/** The first element that is finite, but not as `dtype`; -1 where there is none. */
+function overflowOf(values: Float32Array, bytes: Uint8Array, dtype: FloatDtype): number {
+  if (dtype === 'F32') return -1
+  const index = indexOfNonFinite(new Uint16Array(bytes.buffer, bytes.byteOffset, values.length), dtype)
+  return index !== -1 && Number.isFinite(values[index]) ? index : -1
+}
+
+/** A config.json for float weights, all of this dtype if one is given; `ownHead`: the head is a weight of its own. */
+function asFloats(
+  config: string,
+  { dtype, ownHead }: { readonly dtype: FloatDtype | undefined; readonly ownHead: boolean },
+): string {
   const changes: Record<string, unknown> = { quantization_config: undefined }
   if (dtype !== undefined) {
     const given = JSON.parse(config) as object
@@ -86,5 +120,6 @@ function asFloats(config: string, dtype: FloatDtype | undefined): string {
     const keys = ['dtype', 'torch_dtype'].filter((key) => Object.hasOwn(given, key))
     for (const key of keys.length > 0 ? keys : ['torch_dtype']) changes[key] = torchNames[dtype]
   }
-  return editJson(config, changes)
+  const floats = editJson(config, changes)
+  return ownHead ? untied(floats) : floats
 }

@@ -105,3 +105,19 @@ function buildHalfTable(): Uint32Array {
   }
   return table
 }
+
+/** The first element that is NaN or infinite, of values as their dtype stores them; -1 where all are finite. */
+export function indexOfNonFinite(data: Float32Array | Uint16Array, dtype: FloatDtype): number {
+  // Not finite is what has all bits of the exponent set. Bits are compared since that is several times faster than asking each number.
+  const bits = data instanceof Float32Array ? new Uint32Array(data.buffer, data.byteOffset, data.length) : data
+  const exponent = { F32: 0x7f800000, BF16: 0x7f80, F16: 0x7c00 }[dtype]
+  for (let i = 0; i < bits.length; i++) if ((bits[i]! & exponent) === exponent) return i
+  return -1
+}
+
+/** `NaN in element 12`: for messages. */
+export function describeElement(data: Float32Array | Uint16Array, dtype: FloatDtype, index: number): string {
+  const one = data.slice(index, index + 1)
+  const [value] = bytesToF32(new Uint8Array(one.buffer), dtype)
+  return `${value} in element ${index}`
+}

@@ -1,6 +1,6 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { evaluate, loadModel } from 'lowrank'
+import { evaluate, loadModel, quantize } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
 import { collect, makeTinyModel, temporaryFolder, writeData } from './support.ts'
 
@@ -32,11 +32,21 @@ function damaged(source: string, file: string, name: string, value: number, all 
 const up = 'model.layers.1.mlp.up_proj.weight'
 const loraB = 'base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight'
 
-test.each([NaN, Infinity, -Infinity])('a weight of %s is named by evaluate', async (value) => {
-  const broken = damaged(model, 'model.safetensors', up, value)
-  const error = await evaluate({ model: broken, data: data.valid, maxLength: 64 }).catch((found: unknown) => found)
-  expect(error).toMatchObject({ code: 'model' })
-  expect(String(error)).toContain(`loss is NaN: ${broken}: tensor "${up}" holds ${value} in element 5`)
+const calls: Record<string, (broken: string) => Promise<unknown>> = {
+  evaluate: (broken) => evaluate({ model: broken, data: data.valid, maxLength: 64 }),
+  quantize: (broken) => quantize({ model: broken, output: `${broken}-quantized` }),
+  generate: (broken) => loadModel({ model: broken }),
+  train: (broken) =>
+    collect({ model: broken, train: data.train, outputDir: `${broken}-out`, maxSteps: 1, maxLength: 64 }),
+}
+
+test.each(Object.keys(calls))('a weight that is no number is named by %s', async (name) => {
+  for (const value of [NaN, Infinity, -Infinity]) {
+    const broken = damaged(model, 'model.safetensors', up, value)
+    const error: unknown = await calls[name]!(broken).catch((found: unknown) => found)
+    expect(error).toMatchObject({ code: 'model' })
+    expect(String(error)).toContain(`${join(broken, 'model.safetensors')}: tensor ${up} holds ${value} in element 5`)
+  }
 })
 
 test('so is one of an adapter', async () => {
@@ -45,7 +55,7 @@ test('so is one of an adapter', async () => {
     (found: unknown) => found,
   )
   expect(error).toMatchObject({ code: 'adapter' })
-  expect(String(error)).toContain(`tensor "${loraB}" holds NaN in element 5`)
+  expect(String(error)).toContain(`tensor ${loraB} holds NaN in element 5`)
 })
 
 test('weights that are finite and overflow are said to', async () => {
@@ -56,7 +66,7 @@ test('weights that are finite and overflow are said to', async () => {
 })
 
 test('nothing is generated from logits that are no numbers', async () => {
-  const broken = await loadModel({ model: damaged(model, 'model.safetensors', up, NaN) })
+  const broken = await loadModel({ model: damaged(model, 'model.safetensors', up, 3e38, true) })
   await expect(broken.generate('Ticket', { maxNewTokens: 2 })).rejects.toThrow(
     'logits of the next token are not finite',
   )

@@ -1,0 +1,56 @@
+import { readdir, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { LowrankError, messageOf } from '../util/errors.ts'
+
+export const modelFolderHint =
+  'A model folder holds config.json, *.safetensors and tokenizer.json, as the model hub has it.'
+
+/**
+ * Names of the files in a model folder.
+ *
+ * @throws LowrankError `model`: it is no such folder; says what it seems to be instead.
+ */
+export async function listModelFolder(folder: string): Promise<string[]> {
+  const names = await readdir(folder).catch(async (cause: unknown) => {
+    throw await notAFolder(folder, cause)
+  })
+  if (!names.includes('config.json')) await refuseCacheRoot(folder, names)
+  return names
+}
+
+async function notAFolder(path: string, cause: unknown): Promise<LowrankError> {
+  const found = await stat(path).catch(() => undefined)
+  if (found?.isFile()) {
+    const gguf = path.endsWith('.gguf')
+    return new LowrankError('model', `${path} is a ${gguf ? 'GGUF ' : ''}file; the folder of a model is expected`, {
+      cause,
+      hint: gguf
+        ? 'Name the folder of the model that it was made from.'
+        : `Name the folder that holds it: ${dirname(path)}. ${modelFolderHint}`,
+    })
+  }
+  if (found === undefined && /^[\w.-]+\/[\w.-]+$/.test(path)) {
+    return new LowrankError(
+      'model',
+      `there is no folder ${path}; if it is the name of a model on the hub, download it first`,
+      {
+        cause,
+        hint: `Download it with "hf download ${path} --local-dir FOLDER" (of the Python package huggingface_hub), then name FOLDER.`,
+      },
+    )
+  }
+  return new LowrankError('model', `cannot open the folder ${path}: ${messageOf(cause)}`, {
+    cause,
+    hint: modelFolderHint,
+  })
+}
+
+/** The cache of the hub keeps each revision of a model in a folder of `snapshots`. */
+async function refuseCacheRoot(folder: string, names: readonly string[]): Promise<void> {
+  if (!names.includes('snapshots')) return
+  const [snapshot] = await readdir(join(folder, 'snapshots')).catch((): string[] => [])
+  if (snapshot === undefined) return
+  throw new LowrankError('model', `${folder} is a folder of the hub's cache, with the model inside`, {
+    hint: `Name the folder of one revision: ${join(folder, 'snapshots', snapshot)}`,
+  })
+}
