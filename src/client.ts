@@ -71,13 +71,18 @@ async function* withWebhook(
   }
 }
 
+/** Receives what a long call is about to do. */
+export interface StatusOptions extends CallOptions {
+  readonly onStatus?: ((message: string) => void) | undefined
+}
+
 /** Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset. */
-export async function evaluate(config: EvalConfigInput, options: CallOptions = {}): Promise<EvaluationResult> {
+export async function evaluate(config: EvalConfigInput, options: StatusOptions = {}): Promise<EvaluationResult> {
   const resolved = parseEvalConfig(config)
-  checkCall(options, ['signal'])
+  checkCall(options, ['signal', 'onStatus'])
   const thread = new ComputeThread()
   try {
-    return await last(thread.call('evaluate', resolved, options))
+    return await last(thread.call('evaluate', resolved, options), options.onStatus)
   } finally {
     await thread.close()
   }
@@ -96,11 +101,6 @@ export async function quantize(config: QuantizeConfigInput, options: CallOptions
   } finally {
     await thread.close()
   }
-}
-
-/** Receives what a long call is about to do. */
-export interface StatusOptions extends CallOptions {
-  readonly onStatus?: ((message: string) => void) | undefined
 }
 
 /**

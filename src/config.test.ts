@@ -330,7 +330,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual([trainSchema, evalSchema, quantizeSchema].map(({ shape }) => Object.keys(shape).length))
-  expect(counts).toEqual([72, 13, 8])
+  expect(counts).toEqual([72, 14, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {
@@ -350,4 +350,22 @@ test('suggestions are near or absent', () => {
   expect(closest('lernRate', names)).toBe('learningRate')
   expect(closest('loraAlhpa', names)).toBe('loraAlpha')
   for (const name of ['zebra', 'x', 'run']) expect(closest(name, names), name).toBeUndefined()
+})
+
+test('where an adapter is used, the record beside it decides how its base is held, unless something is said', () => {
+  const [base, adapted] = [
+    { model: 'm', data: 'd' },
+    { model: 'm', data: 'd', adapter: 'a' },
+  ]
+  expect(parseEvalConfig(base).loadIn4bit).toBe(false)
+  expect(parseEvalConfig(adapted).loadIn4bit).toBeUndefined()
+  expect(parseEvalConfig({ ...adapted, loadIn4bit: false }).loadIn4bit).toBe(false)
+  expect(parseEvalConfig({ ...adapted, loadIn8bit: true }).loadIn4bit).toBe(false)
+  expect(parseEvalConfig({ ...adapted, method: 'lora' }).loadIn4bit).toBe(false)
+  expect(quantizationOf(parseEvalConfig({ ...adapted, method: 'qlora' }))).toEqual({
+    kind: '4bit',
+    quantType: 'nf4',
+    doubleQuant: true,
+    blockSize: 64,
+  })
 })

@@ -6,6 +6,7 @@ import { residentWeights, StreamedWeights, type WeightStore } from './engine/wei
 import {
   adaptNothing,
   adaptWithLora,
+  checkAllUsed,
   frozen,
   initialLoraWeight,
   readAdapterWeight,
@@ -144,7 +145,9 @@ export class PreparedDecoder {
     let adapter: Adapter | undefined
     try {
       adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter)
-      return new PreparedDecoder(options, base, adapter)
+      const prepared = new PreparedDecoder(options, base, adapter)
+      if (adapter !== undefined) await checkAllUsed(adapter, base, prepared.adaptation)
+      return prepared
     } catch (error) {
       await base.close()
       await adapter?.tensors.close()

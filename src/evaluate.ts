@@ -1,6 +1,6 @@
-import { quantizationOf, type EvalConfig } from './config.ts'
+import type { EvalConfig } from './config.ts'
 import { PreparedDecoder } from './decoder.ts'
-import { checkVocabulary } from './open.ts'
+import { baseFor, checkVocabulary } from './open.ts'
 import { evaluationWorkload, planMemory } from './plan.ts'
 import { evalBatches } from './text/batches.ts'
 import { readExamples } from './text/examples.ts'
@@ -14,10 +14,15 @@ import { LowrankError } from './util/errors.ts'
  *
  * @throws LowrankError `model` where the loss is not finite, though all weights are.
  */
-export async function runEvaluation(config: EvalConfig, cancelled: () => boolean): Promise<EvaluationResult> {
+export async function runEvaluation(
+  config: EvalConfig,
+  cancelled: () => boolean,
+  tell: (message: string) => void,
+): Promise<EvaluationResult> {
   const { model, adapter, threads, maxLength, skipBadLines, perDeviceEvalBatchSize: batchSize, memory: bound } = config
   const tokenizer = await loadTokenizer(model, { cancelled })
-  const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization: quantizationOf(config) })
+  const quantization = await baseFor(config, tell)
+  const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization })
   let decoder
   try {
     const { vocabSize } = prepared.config

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { readDecoderConfig } from './model/config.ts'
-import { unusedOptions, type TrainConfig } from './config.ts'
+import { type Quantization, quantizationText, unusedOptions, type TrainConfig } from './config.ts'
 import { peakMemory } from './engine/machine.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from './open.ts'
@@ -99,7 +99,21 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })
     try {
       for (const event of early) await files.log(event)
-      const run: Run = { config, data, model, training, from, files, inputs, plan, trial, usage, cancelled }
+      const { quantization } = prepared
+      const run: Run = {
+        config,
+        data,
+        model,
+        training,
+        quantization,
+        from,
+        files,
+        inputs,
+        plan,
+        trial,
+        usage,
+        cancelled,
+      }
       for await (const event of trainAndSave(run)) {
         await files.log(event)
         for (const message of await reports.event(event)) yield { type: 'warning', message }
@@ -125,6 +139,8 @@ interface Run {
   readonly data: { readonly train: Dataset; readonly valid: Dataset | undefined }
   readonly model: OpenModel
   readonly training: Training
+  /** How the base is held. */
+  readonly quantization: Quantization | undefined
   readonly from: Checkpoint | undefined
   readonly files: RunFiles
   readonly inputs: RunInputs
@@ -160,7 +176,7 @@ async function* trainAndSave(run: Run): AsyncGenerator<TrainEvent, void> {
 }
 
 /** How the weights of a run are written to a folder. */
-function resultOf({ config, data, model, training }: Run, folder: string): SaveOptions {
+function resultOf({ config, data, model, training, quantization }: Run, folder: string): SaveOptions {
   return {
     folder,
     trainables: model.trainables,
@@ -172,6 +188,7 @@ function resultOf({ config, data, model, training }: Run, folder: string): SaveO
     saveDtype: config.saveDtype,
     maxShardSize: config.maxShardSize,
     facts: [
+      ['Base model', quantization === undefined ? 'as it is stored' : `quantized, ${quantizationText(quantization)}`],
       ['Training examples', data.train.summary.examples],
       ['Steps', training.steps],
       ['Examples per step', config.perDeviceTrainBatchSize * config.gradientAccumulationSteps],

@@ -1,4 +1,12 @@
-import { quantizationOf, type TrainConfig } from './config.ts'
+import {
+  type EvalConfig,
+  type Quantization,
+  quantizationOf,
+  type QuantizationOptions,
+  quantizationText,
+  type TrainConfig,
+} from './config.ts'
+import { baseOfAdapter } from './train/adapter-base.ts'
 import { type DecoderOptions, type MemoryChoice, type OpenDecoder, PreparedDecoder } from './decoder.ts'
 import { readDecoderConfig, type DecoderConfig } from './model/config.ts'
 import { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
@@ -33,6 +41,30 @@ export async function prepareRun(config: TrainConfig): Promise<PreparedDecoder> 
   const lora = method === 'full' ? undefined : config
   const training = { lora, init, seed, labelSmoothing }
   return PreparedDecoder.open({ model, adapter, threads, quantization: quantizationOf(config), training })
+}
+
+/**
+ * How the base of a model is to be held where nothing is trained: as the options say, else as it was while the adapter was trained. Tells
+ * what is taken, and from where.
+ */
+export async function baseFor(
+  config: Pick<EvalConfig, 'adapter' | keyof QuantizationOptions>,
+  tell: (message: string) => void,
+): Promise<Quantization | undefined> {
+  const { adapter, loadIn4bit, loadIn8bit } = config
+  if (adapter === undefined || loadIn4bit !== undefined || loadIn8bit) return quantizationOf(config)
+  const found = await baseOfAdapter(adapter)
+  if (found === undefined) {
+    tell(
+      `the base model is used as it is stored: no run.json beside ${adapter} says how it was held while it was trained`,
+    )
+    return undefined
+  }
+  const { quantization, file } = found
+  tell(
+    `the base model is ${quantization === undefined ? 'used as it is stored' : `quantized, ${quantizationText(quantization)}`}, as ${file} says`,
+  )
+  return quantization
 }
 
 /** Loads a prepared decoder, or closes it. */

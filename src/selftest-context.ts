@@ -1,6 +1,6 @@
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { quantizationOf, type SelftestConfig, type TrainConfigInput } from './config.ts'
+import type { Quantization, SelftestConfig, TrainConfigInput } from './config.ts'
 import { PreparedDecoder } from './decoder.ts'
 import { editJson } from './formats/json-edit.ts'
 import { checkVocabulary, loadDecoder, type OpenModel } from './open.ts'
@@ -23,6 +23,8 @@ export interface Subject {
 
 export interface ContextOptions {
   readonly config: SelftestConfig
+  /** How the base is held. */
+  readonly quantization: Quantization | undefined
   /** Temporary; for what a check writes. */
   readonly folder: string
   /** The file that `examples` were read from. */
@@ -40,6 +42,7 @@ const smallB = 0.005
 /** What checks work on: data, and one model at a time, which stays open for the next check that wants the same. */
 export class SelftestContext implements ContextOptions {
   readonly config: SelftestConfig
+  readonly quantization: Quantization | undefined
   readonly folder: string
   readonly data: string
   readonly examples: readonly Example[]
@@ -48,6 +51,7 @@ export class SelftestContext implements ContextOptions {
 
   constructor(options: ContextOptions) {
     this.config = options.config
+    this.quantization = options.quantization
     this.folder = options.folder
     this.data = options.data
     this.examples = options.examples
@@ -101,7 +105,7 @@ export class SelftestContext implements ContextOptions {
       model: folder,
       adapter,
       threads,
-      quantization: quantizationOf(this.config),
+      quantization: this.quantization,
       training: { lora: trained === 'adapter' ? lora : undefined, init: 'pretrained', seed },
     })
     let plan

@@ -1,9 +1,10 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { quantizationOf, type SelftestConfig } from './config.ts'
+import type { SelftestConfig } from './config.ts'
 import { PreparedDecoder } from './decoder.ts'
 import { messageOf } from './formats/json.ts'
+import { baseFor } from './open.ts'
 import { checks, type Check } from './selftest-checks.ts'
 import { SelftestContext } from './selftest-context.ts'
 import { examplesPerStep, writeData } from './selftest-data.ts'
@@ -46,7 +47,8 @@ export async function runSelftest(
   const begun = performance.now()
   const { model, adapter, threads, maxLength } = config
   const tokenizer = await loadTokenizer(model, { cancelled })
-  const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization: quantizationOf(config) })
+  const quantization = await baseFor(config, tell)
+  const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization })
   const [quantized, vocabSize] = [prepared.quantization !== undefined, prepared.config.vocabSize]
   await prepared.close()
   const folder = await mkdtemp(join(tmpdir(), 'lowrank-selftest-'))
@@ -57,7 +59,7 @@ export async function runSelftest(
     tokenizer.close()
     // A short file serves as well: what must make no difference makes none for examples that occur twice.
     const examples = Array.from({ length: examplesPerStep }, (_, i) => read[i % read.length]!)
-    const context = new SelftestContext({ config, folder, data, examples, cancelled })
+    const context = new SelftestContext({ config, quantization, folder, data, examples, cancelled })
     const results: CheckResult[] = []
     try {
       for (const [i, check] of checks.entries()) {

@@ -37,7 +37,7 @@ export interface GenerateInput {
 /** Everything the compute thread does; `emit` reports an event. `generate` is about the model that `open` loaded. */
 export interface Tasks {
   readonly finetune: (config: TrainConfig, emit: (event: TrainEvent) => void) => Promise<void>
-  readonly evaluate: (config: EvalConfig) => Promise<EvaluationResult>
+  readonly evaluate: (config: EvalConfig, emit: (event: TrainEvent) => void) => Promise<EvaluationResult>
   readonly quantize: (config: QuantizeConfig) => Promise<QuantizeResult>
   readonly replay: (input: ReplayInput, emit: (event: TrainEvent) => void) => Promise<ReplayResult>
   readonly selftest: (config: SelftestConfig, emit: (event: TrainEvent) => void) => Promise<SelftestResult>
@@ -52,7 +52,12 @@ const tasks: Tasks = {
   finetune: async (config, emit) => {
     for await (const event of runFinetune(config, () => cancelled)) emit(event)
   },
-  evaluate: (config) => runEvaluation(config, () => cancelled),
+  evaluate: (config, emit) =>
+    runEvaluation(
+      config,
+      () => cancelled,
+      (message) => emit({ type: 'status', message }),
+    ),
   quantize: (config) => runQuantize(config, () => cancelled),
   replay: (input, emit) =>
     runReplay(

@@ -61,7 +61,10 @@ export interface SafeIo extends Io {
 /** What the commands need of the library. */
 export interface Api {
   readonly finetune: (config: TrainConfigInput, options?: { signal?: AbortSignal }) => AsyncGenerator<TrainEvent>
-  readonly evaluate: (config: EvalConfigInput, options?: { signal?: AbortSignal }) => Promise<EvaluationResult>
+  readonly evaluate: (
+    config: EvalConfigInput,
+    options?: { signal?: AbortSignal; onStatus?: (message: string) => void },
+  ) => Promise<EvaluationResult>
   readonly quantize: (config: QuantizeConfigInput, options?: { signal?: AbortSignal }) => Promise<QuantizeResult>
   readonly replay: (
     run: string,

@@ -70,7 +70,7 @@ export function parseQuantizeConfig(input: unknown): QuantizeConfig {
 
 /** Checks the options of `selftest` and fills in the defaults, as `parseTrainConfig` does. */
 export function parseSelftestConfig(input: unknown): SelftestConfig {
-  return resolveQuantized<SelftestConfig>(selftestSchema, [objectSource(input)], { qlora: false })
+  return resolveHeld<SelftestConfig>(selftestSchema, [objectSource(input)])
 }
 
 /** Checks the options of a call that needs no more than its schema, and fills in the defaults, as `parseTrainConfig` does. */
@@ -101,7 +101,7 @@ export function readQuantizeConfig(sources: readonly Source[]): QuantizeConfigIn
 
 /** The same for `selftest`. */
 export function readSelftestConfig(sources: readonly Source[]): SelftestConfigInput {
-  resolveQuantized<SelftestConfig>(selftestSchema, sources, { qlora: false })
+  resolveHeld<SelftestConfig>(selftestSchema, sources)
   return rawValues(selftestSchema, sources) as SelftestConfigInput
 }
 
@@ -130,24 +130,36 @@ function resolveTrain(sources: readonly Source[]): TrainConfig {
 }
 
 function resolveEval(sources: readonly Source[]): EvalConfig {
-  return resolveQuantized<EvalConfig>(evalSchema, sources, { qlora: false })
+  return resolveHeld<EvalConfig>(evalSchema, sources)
+}
+
+/** Where an adapter is used, and nothing is said of its base, the record beside it decides. */
+function resolveHeld<T extends QuantizationOptions & { method?: TrainConfig['method'] | undefined }>(
+  schema: z.ZodObject,
+  sources: readonly Source[],
+): T {
+  return resolveQuantized<T>(schema, sources, (values) => ({
+    qlora: values['method'] === 'qlora',
+    open: values['adapter'] !== undefined && values['method'] === undefined && values['loadIn8bit'] !== true,
+  }))
 }
 
 function resolveQuantize(sources: readonly Source[]): QuantizeConfig {
-  return resolveQuantized<QuantizeConfig>(quantizeSchema, sources, { qlora: true })
+  return resolveQuantized<QuantizeConfig>(quantizeSchema, sources, () => ({ qlora: true, open: false }))
 }
 
-/** Options that depend on each other in what concerns quantization only. */
+/** Options that depend on each other in what concerns quantization only; `open`: `loadIn4bit` may stay unset. */
 function resolveQuantized<T extends QuantizationOptions>(
   schema: z.ZodObject,
   sources: readonly Source[],
-  defaults: { readonly qlora: boolean },
+  read: (values: Readonly<Record<string, unknown>>) => { readonly qlora: boolean; readonly open: boolean },
 ): T {
   const { values, given, problems } = collect(schema, sources)
+  const defaults = read(values)
   const name = (key: string): string => nameOf(key, given, sources)
   problems.push(...checkQuantization(values, defaults, name), ...checkFourBit(values, defaults, name))
   raise(problems)
-  fillQuantization(values, defaults)
+  if (!defaults.open || values['loadIn4bit'] !== undefined) fillQuantization(values, defaults)
   return values as T
 }
 

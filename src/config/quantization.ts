@@ -13,7 +13,7 @@ export type Quantization =
   | { readonly kind: '8bit' }
 
 /** How the base model is to be quantized, by a resolved configuration; undefined: it is used as it is stored. */
-export function quantizationOf(config: QuantizationOptions): Quantization | undefined {
+export function quantizationOf(config: Partial<QuantizationOptions>): Quantization | undefined {
   if (config.loadIn8bit) return { kind: '8bit' }
   if (!config.loadIn4bit) return undefined
   return {

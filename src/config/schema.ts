@@ -51,6 +51,13 @@ export const trainSchema = z.strictObject({
   memory: machine.memory,
 })
 
+/** The word that stands for a quantized base, where nothing is trained. */
+const heldFor = option(z.enum(['lora', 'qlora', 'full']).optional(), {
+  group: 'Quantization',
+  description: 'What was trained: qlora stands for a base in 4-bit NormalFloat with double quantization',
+  unset: 'as the run.json beside the adapter says',
+})
+
 export const evalSchema = z.strictObject({
   model: modelAndData.model,
   adapter: modelAndData.adapter.meta({ description: 'Folder of a PEFT adapter on top of the base model' }),
@@ -61,10 +68,9 @@ export const evalSchema = z.strictObject({
   }),
   maxLength: modelAndData.maxLength,
   skipBadLines: modelAndData.skipBadLines,
+  method: heldFor,
   ...quantization,
-  loadIn4bit: unset(quantization.loadIn4bit, 'no'),
-  bnb4bitQuantType: unset(quantization.bnb4bitQuantType, 'fp4'),
-  bnb4bitUseDoubleQuant: unset(quantization.bnb4bitUseDoubleQuant, 'no'),
+  loadIn4bit: unset(quantization.loadIn4bit, 'with method qlora, or as the run.json beside the adapter says'),
   perDeviceEvalBatchSize: watching.perDeviceEvalBatchSize.meta({ group: 'Model and data' }),
   ...machine,
 })
@@ -96,10 +102,9 @@ export const selftestSchema = z.strictObject({
     group: 'Model and data',
     description: 'Longest example in tokens; longer ones lose their end',
   }),
+  method: heldFor,
   ...quantization,
   loadIn4bit: evalSchema.shape.loadIn4bit,
-  bnb4bitQuantType: evalSchema.shape.bnb4bitQuantType,
-  bnb4bitUseDoubleQuant: evalSchema.shape.bnb4bitUseDoubleQuant,
   threads: machine.threads,
 })
 
@@ -151,8 +156,8 @@ export type TrainConfig = Omit<z.output<typeof trainSchema>, 'evalStrategy' | 'l
 /** Options of an evaluation as a user passes them. */
 export type EvalConfigInput = z.input<typeof evalSchema>
 
-/** Options of an evaluation, complete. */
-export type EvalConfig = z.output<typeof evalSchema> & { loadIn4bit: boolean }
+/** Options of an evaluation, complete. `loadIn4bit` is unset where the record beside the adapter is to decide. */
+export type EvalConfig = z.output<typeof evalSchema>
 
 /** Options of `quantize` as a user passes them. */
 export type QuantizeConfigInput = z.input<typeof quantizeSchema>
@@ -188,7 +193,7 @@ export const reportSchema = z.strictObject({
 export type SelftestConfigInput = z.input<typeof selftestSchema>
 
 /** Options of `selftest`, complete. */
-export type SelftestConfig = z.output<typeof selftestSchema> & { loadIn4bit: boolean }
+export type SelftestConfig = z.output<typeof selftestSchema>
 
 /** Options of `replay` besides the run, as a user passes them. */
 export type ReplayOptionsInput = z.input<typeof replaySchema>
@@ -203,7 +208,9 @@ export type LoadModelOptionsInput = z.input<typeof loadModelSchema>
 export type GenerateOptionsInput = z.input<typeof generateSchema>
 
 /** The options that describe how a base model is quantized. */
-export type QuantizationOptions = Pick<EvalConfig, keyof typeof quantization>
+export type QuantizationOptions = z.output<typeof quantizationSchema>
+
+export const quantizationSchema = z.object(quantization)
 
 /** The options that describe an adapter: without meaning where every weight is trained. */
 export const loraKeys = Object.keys(lora) as readonly (keyof typeof lora)[]

@@ -38,3 +38,10 @@ test('the root of a model in the cache of the hub', async () => {
 test('no folder at all', async () => {
   await expect(listModelFolder(join(folder, 'no', 'where'))).rejects.toThrow('cannot open the folder')
 })
+
+test('the folder of an adapter', async () => {
+  await writeFile(join(folder, 'adapter_config.json'), '{}')
+  await expect(listModelFolder(folder)).rejects.toThrow(
+    'is the folder of an adapter; that of its base model is expected',
+  )
+})

@@ -14,7 +14,10 @@ export async function listModelFolder(folder: string): Promise<string[]> {
   const names = await readdir(folder).catch(async (cause: unknown) => {
     throw await notAFolder(folder, cause)
   })
-  if (!names.includes('config.json')) await refuseCacheRoot(folder, names)
+  if (!names.includes('config.json')) {
+    await refuseCacheRoot(folder, names)
+    refuseAdapter(folder, names)
+  }
   return names
 }
 
@@ -52,5 +55,12 @@ async function refuseCacheRoot(folder: string, names: readonly string[]): Promis
   if (snapshot === undefined) return
   throw new LowrankError('model', `${folder} is a folder of the hub's cache, with the model inside`, {
     hint: `Name the folder of one revision: ${join(folder, 'snapshots', snapshot)}`,
+  })
+}
+
+function refuseAdapter(folder: string, names: readonly string[]): void {
+  if (!names.includes('adapter_config.json')) return
+  throw new LowrankError('model', `${folder} is the folder of an adapter; that of its base model is expected`, {
+    hint: 'Name the base model as the model, and this folder as the adapter: --model BASE --adapter FOLDER.',
   })
 }

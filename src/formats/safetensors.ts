@@ -104,6 +104,17 @@ export async function writeSafetensors(
   })
 }
 
+/** The same tensors by other names; `nameOf` gives that of a stored one, and must not give two the same. */
+export function renameTensors(reader: TensorReader, nameOf: (stored: string) => string): TensorReader {
+  const stored = new Map([...reader.tensors.keys()].map((name) => [nameOf(name), name]))
+  return {
+    tensors: new Map([...stored].map(([name, storedName]) => [name, reader.tensors.get(storedName)!])),
+    metadata: reader.metadata,
+    read: (name, into) => reader.read(stored.get(name) ?? name, into),
+    close: () => reader.close(),
+  }
+}
+
 /** Tensors to be written to `path` with the bytes they take; names must be unique. */
 export function sizeSources(
   path: string,

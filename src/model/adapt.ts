@@ -1,14 +1,15 @@
 import { closest } from '../config.ts'
-import type { TensorReader } from '../formats/safetensors.ts'
+import type { TensorDtype, TensorReader } from '../formats/safetensors.ts'
 import type { FloatWeight } from '../quant/stored.ts'
 import { bytesToF32, indexOfNonFinite } from '../util/dtype.ts'
-import { LowrankError } from '../util/errors.ts'
+import { internalError, LowrankError } from '../util/errors.ts'
 import { fillUniform, stream } from '../util/random.ts'
 import type { LoraModule } from './lora.ts'
-import { savedTensorName } from './peft.ts'
-import { matchModules, rankOf, scaleOf, type LoraConfig } from './targets.ts'
-import { embeddingName } from './stages.ts'
-import { linearPaths, notFiniteHint, type WeightSource } from './weights.ts'
+import { type Adapter, baseNameOf, savedTensorName } from './peft.ts'
+import { matchModules, ranksOf, scalesOf, type LoraConfig } from './targets.ts'
+import { embeddingName, headName } from './stages.ts'
+import { linearPaths, notFiniteHint, type WeightSource, type WeightSpec } from './weights.ts'
+import { widened } from './widened.ts'
 
 /** What a run changes in a model: which weights it adds, which it trains, and how they start. */
 export interface Adaptation {
@@ -27,7 +28,9 @@ export function adaptWithLora(
   { loaded }: { readonly loaded: boolean },
 ): Adaptation {
   const target = { modelType: decoder.modelType, linears: linearPaths(decoder), head: 'lm_head' }
-  const adapted = new Set(matchModules(config, target, { code: loaded ? 'adapter' : 'config', allowUnmatched: loaded }))
+  const matched = matchModules(config, target, { code: loaded ? 'adapter' : 'config', allowUnmatched: loaded })
+  const adapted = new Set(matched)
+  const [ranks, scales] = [ranksOf(config, matched), scalesOf(config, matched)]
   const saved = savedModules(
     config.modulesToSave ?? [],
     specs.map((spec) => moduleOf(spec.name)),
@@ -40,10 +43,10 @@ export function adaptWithLora(
   }
   return {
     trainable,
-    adapterOf: (path) =>
-      adapted.has(path)
-        ? { r: rankOf(config, path), scale: scaleOf(config, path), dropout: config.loraDropout }
-        : undefined,
+    adapterOf: (path) => {
+      const [r, scale] = [ranks.get(path), scales.get(path)]
+      return r === undefined || scale === undefined ? undefined : { r, scale, dropout: config.loraDropout }
+    },
     // PEFT copies a saved module, which unties the copy from its twin.
     separateHead: decoder.tieWordEmbeddings && (saved.has('lm_head') || saved.has(moduleOf(embeddingName))),
     peftName: (name) => savedTensorName(name, adapted.has(moduleOf(name))),
@@ -115,14 +118,63 @@ export async function readAdapterWeight(
       { hint: 'Was the adapter made for this base model?' },
     )
   }
-  const { dtype } = tensor
-  if (dtype !== 'F32' && dtype !== 'F16' && dtype !== 'BF16') {
-    throw new LowrankError('adapter', `${tensor.file}: tensor ${name} is ${dtype}; F32, F16 and BF16 are supported`)
-  }
-  const data = bytesToF32(await reader.read(name), dtype)
+  const data = toF32(await reader.read(name), tensor.dtype)
   const index = indexOfNonFinite(data, 'F32')
   if (index === -1) return { storage: 'F32', shape, data }
   throw new LowrankError('adapter', `${tensor.file}: tensor ${name} holds ${data[index]} in element ${index}`, {
     hint: notFiniteHint,
   })
+}
+
+/** Values of a tensor of an adapter, which was opened and so has one of the dtypes that are read. */
+function toF32(bytes: Uint8Array<ArrayBuffer>, dtype: TensorDtype): Float32Array {
+  if (dtype === 'F64') return Float32Array.from(new Float64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8))
+  if (dtype === 'F32' || dtype === 'F16' || dtype === 'BF16') return bytesToF32(bytes, dtype)
+  throw internalError(`a tensor of an adapter is ${dtype}`)
+}
+
+/**
+ * Checks that nothing in an adapter would be passed over in silence: each tensor is one that its configuration asks for, or equals the
+ * weight of the base model that it stands for, as PEFT saves embeddings where the vocabulary was changed.
+ *
+ * @throws LowrankError `adapter`: a tensor that changes the model, but that the configuration does not name.
+ */
+export async function checkAllUsed(
+  { tensors }: Pick<Adapter, 'tensors'>,
+  base: WeightSource,
+  { adapterOf, trainable, peftName }: Adaptation,
+): Promise<void> {
+  for (const [name, { file, shape }] of tensors.tensors) {
+    const weight = baseNameOf(name)
+    if (weight.includes('.lora_')) {
+      if (adapterOf(moduleOf(weight)) !== undefined) continue
+      throw new LowrankError('adapter', `${file}: the configuration of the adapter leaves out ${name}`, {
+        hint: 'target_modules, exclude_modules and layers_to_transform in adapter_config.json must choose the modules of the file.',
+      })
+    }
+    const known = base.specs.find((spec) => spec.name === weight) ?? (weight === headName ? base.specs[0] : undefined)
+    if (known !== undefined && trainable(weight) && peftName(weight) === name) continue
+    if (known !== undefined && known.shape.join() === shape.join()) {
+      const [own, stored] = [
+        (await readAdapterWeight(tensors, { name, shape, folder: file })).data,
+        await base.load(known.name),
+      ]
+      const expected = widened(stored).data
+      if (own.every((value, i) => value === expected[i])) continue
+    }
+    const size = known === undefined ? '' : `, and the base model has it as [${known.shape.join(', ')}]`
+    throw new LowrankError(
+      'adapter',
+      `${file}: ${name} [${shape.join(', ')}] is none of the weights that adapter_config.json asks for${size}`,
+      { hint: hintFor(known, weight, shape) },
+    )
+  }
+}
+
+function hintFor(known: WeightSpec | undefined, weight: string, shape: readonly number[]): string {
+  if (known === undefined) return 'Was the adapter made for this base model?'
+  const module = moduleOf(weight).split('.').at(-1)
+  return known.shape.join() === shape.join()
+    ? `It differs from that of the base model. To use it, add "${module}" to modules_to_save in adapter_config.json.`
+    : 'The vocabulary was resized when the adapter was trained: resize and save the base model in the same way, and name that.'
 }

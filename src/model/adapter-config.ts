@@ -15,6 +15,11 @@ export function parseAdapterConfig(
     const value = (JSON.stringify(json[key]) ?? 'missing').slice(0, 80)
     throw new LowrankError('adapter', `${path}: "${key}" is ${value}, which is not supported`, { hint })
   }
+  if ('fine_tune_type' in json || 'lora_parameters' in json) {
+    throw new LowrankError('adapter', `${path} is an adapter of mlx-lm, whose weights have other names and shapes`, {
+      hint: 'Convert it to the format of PEFT first.',
+    })
+  }
   if (json['peft_type'] !== 'LORA') refuse('peft_type', 'Only LoRA adapters can be used.')
   for (const key of unsupported) if (isSet(json[key])) refuse(key)
   if (!initsThatKeepTheBase.has(json['init_lora_weights'] ?? true)) {
@@ -32,7 +37,8 @@ export function parseAdapterConfig(
   const config: LoraConfig = {
     r: found.r ?? 8,
     loraAlpha: found.lora_alpha ?? 8,
-    targetModules: found.target_modules,
+    // PEFT then takes what it knows the family by.
+    targetModules: found.target_modules ?? ['q_proj', 'v_proj'],
     excludeModules: found.exclude_modules ?? undefined,
     loraDropout: found.lora_dropout ?? 0,
     bias: found.bias ?? 'none',
@@ -43,8 +49,7 @@ export function parseAdapterConfig(
       typeof found.layers_to_transform === 'number'
         ? [found.layers_to_transform]
         : (found.layers_to_transform ?? undefined),
-    layersPattern:
-      typeof found.layers_pattern === 'string' ? [found.layers_pattern] : (found.layers_pattern ?? undefined),
+    layersPattern: found.layers_pattern?.length ? [found.layers_pattern].flat() : undefined,
     modulesToSave: found.modules_to_save ?? undefined,
   }
   return { config, baseModel: found.base_model_name_or_path ?? undefined }
@@ -93,6 +98,9 @@ const unsupported = [
   'trainable_token_indices',
   'target_parameters',
   'alora_invocation_tokens',
+  'ensure_weight_tying',
+  'corda_config',
+  'lora_ga_config',
   'use_qalora',
   'use_bdlora',
   'arrow_config',
@@ -116,7 +124,7 @@ const schema = z.object({
   base_model_name_or_path: text.nullish(),
   r: rank.nullish(),
   lora_alpha: alpha.nullish(),
-  target_modules: namesOrPattern,
+  target_modules: namesOrPattern.nullish(),
   exclude_modules: namesOrPattern.nullish(),
   lora_dropout: z.number().min(0).lt(1).nullish(),
   bias: z.enum(['none', 'all', 'lora_only']).nullish(),

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { stringify } from 'yaml'
 import type { LoraConfig } from './targets.ts'
 
@@ -9,12 +10,13 @@ export interface AdapterCard {
 
 /** README.md of an adapter folder: front matter that the Hugging Face hub reads, what it is, how to load it. */
 export function modelCard(config: LoraConfig, baseModel: string, { facts }: AdapterCard): string {
+  const onHub = isHubName(baseModel)
   const frontMatter = stringify({
     // The hub refuses a card whose base model is a path.
-    ...(isHubName(baseModel) ? { base_model: baseModel } : {}),
+    ...(onHub ? { base_model: baseModel } : {}),
     library_name: 'peft',
     pipeline_tag: 'text-generation',
-    tags: [...(isHubName(baseModel) ? [`base_model:adapter:${baseModel}`] : []), 'lora', 'lowrank'],
+    tags: [...(onHub ? [`base_model:adapter:${baseModel}`] : []), 'lora', 'lowrank'],
   })
   const rows = [
     ['Rank (r)', config.r],
@@ -29,7 +31,7 @@ export function modelCard(config: LoraConfig, baseModel: string, { facts }: Adap
   return `---
 ${frontMatter}---
 
-# LoRA adapter for ${name}
+# LoRA adapter for ${heading(name)}
 
 A LoRA adapter for the language model ${code(baseModel)}: small matrices that are added to its frozen weights, made by
 fine-tuning with lowrank. It needs the base model to run.
@@ -62,7 +64,9 @@ npx lowrank eval --model path/to/the/base/model --adapter path/to/this/folder --
 `
 }
 
+/** A folder of this machine may look like a name on the hub: `models/tiny`. */
 function isHubName(baseModel: string): boolean {
+  if (existsSync(baseModel)) return false
   return /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(baseModel)
 }
 
@@ -70,6 +74,10 @@ function cell(value: string | number | undefined): string {
   return String(value ?? '')
     .replace(/[|\\]/g, '\\$&')
     .replace(/\s+/g, ' ')
+}
+
+function heading(text: string): string {
+  return text.replace(/\s+/g, ' ').replace(/[\\`*_[\]<>#&]/g, '\\$&')
 }
 
 function code(text: string): string {

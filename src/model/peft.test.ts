@@ -147,7 +147,9 @@ describe('readAdapterConfig', () => {
     ['expert parameters', { target_parameters: ['w'] }, /"target_parameters"/],
     ['activated LoRA', { alora_invocation_tokens: [1] }, /"alora_invocation_tokens"/],
     ['a changed base', { init_lora_weights: 'pissa_niter_4' }, /"init_lora_weights" is "pissa_niter_4"/],
-    ['no targets', { target_modules: null }, /"target_modules": a list of names or one text is expected/],
+    ['targets that are a number', { target_modules: 3 }, /"target_modules": a list of names or one text is expected/],
+    ['tied weights', { ensure_weight_tying: true }, /"ensure_weight_tying" is true, which is not supported/],
+    ['a changed start', { corda_config: { cov: 1 } }, /"corda_config"/],
     ['a rank of 0', { r: 0 }, /"r": /],
     ['a huge rank', { r: 1e9 }, /"r": /],
     ['a rank of text', { rank_pattern: { q: '8' } }, /"rank_pattern.q": /],
@@ -162,6 +164,27 @@ describe('readAdapterConfig', () => {
       code: 'adapter',
       message: expect.stringMatching(message),
     })
+  })
+})
+
+describe('readAdapter reads', () => {
+  it('names with that of the adapter in them', async () => {
+    await write({ tensors: tensors.map((one) => ({ ...one, name: one.name.replace('.weight', '.default.weight') })) })
+    const adapter = await readAdapter(folder)
+    expect(adapter.modules).toHaveLength(2)
+    expect([...bytesToF32(await adapter.tensors.read(q.a), 'F32')]).toEqual([0.5, 1.5, 2.5, 3.5, 4.5, 5.5])
+    await adapter.tensors.close()
+  })
+
+  it.each([
+    ['no targets as PEFT chooses them', { target_modules: null }, { targetModules: ['q_proj', 'v_proj'] }],
+    ['an empty pattern of layers as none', { layers_pattern: '' }, { layersPattern: undefined }],
+  ])('%s', async (_, changes, expected) => {
+    await writeFile(
+      join(folder, 'adapter_config.json'),
+      JSON.stringify({ peft_type: 'LORA', target_modules: ['q_proj'], ...changes }),
+    )
+    expect((await readAdapterConfig(folder)).config).toMatchObject(expected)
   })
 })
 
@@ -182,11 +205,37 @@ describe('readAdapter refuses', () => {
     })
   })
 
+  it.each<[string, (name: string) => string, RegExp]>([
+    ['of a compiled model', (name) => `_orig_mod.${name}`, /is named as a compiled model names it/],
+    ['of a compiled model inside', (name) => name.replace('model.model.', 'model._orig_mod.model.'), /compiled model/],
+    ['wrapped twice', (name) => `base_model.model.${name}`, /was wrapped by PEFT twice/],
+    ['of a decoder without head', (name) => name.replace('model.model.layers', 'model.layers'), /lacks the "model."/],
+    ['without PEFT', (name) => name.replace('base_model.model.', ''), /is not named as PEFT does/],
+  ])('names %s', async (_, rename, message) => {
+    await write({ tensors: tensors.map((one) => ({ ...one, name: rename(one.name) })) })
+    await expect(readAdapter(folder)).rejects.toThrow(message)
+  })
+
+  it('tensors that ZeRO-3 left empty', async () => {
+    await write({ tensors: [tensor(q.a, 0), tensor(q.b, 0)] })
+    await expect(readAdapter(folder)).rejects.toMatchObject({ hint: expect.stringContaining('ZeRO-3') as string })
+  })
+
+  it('adapters of mlx-lm, and folders of models', async () => {
+    await writeFile(join(folder, 'adapter_config.json'), '{"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}')
+    await expect(readAdapter(folder)).rejects.toThrow('is an adapter of mlx-lm')
+    await rm(join(folder, 'adapter_config.json'))
+    await writeFile(join(folder, 'config.json'), '{}')
+    await expect(readAdapter(folder)).rejects.toMatchObject({
+      hint: expect.stringContaining('holds a model, not an adapter') as string,
+    })
+  })
+
   it('tensors that are no floats', async () => {
     await write()
     const data = new Uint8Array(6)
     await writeSafetensors(join(folder, 'adapter_model.safetensors'), [{ name: q.a, dtype: 'I8', shape: [2, 3], data }])
-    await expect(readAdapter(folder)).rejects.toThrow('is I8; F32, F16 or BF16 is expected')
+    await expect(readAdapter(folder)).rejects.toThrow('is I8; F32, F16, BF16, F64 are supported')
   })
 
   it('pickle files, and folders that hold no adapter', async () => {

@@ -1,13 +1,20 @@
+import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { messageOf, readJsonObject } from '../formats/json.ts'
-import { openSafetensors, type TensorReader, type TensorSource, writeSafetensors } from '../formats/safetensors.ts'
+import {
+  openSafetensors,
+  renameTensors,
+  type TensorReader,
+  type TensorSource,
+  writeSafetensors,
+} from '../formats/safetensors.ts'
 import { f32ToBytes } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { formatAdapterConfig, parseAdapterConfig } from './adapter-config.ts'
 import { type AdapterCard, modelCard } from './card.ts'
-import { type LoraConfig, rankOf } from './targets.ts'
+import { type LoraConfig, ranksOf } from './targets.ts'
 
 export type { AdapterCard } from './card.ts'
 
@@ -16,7 +23,7 @@ export interface Adapter {
   readonly config: LoraConfig
   /** Name or path of the base model as the adapter gives it, if it does. */
   readonly baseModel: string | undefined
-  /** F32, F16 or BF16, by PEFT's names: see `loraTensorNames` and `savedTensorName`. */
+  /** F32, F16, BF16 or F64, by PEFT's names: see `loraTensorNames` and `savedTensorName`. */
   readonly tensors: TensorReader
   /** Paths of the modules that have A and B, in the file's order. */
   readonly modules: readonly string[]
@@ -55,12 +62,18 @@ export function savedTensorName(parameter: string, adapted = false): string {
   return prefix + (adapted ? parameter.replace(/\.bias$/, '.base_layer.bias') : parameter)
 }
 
+/** The base model's name of the parameter that a tensor of an adapter stands for: the inverse of `savedTensorName`. */
+export function baseNameOf(tensor: string): string {
+  return tensor.slice(prefix.length).replace('.base_layer.', '.')
+}
+
 /** Reads `adapter_config.json` of a folder. Errors have code `adapter`. */
 export async function readAdapterConfig(
   folder: string,
 ): Promise<{ config: LoraConfig; baseModel: string | undefined }> {
   const path = join(folder, configName)
-  const hint = `An adapter folder holds ${configName} and ${weightsName}, as PEFT saves it.`
+  const isModel = existsSync(join(folder, 'config.json')) && !existsSync(path)
+  const hint = `An adapter folder holds ${configName} and ${weightsName}, as PEFT saves it${isModel ? '; this one holds a model, not an adapter' : ''}.`
   return parseAdapterConfig(await readJsonObject(path, { code: 'adapter', maxBytes: 2 ** 24, hint }), path)
 }
 
@@ -77,7 +90,10 @@ export async function readAdapter(folder: string): Promise<Adapter> {
     })
   }
   const path = join(folder, weightsName)
-  const tensors = await openSafetensors(path, { code: 'adapter' })
+  // PEFT reads both; the name of an adapter goes into that of its tensors while it is in use.
+  const tensors = renameTensors(await openSafetensors(path, { code: 'adapter' }), (name) =>
+    name.replace(/\.lora_([AB])\.default\.weight$/, '.lora_$1.weight'),
+  )
   try {
     return { config, baseModel, tensors, modules: adaptedModules(tensors, config, path) }
   } catch (error) {
@@ -123,32 +139,60 @@ const suffixB = '.lora_B.weight'
 
 /** Modules with an adapter; each must have A [r, in] and B [out, r] of the rank that the configuration gives it. */
 function adaptedModules({ tensors }: TensorReader, config: LoraConfig, path: string): string[] {
-  const fail = (name: string, what: string): never => {
-    throw new LowrankError('adapter', `${path}: tensor "${name}" ${what}`)
+  const fail = (name: string, what: string, hint?: string): never => {
+    throw new LowrankError('adapter', `${path}: tensor "${name}" ${what}`, { hint })
   }
-  const modules: string[] = []
-  for (const { name, dtype, shape } of tensors.values()) {
-    if (!name.startsWith(prefix)) fail(name, `is not named as PEFT does (${prefix}...)`)
-    if (dtype !== 'F32' && dtype !== 'F16' && dtype !== 'BF16') fail(name, `is ${dtype}; F32, F16 or BF16 is expected`)
+  const modules = [...tensors.keys()].filter((name) => name.endsWith(suffixA)).map(moduleOfA)
+  const ranks = ranksOf(config, modules)
+  for (const [name, { dtype, shape }] of tensors) {
+    const strange = strangeName(name)
+    if (strange !== undefined) fail(name, ...strange)
+    if (!readable.has(dtype)) fail(name, `is ${dtype}; ${[...readable].join(', ')} are supported`)
+    if (shape.includes(0)) {
+      fail(name, `is empty, [${shape.join(', ')}]`, 'DeepSpeed ZeRO-3 leaves parts of a model so: save it gathered.')
+    }
     if (!name.includes('.lora_')) continue
     if (name.endsWith(suffixB)) {
       if (!tensors.has(name.slice(0, -suffixB.length) + suffixA)) fail(name, 'has no lora_A beside it')
       continue
     }
     if (!name.endsWith(suffixA)) fail(name, 'belongs to a kind of adapter that is not supported')
-    const module = name.slice(prefix.length, -suffixA.length)
+    const module = moduleOfA(name)
     const shapeB = tensors.get(loraTensorNames(module).b)?.shape ?? fail(name, 'has no lora_B beside it')
-    const r = rankOf(config, module)
+    const r = ranks.get(module)
     if (shape.length !== 2 || shapeB.length !== 2 || shape[0] !== r || shapeB[1] !== r) {
       fail(
         name,
         `is [${shape.join(', ')}] and its B [${shapeB.join(', ')}]: rank ${r} needs [${r}, in] and [out, ${r}]`,
       )
     }
-    modules.push(module)
   }
   if (modules.length === 0) throw new LowrankError('adapter', `${path} has no LoRA tensors`)
   return modules
+}
+
+const readable: ReadonlySet<string> = new Set(['F32', 'F16', 'BF16', 'F64'])
+
+function moduleOfA(name: string): string {
+  return name.slice(prefix.length, -suffixA.length)
+}
+
+/** What is wrong with a name that PEFT would not give a tensor of such a model, and what to do; PEFT itself passes over them. */
+function strangeName(name: string): [what: string, hint?: string] | undefined {
+  if (/(^|\.)_orig_mod\./.test(name)) {
+    const hint = 'Save it from the model before torch.compile, or take "_orig_mod." out of the names of the tensors.'
+    return ['is named as a compiled model names it', hint]
+  }
+  if (name.startsWith(prefix + prefix)) {
+    return ['was wrapped by PEFT twice', 'Save the adapter from the inner of the two PeftModels.']
+  }
+  if (/^base_model\.model\.layers\.\d+\./.test(name)) {
+    return [
+      'lacks the "model." of a decoder with a head',
+      'It was trained on the decoder alone (AutoModel), without its head.',
+    ]
+  }
+  return name.startsWith(prefix) ? undefined : [`is not named as PEFT does (${prefix}...)`]
 }
 
 async function copyFile(from: string, to: string): Promise<void> {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { type LoraConfig, matchModules, rankOf, scaleOf, type TargetModel } from './targets.ts'
+import { type LoraConfig, matchModules, ranksOf, scalesOf, type TargetModel } from './targets.ts'
 
 const plain: LoraConfig = {
   r: 8,
@@ -21,7 +21,7 @@ const llama: TargetModel = { modelType: 'llama', linears: [...linears, 'lm_head'
 function describeModule(config: LoraConfig, path: string): string {
   const [, , layer, , name] = path.split('.')
   const short = name === undefined ? 'head' : `${layer}.${name.replace('_proj', '')}`
-  const [r, scale] = [rankOf(config, path), scaleOf(config, path)]
+  const [r, scale] = [ranksOf(config, [path]).get(path), scalesOf(config, [path]).get(path) ?? NaN]
   return r === 8 && scale === 1 ? short : `${short}:${r}:${Number(scale.toPrecision(6))}`
 }
 
@@ -134,4 +134,44 @@ describe('matchModules refuses', () => {
     const endless = failure({ targetModules: '(([a-z0-9._]+)+)+!' })
     expect(endless.message).toContain('timed out')
   })
+
+  it.each<[string, Partial<LoraConfig>, string]>([
+    [
+      'a rank',
+      { rankPattern: { q_proj: 2, qproj: 64 } },
+      'lora.rankPattern: "qproj" matches no module that gets an adapter',
+    ],
+    ['an anchored rank', { rankPattern: { '^q_proj': 2 } }, 'lora.rankPattern: "^q_proj" matches no module'],
+    [
+      'a rank for a tensor',
+      { rankPattern: { 'q_proj.weight': 2 } },
+      'lora.rankPattern: "q_proj.weight" matches no module',
+    ],
+    [
+      'an alpha for a module without adapter',
+      { alphaPattern: { k_proj: 2 } },
+      'lora.alphaPattern: "k_proj" matches no',
+    ],
+    [
+      'an excluded name',
+      { excludeModules: ['k_proj', 'qproj'] },
+      'lora.excludeModules: "qproj" matches no linear layer',
+    ],
+    ['an exclusion by expression', { excludeModules: 'qproj' }, 'lora.excludeModules: "qproj" matches no linear layer'],
+    ['a layer', { layersToTransform: [0, 99] }, 'lora.layersToTransform: 99 matches no layer'],
+  ])('%s that would have no effect', (_, changes, message) => {
+    const error = failure(changes)
+    expect(error).toMatchObject({ code: 'config', hint: expect.stringMatching(/^There are: /) as string })
+    expect(error.message).toContain(message)
+  })
+})
+
+it('matches a pattern for each of many modules in time', () => {
+  const paths = Array.from({ length: 600 }, (_, i) => `model.layers.${i}.self_attn.q_proj`)
+  const rankPattern = Object.fromEntries(paths.map((path, i) => [path.replaceAll('.', '\\.'), (i % 16) + 1]))
+  const begun = performance.now()
+  const ranks = ranksOf({ ...plain, rankPattern }, paths)
+  expect([...ranks.values()]).toEqual(paths.map((_, i) => (i % 16) + 1))
+  // One at a time it took half a minute.
+  expect(performance.now() - begun).toBeLessThan(5000)
 })

@@ -1,6 +1,6 @@
-import { type Context, createContext, Script } from 'node:vm'
 import { closest } from '../config.ts'
 import { type ErrorCode, LowrankError } from '../util/errors.ts'
+import { anyIndex, anySegment, atTheEnd, indexAfter, matching, wholly } from './path-patterns.ts'
 
 /** What an adapter changes and how strongly: PEFT's `LoraConfig`, in camelCase, with its defaults filled in. */
 export interface LoraConfig {
@@ -33,7 +33,7 @@ export interface TargetModel {
 
 /**
  * Paths of the linear layers that get an adapter, in the model's order, by PEFT's rules. Throws where nothing matches,
- * and, unless `allowUnmatched` (PEFT's way, for adapters made elsewhere), where one of the names matches nothing.
+ * and, unless `allowUnmatched` (PEFT's way, for adapters made elsewhere), where a name, pattern or layer matches nothing.
  */
 export function matchModules(
   config: LoraConfig,
@@ -66,34 +66,78 @@ export function matchModules(
   }
   const matched = model.linears.filter((path) => !excluded(path) && found(path))
   if (matched.length === 0) throw nothingMatched(config, model, code)
+  if (!allowUnmatched) checkAllMatch(config, model, matched)
   return matched
 }
 
-/** Rank of a module's adapter: that of the first `rankPattern` that matches its path, else `r`. */
-export function rankOf(config: LoraConfig, path: string): number {
-  return patternValue('rankPattern', config.rankPattern, path) ?? config.r
+/** Ranks of the adapters of some modules: that of the first `rankPattern` that matches the path, else `r`. */
+export function ranksOf(config: LoraConfig, paths: readonly string[]): ReadonlyMap<string, number> {
+  return valuesOf('rankPattern', config.rankPattern, config.r, paths)
 }
 
-/** Alpha of a module's adapter: that of the first `alphaPattern` that matches its path, else `loraAlpha`. */
-export function alphaOf(config: LoraConfig, path: string): number {
-  return patternValue('alphaPattern', config.alphaPattern, path) ?? config.loraAlpha
-}
-
-/** Factor of B A x: alpha / r, or alpha / sqrt(r) with `useRslora` (Kalajdzievski 2023). */
-export function scaleOf(config: LoraConfig, path: string): number {
-  const r = rankOf(config, path)
-  return alphaOf(config, path) / (config.useRslora ? Math.sqrt(r) : r)
-}
-
-function patternValue(
-  key: string,
-  patterns: Readonly<Record<string, number>> | undefined,
-  path: string,
-): number | undefined {
-  for (const [pattern, value] of Object.entries(patterns ?? {})) {
-    if (matching(key, pattern, atTheEnd, [path], 'config').has(path)) return value
+/**
+ * Factors of B A x: alpha / r, or alpha / sqrt(r) with `useRslora` (Kalajdzievski 2023). Alpha is that of the first `alphaPattern` that
+ * matches the path, else `loraAlpha`.
+ */
+export function scalesOf(config: LoraConfig, paths: readonly string[]): ReadonlyMap<string, number> {
+  const ranks = ranksOf(config, paths)
+  const alphas = valuesOf('alphaPattern', config.alphaPattern, config.loraAlpha, paths)
+  const scaleOf = (path: string): number => {
+    const r = ranks.get(path) ?? config.r
+    return (alphas.get(path) ?? config.loraAlpha) / (config.useRslora ? Math.sqrt(r) : r)
   }
-  return undefined
+  return new Map(paths.map((path) => [path, scaleOf(path)]))
+}
+
+/** All paths at once, since there may be a pattern for each. */
+function valuesOf(
+  key: 'rankPattern' | 'alphaPattern',
+  patterns: Readonly<Record<string, number>> = {},
+  otherwise: number,
+  paths: readonly string[],
+): ReadonlyMap<string, number> {
+  const values = new Map(paths.map((path) => [path, otherwise]))
+  const left = new Set(paths)
+  for (const [pattern, value] of Object.entries(patterns)) {
+    for (const path of matching(key, pattern, atTheEnd, [...left], 'config').keys()) {
+      values.set(path, value)
+      left.delete(path)
+    }
+  }
+  return values
+}
+
+/**
+ * Checks that each part of a configuration has an effect, which PEFT does not: a pattern, an exclusion or a layer that matches nothing
+ * is a mistake that would show in the result only.
+ *
+ * @throws LowrankError `config`: what matches nothing.
+ */
+function checkAllMatch(config: LoraConfig, model: TargetModel, adapted: readonly string[]): void {
+  const refuse = (key: string, entry: unknown, what: string, names: readonly string[]): never => {
+    const hint = `There are: ${[...new Set(names)].join(', ')}.`
+    throw new LowrankError('config', `lora.${key}: ${JSON.stringify(entry)} matches no ${what}`, { hint })
+  }
+  for (const key of ['rankPattern', 'alphaPattern'] as const) {
+    for (const pattern of Object.keys(config[key] ?? {})) {
+      if (matching(key, pattern, atTheEnd, adapted, 'config').size > 0) continue
+      refuse(key, pattern, 'module that gets an adapter', adapted.map(lastName))
+    }
+  }
+  const { excludeModules = [] } = config
+  for (const entry of [excludeModules].flat()) {
+    const excluded = exclusion(
+      { ...config, modulesToSave: [], excludeModules: entry === excludeModules ? entry : [entry] },
+      model.linears,
+      'config',
+    )
+    if (!model.linears.some(excluded)) refuse('excludeModules', entry, 'linear layer', model.linears.map(lastName))
+  }
+  for (const layer of config.layersToTransform ?? []) {
+    const inLayer = layerFilter({ ...config, layersToTransform: [layer] }, model.linears, 'config')
+    const layers = model.linears.filter((path) => path !== model.head).map((path) => /\d+/.exec(path)?.[0] ?? '')
+    if (!model.linears.some(inLayer)) refuse('layersToTransform', layer, 'layer', layers)
+  }
 }
 
 /** What is left alone: `excludeModules`, and what lies in a module that is trained and saved in full. */
@@ -159,58 +203,3 @@ function isSuffix(target: string, path: string): boolean {
 function lastName(path: string): string {
   return path.slice(path.lastIndexOf('.') + 1)
 }
-
-/* Where in a path an expression has to match; each is what PEFT wraps around it. */
-const wholly = (body: string): string => `^(?:${body})$`
-const atTheEnd = (body: string): string => `^(?:.*\\.)?(?:${body})$`
-const anySegment = (body: string): string => `^(?:.*\\.)?(?:${body})(?:\\.|$)`
-const anyIndex = (): string => '^.*?\\.[^.]*\\.(?<idx>\\d+)\\.'
-const indexAfter = (body: string): string => `^(?:.*?\\.)?(?:${body})\\.(?<idx>\\d+)\\.`
-
-/**
- * The paths that a Python regular expression matches, each with its group `idx`. Patterns come from files of others, and
- * one that backtracks without end would hang the process: they run under a time limit.
- */
-function matching(
-  key: string,
-  pattern: string,
-  place: (body: string) => string,
-  paths: readonly string[],
-  code: ErrorCode,
-): Map<string, string> {
-  try {
-    const { body, flags } = fromPython(pattern)
-    sandbox ??= createContext({})
-    Object.assign(sandbox, { body: place(body), flags, paths: JSON.stringify(paths) })
-    return new Map(JSON.parse(matcher.runInContext(sandbox, { timeout: timeLimit }) as string) as [string, string][])
-  } catch (cause) {
-    // An error of another context is no instance of this one's Error.
-    const { message } = cause as { message: string }
-    throw new LowrankError(code, `lora.${key}: ${JSON.stringify(pattern)} cannot be used (${message})`, { cause })
-  }
-}
-
-/** Milliseconds for one expression and all paths; a sound one takes less than one. */
-const timeLimit = 1000
-
-let sandbox: Context | undefined
-
-const matcher = new Script(`
-  {
-  const expression = new RegExp(body, flags)
-  const matches = JSON.parse(paths).map((path) => [path, expression.exec(path)]).filter(([, match]) => match)
-  JSON.stringify(matches.map(([path, match]) => [path, match.groups?.idx ?? '']))
-}`)
-
-/** Python and JavaScript spell flags at the start, named groups, absolute anchors and open counts differently. */
-function fromPython(pattern: string): { body: string; flags: string } {
-  const flags = /^\(\?([ims]+)\)/.exec(pattern)
-  const body = pattern
-    .slice(flags?.[0].length ?? 0)
-    .replace(/\\[\s\S]|\(\?P<|\(\?P=(\w+)\)|\{,(?=\d)/g, (part, name: string | undefined) =>
-      name === undefined ? (respelled[part] ?? part) : `\\k<${name}>`,
-    )
-  return { body, flags: [...new Set(flags?.[1] ?? '')].join('') }
-}
-
-const respelled: Readonly<Record<string, string>> = { '(?P<': '(?<', '{,': '{0,', '\\A': '^', '\\Z': '$' }

@@ -1,4 +1,4 @@
-import type { TensorReader } from '../formats/safetensors.ts'
+import { renameTensors, type TensorReader } from '../formats/safetensors.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { DecoderConfig } from './config.ts'
 import { embeddingName, headName } from './stages.ts'
@@ -9,18 +9,10 @@ import { embeddingName, headName } from './stages.ts'
  */
 export function withDecoderNames(reader: TensorReader, { tieWordEmbeddings }: DecoderConfig): TensorReader {
   const stored = [...reader.tensors.keys()]
-  const lacksPrefix = stored.includes(embeddingName.slice(prefix.length)) && !stored.some((n) => n.startsWith(prefix))
-  const storedNames = new Map(stored.map((name) => [lacksPrefix && name !== headName ? prefix + name : name, name]))
-  if (tieWordEmbeddings && !storedNames.has(embeddingName) && storedNames.has(headName)) {
-    storedNames.set(embeddingName, headName).delete(headName)
-  }
-  const tensors = new Map([...storedNames].map(([name, storedName]) => [name, reader.tensors.get(storedName)!]))
-  return {
-    tensors,
-    metadata: reader.metadata,
-    read: (name, into) => reader.read(storedNames.get(name) ?? name, into),
-    close: () => reader.close(),
-  }
+  const bare = stored.includes(embeddingName.slice(prefix.length)) && !stored.some((name) => name.startsWith(prefix))
+  const named = (name: string): string => (bare && name !== headName ? prefix + name : name)
+  const headOnly = tieWordEmbeddings && !stored.map(named).includes(embeddingName)
+  return renameTensors(reader, (name) => (headOnly && name === headName ? embeddingName : named(name)))
 }
 
 /**

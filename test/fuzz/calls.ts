@@ -48,7 +48,7 @@ const never = (): boolean => false
 /** What the worker threads run, in this thread: three times as fast, since no thread has to start. */
 export const directTasks: Tasks = {
   finetune: (config) => runFinetune(parseTrainConfig(config), never),
-  evaluate: (config) => runEvaluation(parseEvalConfig(config), never),
+  evaluate: (config) => runEvaluation(parseEvalConfig(config), never, () => {}),
   quantize: (config) => runQuantize(parseQuantizeConfig(config), never),
   replay: (run, options) => runReplay({ ...parseOptions(replaySchema, options), run }, never, () => {}),
   async complete(options, prompt) {
