@@ -94,6 +94,10 @@ test.each([
   await (await open((tensors) => [...tensors, tensor(name, [2], 0)])).close()
 })
 
+test('a tensor without elements may be there', async () => {
+  await (await open((tensors) => [...tensors, tensor('empty', [0, 7], 0)])).close()
+})
+
 test.each([
   ['a norm of queries', 'model.layers.0.self_attn.q_norm.weight'],
   ['a bias that config.json does not mention', 'model.layers.0.self_attn.q_proj.bias'],

@@ -33,7 +33,9 @@ export async function hasOwnHead(reader: TensorReader, { tieWordEmbeddings }: De
  * @throws LowrankError `model`: a tensor that is neither among `used` nor known to be of no use.
  */
 export function checkAllUsed(folder: string, reader: TensorReader, used: ReadonlySet<string>): void {
-  const unused = [...reader.tensors].filter(([name]) => !used.has(name) && name !== headName && !isHarmless(name, used))
+  const unused = [...reader.tensors].filter(
+    ([name, { shape }]) => !used.has(name) && name !== headName && !shape.includes(0) && !isHarmless(name, used),
+  )
   const [first] = unused
   if (first === undefined) return
   const [, { name, shape }] = first
