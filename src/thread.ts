@@ -1,6 +1,7 @@
 import './util/telemetry.ts'
 import { Worker } from 'node:worker_threads'
 import { LowrankError, type ErrorCode } from './util/errors.ts'
+import { SharedState } from './util/shared-state.ts'
 import type { TrainEvent } from './train/events.ts'
 import type { Reply, Request, Tasks } from './worker.ts'
 
@@ -11,12 +12,21 @@ type Returned<K extends keyof Tasks> = Awaited<ReturnType<Tasks[K]>>
  * what the worker has loaded lives until `close`.
  */
 export class ComputeThread {
-  // Without the flags of the main thread, which may be of no use here (`--input-type` of a script given by `--eval`).
-  readonly #worker = new Worker(new URL('./worker.js', import.meta.url), { execArgv: [] })
+  readonly #state = new SharedState()
+  readonly #worker: Worker
   #ended = false
 
   constructor() {
-    this.#worker.once('exit', () => (this.#ended = true))
+    // Without the flags of the main thread, which may be of no use here (`--input-type` of a script given by `--eval`).
+    const options = { execArgv: [], workerData: { state: this.#state.memory } }
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), options)
+    // Only who waits for an answer keeps the process alive.
+    this.#worker.unref()
+    living.add(this.#state)
+    this.#worker.once('exit', () => {
+      this.#ended = true
+      living.delete(this.#state)
+    })
   }
 
   /** Runs a task: yields its events and returns what it returns. Aborting `signal` asks it to end early. */
@@ -30,17 +40,20 @@ export class ComputeThread {
     const onMessage = (reply: Reply): void => replies.push(reply)
     const fail = (error: unknown): void => replies.push({ type: 'error', code: 'internal', message: String(error) })
     const onExit = (): void => fail('internal: the compute thread ended unexpectedly')
-    const onAbort = (): void => this.#worker.postMessage({ type: 'cancel' } satisfies Request)
+    const onAbort = (): void => void (this.#state.cancelled = true)
     this.#worker.on('message', onMessage).on('error', fail).on('exit', onExit)
     signal?.addEventListener('abort', onAbort)
     try {
+      this.#state.cancelled = signal?.aborted === true
       this.#worker.postMessage({ type: 'call', task, input } satisfies Request)
-      if (signal?.aborted === true) onAbort()
       for (;;) {
+        this.#worker.ref()
         const reply = await replies.next()
+        this.#worker.unref()
         if (reply.type === 'return') return reply.value as Returned<K>
         if (reply.type === 'error') throw revive(reply)
         yield reply.event
+        this.#state.taken++
       }
     } finally {
       signal?.removeEventListener('abort', onAbort)
@@ -55,10 +68,23 @@ export class ComputeThread {
   async close(): Promise<void> {
     if (this.#ended) return
     const ended = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()))
+    this.#worker.ref()
+    this.#state.cancelled = true
     this.#worker.postMessage({ type: 'close' } satisfies Request)
     await ended
   }
 }
+
+/** The threads that have not ended. */
+const living = new Set<SharedState>()
+
+/** Milliseconds for which the end of the process waits: for a checkpoint; and for native code, in which a thread cannot be ended. */
+const patience = { patience: 30_000, longest: 60_000 }
+
+// Of `process.exit()`, an error that nobody catches, or nothing left to do: whatever ends the caller's process.
+process.on('exit', () => {
+  for (const state of living) state.halt(patience)
+})
 
 /** What a model that was closed answers. */
 export function closedError(): LowrankError {

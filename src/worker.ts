@@ -1,4 +1,5 @@
-import { parentPort } from 'node:worker_threads'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parentPort, workerData } from 'node:worker_threads'
 import type { EvalConfig, QuantizeConfig, SelftestConfig, TrainConfig } from './config.ts'
 import { runFinetune } from './finetune.ts'
 import { openModel, type OpenModel, type OpenOptions } from './open.ts'
@@ -10,12 +11,11 @@ import { runSelftest, type SelftestResult } from './selftest.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { tokenizePrompt } from './text/pairs.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
+import { SharedState } from './util/shared-state.ts'
 
-/** What the main thread says. `close`: cancel, and end the thread. */
+/** What the main thread says, besides what is in `SharedState`. `close`: end the thread after the call. */
 export type Request =
-  | { readonly type: 'call'; readonly task: keyof Tasks; readonly input: unknown }
-  | { readonly type: 'cancel' }
-  | { readonly type: 'close' }
+  { readonly type: 'call'; readonly task: keyof Tasks; readonly input: unknown } | { readonly type: 'close' }
 
 /** What the worker answers: any number of events, then a return or an error. */
 export type Reply =
@@ -34,64 +34,66 @@ export interface GenerateInput {
   readonly maxNewTokens: number
 }
 
-/** Everything the compute thread does; `emit` reports an event. `generate` is about the model that `open` loaded. */
+type Emit = (event: TrainEvent) => Promise<void>
+
+/**
+ * Everything the compute thread does; `emit` reports an event, and waits while many are not asked for. `generate` is about the model that
+ * `open` loaded.
+ */
 export interface Tasks {
-  readonly finetune: (config: TrainConfig, emit: (event: TrainEvent) => void) => Promise<void>
-  readonly evaluate: (config: EvalConfig, emit: (event: TrainEvent) => void) => Promise<EvaluationResult>
+  readonly finetune: (config: TrainConfig, emit: Emit) => Promise<void>
+  readonly evaluate: (config: EvalConfig, emit: Emit) => Promise<EvaluationResult>
   readonly quantize: (config: QuantizeConfig) => Promise<QuantizeResult>
-  readonly replay: (input: ReplayInput, emit: (event: TrainEvent) => void) => Promise<ReplayResult>
-  readonly selftest: (config: SelftestConfig, emit: (event: TrainEvent) => void) => Promise<SelftestResult>
+  readonly replay: (input: ReplayInput, emit: Emit) => Promise<ReplayResult>
+  readonly selftest: (config: SelftestConfig, emit: Emit) => Promise<SelftestResult>
   readonly open: (options: OpenOptions) => Promise<void>
   readonly generate: (input: GenerateInput) => Promise<string>
 }
 
-let cancelled = false
+const state = new SharedState((workerData as { readonly state: SharedArrayBuffer }).state)
+const cancelled = (): boolean => state.cancelled
 let model: OpenModel | undefined
 
 const tasks: Tasks = {
   finetune: async (config, emit) => {
-    for await (const event of runFinetune(config, () => cancelled)) emit(event)
+    for await (const event of runFinetune(config, cancelled)) await emit(event)
   },
-  evaluate: (config, emit) =>
-    runEvaluation(
-      config,
-      () => cancelled,
-      (message) => emit({ type: 'status', message }),
-    ),
-  quantize: (config) => runQuantize(config, () => cancelled),
-  replay: (input, emit) =>
-    runReplay(
-      input,
-      () => cancelled,
-      (message) => emit({ type: 'status', message }),
-    ),
-  selftest: (config, emit) =>
-    runSelftest(
-      config,
-      () => cancelled,
-      (message) => emit({ type: 'status', message }),
-    ),
+  evaluate: (config, emit) => runEvaluation(config, cancelled, (message) => void emit({ type: 'status', message })),
+  quantize: (config) => runQuantize(config, cancelled),
+  replay: (input, emit) => runReplay(input, cancelled, (message) => void emit({ type: 'status', message })),
+  selftest: (config, emit) => runSelftest(config, cancelled, (message) => void emit({ type: 'status', message })),
   open: async (options) => {
-    model = await openModel(options, () => cancelled)
+    model = await openModel(options, cancelled)
   },
   generate: async ({ prompt, maxNewTokens }) => {
     if (model === undefined) throw internalError('generate before open')
     const ids = await tokenizePrompt(model.tokenizer, prompt)
-    const text = await generateGreedy({ ...model, ids, maxNewTokens, cancelled: () => cancelled })
-    if (cancelled) throw new LowrankError('cancelled', 'the generation was cancelled')
+    const text = await generateGreedy({ ...model, ids, maxNewTokens, cancelled })
+    if (cancelled()) throw new LowrankError('cancelled', 'the generation was cancelled')
     return text
   },
 }
 
+/** Events that a task may be ahead of who asks for them. */
+const ahead = 100
+let sent = 0
+
 async function answer(request: Request & { readonly type: 'call' }): Promise<void> {
   const send = (reply: Reply): void => parentPort?.postMessage(reply)
-  cancelled = false
+  const emit: Emit = async (event) => {
+    send({ type: 'event', event })
+    sent++
+    // Nobody asks for a run that was left in the middle of its events: it does not go on until somebody does.
+    while (sent - state.taken > ahead && !state.cancelled) await sleep(20)
+  }
+  state.working = true
   try {
-    const task = tasks[request.task] as (input: unknown, emit: (event: TrainEvent) => void) => Promise<unknown>
-    const value = await task(request.input, (event) => send({ type: 'event', event }))
-    send({ type: 'return', value })
+    const task = tasks[request.task] as (input: unknown, emit: Emit) => Promise<unknown>
+    send({ type: 'return', value: await task(request.input, emit) })
   } catch (error) {
     send(describe(error))
+  } finally {
+    state.working = false
   }
 }
 
@@ -110,7 +112,6 @@ function describe(error: unknown): Reply {
 let work = Promise.resolve()
 parentPort?.on('message', (request: Request) => {
   if (request.type === 'call') work = answer(request)
-  else cancelled = true
   // Without the port nothing keeps the thread alive.
   if (request.type === 'close') void work.then(() => parentPort?.close())
 })

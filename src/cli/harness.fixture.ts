@@ -31,7 +31,7 @@ export async function lowrank(
     stderr: { write: (text) => (outcome.stderr += text) },
     env: options.env ?? {},
     onInterrupt: (listener) => {
-      options.onStart?.(listener)
+      options.onStart?.(() => listener({ code: 130, byHand: true }))
       return () => undefined
     },
     exit: (code) => options.exits?.push(code),

@@ -1,29 +1,58 @@
 #!/usr/bin/env node
+import { constants } from 'node:os'
 import { run } from './run.ts'
+import type { Interruption } from './io.ts'
 
-// A reader that goes away (`| head`) ends the command, not with a stack: as Ctrl-C does, so that a run saves what it has.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error
-  if (!process.emit('SIGINT')) process.exit(0)
-})
+/** What a shell says of a command that a signal ended. */
+const codeOf = (signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP' | 'SIGPIPE'): number => 128 + constants.signals[signal]
 
-process.exitCode = await run(
+const listeners = new Set<(interruption: Interruption) => void>()
+const interrupt = (interruption: Interruption): void => {
+  for (const listener of listeners) listener(interruption)
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    // With nothing to end early, as if nobody had listened.
+    if (listeners.size === 0) process.exit(codeOf(signal))
+    interrupt({ code: codeOf(signal), byHand: true })
+  })
+}
+// The terminal is gone, or the reader (`| head`): nobody presses anything, however often it shows.
+process.on('SIGHUP', () => interrupt({ code: codeOf('SIGHUP'), byHand: false }))
+
+let failure: Error | undefined
+for (const [name, stream] of Object.entries({ output: process.stdout, error: process.stderr })) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    const gone = error.code === 'EPIPE' || error.code === 'EIO'
+    if (!gone && failure === undefined) {
+      failure = error
+      process.exitCode = 1
+      if (stream !== process.stderr) process.stderr.write(`error: cannot write to standard ${name}: ${error.message}\n`)
+    }
+    interrupt({ code: gone ? codeOf('SIGPIPE') : 1, byHand: false })
+  })
+}
+
+const code = await run(
   process.argv.slice(2),
   {
     stdout: process.stdout,
     stderr: process.stderr,
     env: process.env,
     onInterrupt: (listener) => {
-      process.on('SIGINT', listener).on('SIGTERM', listener)
-      return () => process.off('SIGINT', listener).off('SIGTERM', listener)
+      listeners.add(listener)
+      return () => listeners.delete(listener)
     },
-    exit: (code) => {
-      // Not `process.exit`: it ends the compute thread within a native call, which aborts. A shell sees death by SIGINT as 130.
-      process.exitCode = code
-      for (const listener of process.listeners('exit')) listener(code)
+    exit: (number) => {
+      // Not `process.exit`, which waits for what is computed: nothing else gives the terminal back its cursor and its line wrapping.
+      if (process.stderr.isTTY) process.stderr.write('\u001b[?25h\u001b[?7h')
+      process.exitCode = number
+      // A shell sees death by SIGINT as 130.
       process.removeAllListeners('SIGINT')
       process.kill(process.pid, 'SIGINT')
     },
   },
   () => import('../index.ts'),
 )
+process.exitCode = failure === undefined ? code : 1

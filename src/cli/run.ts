@@ -6,26 +6,24 @@ import { readArguments } from './flags.ts'
 import { commandHelp } from './help.ts'
 import { safe, widthOf, type Api, type Io, type SafeIo } from './io.ts'
 
-const CANCELLED = 130
-
 /** npx passes the Ctrl-C on that its child has got from the terminal already; no hand is this quick, in ms. */
 const SAME_PRESS = 250
 
 /**
  * Runs one command line.
  *
- * @returns the exit code: 0 done, 2 bad input or usage, 130 cancelled, 1 anything else.
+ * @returns the exit code: 0 done, 2 bad input or usage, 128 and the number of the signal that cancelled it, 1 anything else.
  */
 export async function run(args: readonly string[], outside: Io, loadApi: () => Promise<Api>): Promise<number> {
   const io: SafeIo = { ...outside, stdout: safe(outside.stdout), stderr: safe(outside.stderr) }
   const controller = new AbortController()
-  let firstPress = 0
-  const stopListening = io.onInterrupt(() => {
+  let interrupted = { code: 130, at: 0 }
+  const stopListening = io.onInterrupt(({ code, byHand }) => {
     if (!controller.signal.aborted) {
-      firstPress = performance.now()
+      interrupted = { code, at: performance.now() }
       controller.abort()
-    } else if (performance.now() - firstPress > SAME_PRESS) {
-      io.exit(CANCELLED)
+    } else if (byHand && performance.now() - interrupted.at > SAME_PRESS) {
+      io.exit(code)
     }
   })
   try {
@@ -35,7 +33,7 @@ export async function run(args: readonly string[], outside: Io, loadApi: () => P
     // A failure while stopping (a full disk, say) is a failure still.
     const cancelled = error instanceof LowrankError ? error.code === 'cancelled' : isAbort(error, controller.signal)
     io.stderr.write(renderError(error, { debug: io.env['LOWRANK_DEBUG'] === '1', cancelled }))
-    return cancelled ? CANCELLED : isInputError(error) ? 2 : 1
+    return cancelled ? interrupted.code : isInputError(error) ? 2 : 1
   } finally {
     stopListening()
   }

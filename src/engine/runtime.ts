@@ -1,10 +1,12 @@
 import '../util/telemetry.ts'
+import { isMainThread, workerData } from 'node:worker_threads'
 import * as ort from 'onnxruntime-node'
 import { dimValue, showShape, solveDim, type DimValues } from '../graph/dims.ts'
 import { toOnnx } from '../graph/onnx/emit.ts'
 import type { Program } from '../graph/program.ts'
 import type { DType } from '../graph/value.ts'
 import { LowrankError, internalError } from '../util/errors.ts'
+import { SharedState } from '../util/shared-state.ts'
 import type { StackMemory } from './memory.ts'
 
 export type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
@@ -68,7 +70,7 @@ export class Runtime {
     const fetches = Object.fromEntries(program.outputs.map(({ name }) => [name, places[name] ?? null]))
     let outputs: ort.InferenceSession.OnnxValueMapType
     try {
-      outputs = await session.run(tensors, fetches)
+      outputs = await inNative(() => session.run(tensors, fetches))
     } catch (cause) {
       throw runError(program, sizes, cause)
     }
@@ -84,14 +86,14 @@ export class Runtime {
   }
 
   async close(): Promise<void> {
-    for (const session of this.#sessions.values()) await (await session).release()
+    for (const session of this.#sessions.values()) await inNative(async () => (await session).release())
     this.#sessions.clear()
   }
 
   #session(program: Program): Promise<ort.InferenceSession> {
     let session = this.#sessions.get(program)
     if (session === undefined) {
-      session = ort.InferenceSession.create(toOnnx(program), {
+      const options: ort.InferenceSession.SessionOptions = {
         executionProviders: ['cpu'],
         intraOpNumThreads: this.threads,
         interOpNumThreads: 1,
@@ -105,11 +107,20 @@ export class Runtime {
         enableCpuMemArena: this.#arenas,
         // Without this the threads of one session spin after a run and steal the cores from the next session.
         extra: { session: { force_spinning_stop: '1' } },
-      })
+      }
+      session = inNative(() => ort.InferenceSession.create(toOnnx(program), options))
       this.#sessions.set(program, session)
     }
     return session
   }
+}
+
+const { state: shared } = (isMainThread ? {} : workerData) as { readonly state?: SharedArrayBuffer }
+const state = shared && new SharedState(shared)
+
+/** All calls of ONNX Runtime: a thread of ours is not ended within one. */
+function inNative<T>(call: () => Promise<T>): Promise<T> {
+  return state === undefined ? call() : state.inNative(call)
 }
 
 /** Tensors for the f32 results of a program. */
