@@ -94,6 +94,7 @@ describe('defaults', () => {
       saveSteps: 500,
       saveDtype: 'auto',
       maxShardSize: 50e9,
+      overwriteOutputDir: false,
       loadBestModelAtEnd: false,
       resume: false,
       resumeAnyway: false,
@@ -330,7 +331,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual([trainSchema, evalSchema, quantizeSchema].map(({ shape }) => Object.keys(shape).length))
-  expect(counts).toEqual([72, 14, 8])
+  expect(counts).toEqual([73, 14, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

@@ -1,8 +1,9 @@
-import { copyFile, mkdir, readdir, readFile, realpath, rm } from 'node:fs/promises'
-import { basename, join, resolve } from 'node:path'
+import { mkdir, readdir, readFile, realpath, rm } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import { quantizationOf, quantizationText, type QuantizeConfig } from './config.ts'
 import { writeError, writeFileAtomic } from './formats/atomic.ts'
 import { writeCheckpoint } from './formats/checkpoint.ts'
+import { readSmallFiles } from './formats/model-folder.ts'
 import type { TensorSource } from './formats/safetensors.ts'
 import { untied } from './model/config.ts'
 import { quantizedNames, quantizedWeights } from './model/quantize.ts'
@@ -12,7 +13,7 @@ import { savedTensors } from './model/quantized-save.ts'
 import { headName } from './model/stages.ts'
 import { openWeights, type WeightSource } from './model/weights.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from './quant/stored.ts'
-import { tokenizerFiles } from './text/tokenizer.ts'
+import { companionFiles } from './text/tokenizer.ts'
 import { internalError, LowrankError } from './util/errors.ts'
 
 /** What `quantize` has written. */
@@ -41,7 +42,8 @@ export async function runQuantize(config: QuantizeConfig, cancelled: () => boole
         hint: 'Name the unquantized model. Quantized models are trained and evaluated as they are.',
       })
     }
-    const files = await otherFiles(model)
+    const { files } = await readSmallFiles(model, companionFiles)
+    const text = await readFile(join(model, 'config.json'), 'utf8')
     const undo = await claimFolder(output, model)
     try {
       const step = (): void => {
@@ -56,9 +58,8 @@ export async function runQuantize(config: QuantizeConfig, cancelled: () => boole
       const parameters = source.specs.reduce((total, { shape }) => total + shape.reduce((n, size) => n * size, 1), 0)
       const written = await writeCheckpoint(output, tensors, { maxShardBytes: maxShardSize, parameters })
       step()
-      for (const path of files) await copy(path, join(output, basename(path)))
+      for (const [name, bytes] of files) await writeFileAtomic(join(output, name), bytes)
       // Last, so that a folder without is seen not to be a model.
-      const text = await readFile(join(model, 'config.json'), 'utf8')
       const ownHead = source.specs.some(({ name }) => name === headName)
       const described = withQuantizationConfig(ownHead ? untied(text) : text, quantization)
       await writeFileAtomic(join(output, 'config.json'), described)
@@ -92,19 +93,6 @@ function floatBytes(weight: StoredWeight): Uint8Array {
   const bytes = isFloat(weight) ? viewOf(weight.data) : undefined
   if (bytes === undefined) throw internalError('a weight to be saved in floats is quantized')
   return bytes
-}
-
-/** The files of a model folder that are the same for the quantized model: the tokenizer's, if it has one, and the defaults of generation. */
-async function otherFiles(model: string): Promise<readonly string[]> {
-  const names = await readdir(model)
-  const copied = [...tokenizerFiles(names), ...names.filter((name) => name === 'generation_config.json')]
-  return copied.map((name) => resolve(model, name))
-}
-
-async function copy(from: string, to: string): Promise<void> {
-  await copyFile(from, to).catch((error: Error) => {
-    throw writeError(to, error)
-  })
 }
 
 /** What a killed run may leave, and the next removes. */

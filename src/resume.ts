@@ -28,11 +28,15 @@ export async function findStart(config: TrainConfig, inputs: RunInputs): Promise
   }
   const list = changes.map((change) => `\n  ${change}`).join('')
   if (changes.length > 0 && !config.resumeAnyway) {
-    throw new LowrankError('config', `cannot go on from ${folder}: the run has changed since:${list}`, {
-      hint: 'Set it back, or go on with what is new by "resumeAnyway" (--resume-anyway).',
+    throw new LowrankError('config', `cannot resume from ${folder}: the run has changed since:${list}`, {
+      hint: 'Set it back, or resume with what is new: "resumeAnyway" (--resume-anyway).',
     })
   }
   if (changes.length > 0) told.push({ type: 'warning', message: `the run has changed since ${folder}:${list}` })
+  if (record.inputs.hashes['valid'] !== inputs.hashes['valid']) {
+    const message = `the validation data have changed since ${folder}: evaluation losses before and after it do not compare`
+    told.push({ type: 'warning', message })
+  }
   const versions = changedVersions(record.inputs, inputs)
   if (versions.length > 0) {
     const message = `${folder} was written with other versions (${versions.join(', ')}): results may differ in their last bits`

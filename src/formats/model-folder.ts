@@ -1,6 +1,7 @@
-import { readdir, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { readdir, readFile, realpath, stat } from 'node:fs/promises'
+import { dirname, join, sep } from 'node:path'
 import { LowrankError, messageOf } from '../util/errors.ts'
+import { checkPlainFile } from './plain-file.ts'
 
 export const modelFolderHint =
   'A model folder holds config.json, *.safetensors and tokenizer.json, as the model hub has it.'
@@ -63,4 +64,39 @@ function refuseAdapter(folder: string, names: readonly string[]): void {
   throw new LowrankError('model', `${folder} is the folder of an adapter; that of its base model is expected`, {
     hint: 'Name the base model as the model, and this folder as the adapter: --model BASE --adapter FOLDER.',
   })
+}
+
+/** Small files of a model folder, which are written again beside what is made of the model. */
+export interface SmallFiles {
+  /** Contents by name. */
+  readonly files: ReadonlyMap<string, Uint8Array>
+  /** What was left out, and why, a sentence each. */
+  readonly leftOut: readonly string[]
+}
+
+/** Far more than any tokenizer takes. */
+const maxSmallFile = 256 * 2 ** 20
+
+/**
+ * Reads the files of `names` that a model folder has. A link that leads out of the folder is not followed: what it names was not meant to
+ * be passed on with the model. The cache of the hub links to its own `blobs`.
+ */
+export async function readSmallFiles(folder: string, names: readonly string[]): Promise<SmallFiles> {
+  const files = new Map<string, Uint8Array>()
+  const leftOut: string[] = []
+  const here = await realpath(folder)
+  const homes = [here, join(here, '..', '..', 'blobs')]
+  const present = new Set(await readdir(folder))
+  for (const name of names.filter((one) => present.has(one))) {
+    const path = join(folder, name)
+    const target = await realpath(path).catch(() => undefined)
+    if (target === undefined || !homes.some((home) => target.startsWith(home + sep))) {
+      leftOut.push(`${path} is a link out of the folder (to ${target ?? 'nowhere'}): it is not copied`)
+      continue
+    }
+    const size = await checkPlainFile(path, { code: 'model' })
+    if (size > maxSmallFile) leftOut.push(`${path} has ${size} bytes, more than any file of its kind: it is not copied`)
+    else files.set(name, await readFile(path))
+  }
+  return { files, leftOut }
 }

@@ -2,6 +2,8 @@ import { existsSync } from 'node:fs'
 import { stringify } from 'yaml'
 import type { LoraConfig } from './targets.ts'
 
+export const cardName = 'README.md'
+
 /** What the model card tells besides the configuration of the adapter. */
 export interface AdapterCard {
   /** How it was trained, as rows of a table: `['Training examples', 1200]`. */

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { writeSafetensors } from '../formats/safetensors.ts'
 import { bytesToF32 } from '../util/dtype.ts'
+import { modelCard } from './card.ts'
 import {
   type AdapterTensor,
   loraTensorNames,
@@ -42,14 +43,13 @@ const tensor = (name: string, ...shape: number[]): AdapterTensor => ({
   data: Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => i + 0.5),
 })
 const tensors = [tensor(q.a, 2, 3), tensor(q.b, 4, 2), tensor(v.a, 1, 3), tensor(v.b, 4, 1)]
-const card = {
-  facts: [
-    ['Training examples', 12],
-    ['Odd | name', 'a\nb'],
-  ],
-} as const
+const facts = [
+  ['Training examples', 12],
+  ['Odd | name', 'a\nb'],
+] as const
+const card = modelCard(config, 'org/base', { facts })
 const write = (changes: Partial<Parameters<typeof writeAdapter>[0]> = {}): Promise<void> =>
-  writeAdapter({ folder, config, baseModel: 'org/base', tensors, tokenizerFiles: [], card, ...changes })
+  writeAdapter({ folder, config, baseModel: 'org/base', tensors, files: new Map(), card, ...changes })
 
 it('names tensors as PEFT does', () => {
   expect(q.a).toBe('base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight')
@@ -62,10 +62,8 @@ it('names tensors as PEFT does', () => {
 
 describe('writeAdapter', () => {
   it('writes what readAdapter reads', async () => {
-    const source = join(folder, 'elsewhere.json')
-    await writeFile(source, '{}')
     const out = join(folder, 'new', 'adapter')
-    await write({ folder: out, tokenizerFiles: [source] })
+    await write({ folder: out, files: new Map([['elsewhere.json', Buffer.from('{}')]]) })
     expect((await readdir(out)).sort()).toEqual([
       'README.md',
       'adapter_config.json',
@@ -114,11 +112,12 @@ describe('writeAdapter', () => {
     expect(text).toMatch(/^---\nbase_model: org\/base\nlibrary_name: peft\n/)
     expect(text).toContain('  - lora\n')
     expect(text).toContain('| Training examples | 12 |\n| Odd \\| name | a b |')
-    await write({ baseModel: '/models/some base' })
-    const local = await readFile(join(folder, 'README.md'), 'utf8')
+    const local = modelCard(config, '/models/some base', { facts })
     expect(local).not.toContain('base_model:')
     expect(local).toContain('# LoRA adapter for some base')
     expect(local).toContain('from_pretrained("/models/some base")')
+    // A folder of this machine, though a model of the hub may be called so.
+    expect(modelCard(config, 'src/model', { facts })).not.toContain('base_model:')
   })
 })
 

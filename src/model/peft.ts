@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { messageOf, readJsonObject } from '../formats/json.ts'
 import {
@@ -13,10 +13,8 @@ import {
 import { f32ToBytes } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { formatAdapterConfig, parseAdapterConfig } from './adapter-config.ts'
-import { type AdapterCard, modelCard } from './card.ts'
+import { cardName } from './card.ts'
 import { type LoraConfig, ranksOf } from './targets.ts'
-
-export type { AdapterCard } from './card.ts'
 
 /** An adapter folder that was opened. Close `tensors` when done. */
 export interface Adapter {
@@ -44,9 +42,10 @@ export interface WriteAdapterOptions {
   /** Name or path of the base model, for PEFT's loader. */
   readonly baseModel: string
   readonly tensors: Iterable<AdapterTensor>
-  /** Paths of files to copy beside the adapter. */
-  readonly tokenizerFiles: readonly string[]
-  readonly card: AdapterCard
+  /** Files to write beside the adapter, by name: those of the tokenizer. */
+  readonly files: ReadonlyMap<string, Uint8Array>
+  /** The model card; one that is there stays where it is undefined. */
+  readonly card: string | undefined
 }
 
 /** Names of a module's adapter in `adapter_model.safetensors`: A [r, in] and B [out, r]. */
@@ -103,7 +102,7 @@ export async function readAdapter(folder: string): Promise<Adapter> {
 }
 
 /**
- * Writes an adapter folder as PEFT does (F32), with the tokenizer's files and a model card. An adapter already there is
+ * Writes an adapter folder as PEFT does (F32), then what goes with it: files and a model card. An adapter already there is
  * replaced: a loader that comes meanwhile finds the old one, the new one, or no `adapter_config.json` and so no
  * adapter, but never the weights of one with the configuration of the other.
  */
@@ -121,18 +120,18 @@ export async function writeAdapter(options: WriteAdapterOptions): Promise<void> 
   await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
     throw new LowrankError('io', `cannot create the folder ${folder}: ${messageOf(cause)}`, { cause })
   })
-  for (const file of options.tokenizerFiles) await copyFile(file, join(folder, basename(file)))
-  await writeFileAtomic(join(folder, 'README.md'), modelCard(config, baseModel, options.card))
   // A changed configuration leaves first and comes last. Where it stays the same, the weights may change under it.
   const configPath = join(folder, configName)
   const unchanged = (await readFile(configPath, 'utf8').catch(() => undefined)) === json
   if (!unchanged) await rm(configPath, { force: true })
   await writeSafetensors(join(folder, weightsName), tensors, { format: 'pt' })
   if (!unchanged) await writeFileAtomic(configPath, json)
+  for (const [name, bytes] of options.files) await writeFileAtomic(join(folder, name), bytes)
+  if (options.card !== undefined) await writeFileAtomic(join(folder, cardName), options.card)
 }
 
-const configName = 'adapter_config.json'
-const weightsName = 'adapter_model.safetensors'
+/** The two files that are an adapter. */
+export const [configName, weightsName] = ['adapter_config.json', 'adapter_model.safetensors'] as const
 const prefix = 'base_model.model.'
 const suffixA = '.lora_A.weight'
 const suffixB = '.lora_B.weight'
@@ -193,11 +192,4 @@ function strangeName(name: string): [what: string, hint?: string] | undefined {
     ]
   }
   return name.startsWith(prefix) ? undefined : [`is not named as PEFT does (${prefix}...)`]
-}
-
-async function copyFile(from: string, to: string): Promise<void> {
-  const bytes = await readFile(from).catch((cause: unknown) => {
-    throw new LowrankError('io', `cannot read ${from}: ${messageOf(cause)}`, { cause })
-  })
-  await writeFileAtomic(to, bytes)
 }

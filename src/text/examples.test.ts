@@ -185,9 +185,8 @@ describe('readExamples', () => {
 })
 
 describe('loadTokenizer', () => {
-  it('finds prefix, EOS, size and files', async () => {
+  it('finds prefix and EOS', async () => {
     expect(tokenizer).toMatchObject({ prefix: [1], eosId: 2, suffix: [], changesEnds: false })
-    expect(tokenizer.files).toEqual([join(folder, 'tokenizer.json'), join(folder, 'tokenizer_config.json')])
     expect((await characterTokenizer(folder, false)).prefix).toEqual([])
   })
 

@@ -1,4 +1,4 @@
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { type JsonObject, readJsonObject } from '../formats/json.ts'
 import { listModelFolder } from '../formats/model-folder.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -30,8 +30,6 @@ export interface Tokenizer {
   readonly eosId: number
   /** Where `eosId` is from: `generation_config.json: eos_token_id`. */
   readonly eosSource: string
-  /** Absolute paths of the tokenizer's files, to be copied beside an adapter. */
-  readonly files: readonly string[]
   /** Ends the process; it starts again when it is needed. */
   close(): void
 }
@@ -91,7 +89,6 @@ export async function loadTokenizer(
       suffix: json.suffix,
       changesEnds: json.changesEnds,
       ...eos,
-      files: tokenizerFiles(names).map((name) => resolve(folder, name)),
       close: () => engine.close(),
     }
   } catch (error) {
@@ -102,7 +99,8 @@ export async function loadTokenizer(
 
 const maxTokenizerBytes = 256 * 2 ** 20
 
-const knownFiles = [
+/** Names of the files that belong to a tokenizer. */
+export const tokenizerFiles: readonly string[] = [
   'tokenizer.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
@@ -113,10 +111,8 @@ const knownFiles = [
   'tokenizer.model',
 ]
 
-/** Those of a folder's files that belong to the tokenizer. */
-export function tokenizerFiles(names: readonly string[]): string[] {
-  return knownFiles.filter((name) => names.includes(name))
-}
+/** Names of the small files that go with the weights of a model wherever they go; its config.json is another for each. */
+export const companionFiles: readonly string[] = [...tokenizerFiles, 'generation_config.json']
 
 function lengthOf(parts: readonly { readonly length: number }[]): number {
   return parts.reduce((total, { length }) => total + length, 0)

@@ -17,6 +17,7 @@ import { LowrankError } from '../util/errors.ts'
 import type { RunInputs } from './run-inputs.ts'
 import { saveResult, storesExactly, type SaveOptions } from './save.ts'
 import type { Training, TrainerState } from './trainer.ts'
+import { watchSchema } from './watch.ts'
 
 /*
  * A checkpoint is a folder `checkpoint-N`: the adapter or model after step N, as at the end of a run, and
@@ -34,15 +35,21 @@ const step = z.int().min(0)
 const texts = z.record(z.string(), z.string())
 const recordSchema = z.looseObject({
   format: z.literal(format),
-  // Loose: parts of the state that belong to others are theirs to check.
-  state: z.looseObject({
+  state: z.object({
     step,
     epoch: z.number(),
     evaluated: z.int().min(-1),
     lossTotal: z.number(),
+    skipped: step,
     sinceLog: z.number(),
+    skippedSinceLog: step,
     logged: step,
+    tokens: step,
+    realTokens: step,
+    labelTokens: step,
     best: z.object({ step, loss: z.number() }).optional(),
+    watch: watchSchema,
+    stopped: z.string().optional(),
   }),
   optimizerSteps: step,
   startedAt: z.string(),
@@ -249,18 +256,40 @@ async function fill(
 
 const isCheckpointName = (name: string): boolean => /^checkpoint-\d+$/.test(name)
 
-/** The checkpoints of an output folder, whole or not, by their steps. */
+/** The checkpoints of an output folder, whole or not, by their steps; not those of other programs. */
 export async function listCheckpoints(
   outputDir: string,
 ): Promise<{ readonly step: number; readonly folder: string }[]> {
+  const own: { readonly step: number; readonly folder: string }[] = []
+  for (const name of await checkpointNames(outputDir)) {
+    const folder = join(outputDir, name)
+    if (await isOurs(folder)) own.push({ step: Number(name.slice('checkpoint-'.length)), folder })
+  }
+  return own.sort((a, b) => a.step - b.step)
+}
+
+/** Names of what looks like checkpoints in an output folder, but was written by another program (transformers calls them so too). */
+export async function foreignCheckpoints(outputDir: string): Promise<string[]> {
+  const names = await checkpointNames(outputDir)
+  const ours = await Promise.all(names.map((name) => isOurs(join(outputDir, name))))
+  return names.filter((_, i) => !ours[i])
+}
+
+async function checkpointNames(outputDir: string): Promise<string[]> {
   const names = await readdir(outputDir).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return []
     throw error
   })
-  return names
-    .filter(isCheckpointName)
-    .map((name) => ({ step: Number(name.slice('checkpoint-'.length)), folder: join(outputDir, name) }))
-    .sort((a, b) => a.step - b.step)
+  return names.filter(isCheckpointName)
+}
+
+/** Also of a damaged one: no other trainer writes a file of this name. There is nothing to lose in an empty folder. */
+async function isOurs(folder: string): Promise<boolean> {
+  const names = await readdir(folder).catch(() => undefined)
+  if (names === undefined) return false
+  if (names.length === 0 || names.includes(tensorsName)) return true
+  const state = await readJsonObject(join(folder, stateName), { code: 'checkpoint' }).catch(() => ({}))
+  return 'optimizerSteps' in state && 'format' in state
 }
 
 /** Removes the oldest checkpoints of an output folder, until `limit` are left. */

@@ -1,11 +1,13 @@
-import { mkdir, open, readdir, readFile, realpath, rm, type FileHandle } from 'node:fs/promises'
+import { open, readdir, readFile, realpath, rm, type FileHandle } from 'node:fs/promises'
 import { dirname, join, resolve, sep } from 'node:path'
-import { removeLeftovers, writeFileAtomic } from '../formats/atomic.ts'
+import { removeLeftovers, writeError, writeFileAtomic } from '../formats/atomic.ts'
 import { removeFolderAtomic } from '../formats/atomic-folder.ts'
-import { isJsonObject, messageOf } from '../formats/json.ts'
+import { isJsonObject } from '../formats/json.ts'
+import { cardName } from '../model/card.ts'
 import { LowrankError } from '../util/errors.ts'
 import { listCheckpoints, settleCheckpoints, type Checkpoint } from './checkpoint.ts'
 import type { TrainEvent } from './events.ts'
+import type { OutputFolder } from './output-folder.ts'
 import type { RunInputs } from './run-inputs.ts'
 
 /** What `run.json` says of a run. */
@@ -25,11 +27,14 @@ export interface RunRecord {
   readonly seconds?: number
   readonly peakMemory?: number
   readonly result?: unknown
+  /** SHA-256 of the model cards that runs have written to the folder. */
+  readonly cards?: readonly string[]
 }
 
 export interface RunFilesOptions {
-  /** Made where it is missing. */
   readonly folder: string
+  /** The same folder, taken. */
+  readonly output: OutputFolder
   readonly inputs: RunInputs
   readonly data: unknown
   /** Where the run goes on; undefined where it begins. */
@@ -65,9 +70,8 @@ export class RunFiles {
    * is removed: checkpoints (where the run goes on: those that come later), and a model where this run makes an adapter, or the
    * other way round.
    */
-  static async open({ folder, inputs, data, from, reads }: RunFilesOptions): Promise<RunFiles> {
+  static async open({ folder, output, inputs, data, from, reads }: RunFilesOptions): Promise<RunFiles> {
     try {
-      await mkdir(folder, { recursive: true })
       await settleCheckpoints(folder)
       await removeLeftovers(folder)
       const inPlace = from !== undefined && (await realpath(dirname(from.folder))) === (await realpath(folder))
@@ -78,7 +82,7 @@ export class RunFiles {
         others.map((one) => one.folder),
         { why, reads },
       )
-      removed.push(...(await removeOtherResult(folder, { kind: kindOf(inputs.config), reads })))
+      removed.push(...(await removeOtherResult(folder, kindOf(inputs.config), output)))
       const metricsPath = join(folder, 'metrics.jsonl')
       const metrics = from === undefined ? '' : await metricsUpTo(from)
       await writeFileAtomic(metricsPath, metrics)
@@ -91,6 +95,7 @@ export class RunFiles {
         data,
         startedAt: from?.record.startedAt ?? now,
         status: 'running',
+        ...(output.cards.length > 0 ? { cards: output.cards } : {}),
         ...(from === undefined
           ? {}
           : { resumed: [...(earlier?.resumed ?? []), { at: now, step: from.record.state.step, path: from.folder }] }),
@@ -101,12 +106,7 @@ export class RunFiles {
       return files
     } catch (cause) {
       if (cause instanceof LowrankError) throw cause
-      const { code } = cause as NodeJS.ErrnoException
-      const taken = code === 'EEXIST' || code === 'ENOTDIR'
-      throw new LowrankError(taken ? 'config' : 'io', `outputDir: cannot write to ${folder}: ${messageOf(cause)}`, {
-        cause,
-        hint: taken ? 'There is a file in its place: choose another folder.' : 'May you write there?',
-      })
+      throw writeError(folder, cause as Error)
     }
   }
 
@@ -140,9 +140,10 @@ async function removeCheckpoints(
   folders: readonly string[],
   { why, reads }: { readonly why: string; readonly reads: readonly string[] },
 ): Promise<string[]> {
+  const targets = await Promise.all(reads.map((path) => realpath(path).catch(() => resolve(path))))
   for (const folder of folders) {
-    const inside = `${resolve(folder)}${sep}`
-    if (!reads.some((path) => `${resolve(path)}${sep}`.startsWith(inside))) continue
+    const inside = `${await realpath(folder)}${sep}`
+    if (!targets.some((target) => `${target}${sep}`.startsWith(inside))) continue
     throw new LowrankError(
       'config',
       `outputDir ${dirname(folder)}: the run reads ${folder}, which starting it would remove`,
@@ -168,17 +169,13 @@ const resultFiles: Readonly<Record<Kind, RegExp>> = {
 
 /**
  * A folder with an adapter and a model would be loaded as the wrong one. Only what `run.json` says to come from an earlier run is
- * removed, and nothing where the run itself reads the folder.
+ * removed.
  */
-async function removeOtherResult(
-  folder: string,
-  { kind, reads }: { readonly kind: Kind | undefined; readonly reads: readonly string[] },
-): Promise<string[]> {
+async function removeOtherResult(folder: string, kind: Kind | undefined, output: OutputFolder): Promise<string[]> {
   const earlier = kindOf((await readRecord(folder))?.config)
   if (earlier === undefined || earlier === kind) return []
-  const here = await realpath(folder)
-  for (const path of reads) if ((await realpath(path)) === here) return []
-  const names = (await readdir(folder)).filter((name) => resultFiles[earlier].test(name))
+  const isOurs = (name: string): boolean => name !== cardName || output.writesCard
+  const names = (await readdir(folder)).filter((name) => resultFiles[earlier].test(name) && isOurs(name))
   for (const name of names) await rm(join(folder, name))
   return names.length === 0 ? [] : [`removed the ${earlier} of an earlier run: ${names.join(', ')} in ${folder}`]
 }

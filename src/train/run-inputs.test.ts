@@ -18,12 +18,17 @@ describe('what decides the course of training', () => {
     expect(keys.filter((key) => !decides(key)).sort()).toEqual([
       'activations',
       'adapter',
+      'evalOnStart',
+      'evalSteps',
+      'evalStrategy',
       'loggingDir',
       'loggingSteps',
       'maxShardSize',
       'memory',
       'model',
       'outputDir',
+      'overwriteOutputDir',
+      'perDeviceEvalBatchSize',
       'reportTo',
       'resume',
       'resumeAnyway',
@@ -48,10 +53,22 @@ describe('what decides the course of training', () => {
       'targetModules: ["q_proj","v_proj"] -> ["a"]',
       'learningRate: 0.00005 -> 1',
       'train, its content: "t" (SHA-256 bbbbbbbbbbbb...) -> "t" (SHA-256 cccccccccccc...)',
-      'valid, its content: none -> "v" (SHA-256 dddddddddddd...)',
-      'threads: 2 -> 4',
+      'threads: 2 -> 4 (with --threads 2 it is as it was)',
     ])
   })
+
+  test.each([{ loadBestModelAtEnd: true }, { earlyStoppingPatience: 2 }])(
+    'includes what is evaluated, and when, where evaluations decide what is kept: %o',
+    (options) => {
+      const before = withConfig({ ...options, valid: 'v', evalStrategy: 'steps', evalSteps: 5 })
+      const now = { ...withConfig({ ...options, valid: 'v', evalStrategy: 'steps', evalSteps: 6 }) }
+      const hashes = { ...run.hashes, valid: 'd'.repeat(64) }
+      expect(changedInputs(before, { ...now, hashes })).toEqual([
+        'evalSteps: 5 -> 6',
+        'valid, its content: none -> "v" (SHA-256 dddddddddddd...)',
+      ])
+    },
+  )
 
   test('is not an option that the earlier version did not have, left at its default', () => {
     const { maxGradNorm: _, ...older } = run.config

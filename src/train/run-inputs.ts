@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { trainSchema, type TrainConfig } from '../config.ts'
 import { hashFile, hashFiles } from '../formats/hash.ts'
+import { companionFiles } from '../text/tokenizer.ts'
 
 /** What a run is made from. With the seed among the options, it decides every byte of the result. */
 export interface RunInputs {
@@ -48,10 +49,12 @@ export async function modelSize(folder: string): Promise<number> {
   return sizes.reduce((total, size) => total + size, 0)
 }
 
-/** The files that make a model what it is: configuration, weights, tokenizer. */
+/** The files that make a model what it is: configuration, weights, tokenizer, the tokens that end a text. */
 async function modelFiles(folder: string): Promise<string[]> {
   const names = await readdir(folder)
-  const parts = names.filter((name) => /^(config|tokenizer|tokenizer_config)\.json$|\.safetensors$/.test(name))
+  const isPart = (name: string): boolean =>
+    name === 'config.json' || companionFiles.includes(name) || name.endsWith('.safetensors')
+  const parts = names.filter(isPart)
   const paths = parts.sort().map((name) => join(folder, name))
   // A folder of such a name, or a link to nowhere, is read by no one.
   const found = await Promise.all(paths.map((path) => stat(path).catch(() => undefined)))
@@ -78,6 +81,7 @@ const free: ReadonlySet<string> = new Set<keyof TrainConfig>([
   'saveTotalLimit',
   'saveDtype',
   'maxShardSize',
+  'overwriteOutputDir',
   'resume',
   'resumeFrom',
   'resumeAnyway',
@@ -86,16 +90,29 @@ const free: ReadonlySet<string> = new Set<keyof TrainConfig>([
   'webhookUrl',
 ])
 
+/** Options of evaluations, which decide what is trained only where the weights that are kept, or the end of the run, depend on them. */
+const ofEvaluations: ReadonlySet<string> = new Set<keyof TrainConfig>([
+  'evalStrategy',
+  'evalSteps',
+  'evalOnStart',
+  'perDeviceEvalBatchSize',
+])
+
+function dependsOnEvaluations({ config }: RunInputs): boolean {
+  return config['loadBestModelAtEnd'] === true || config['earlyStoppingPatience'] !== undefined
+}
+
 /** What has changed that decides the course of training, a line each: `learningRate: 0.001 -> 0.002`. */
 export function changedInputs(before: RunInputs, now: RunInputs): string[] {
   const changes: string[] = []
+  const evaluated = dependsOnEvaluations(before) || dependsOnEvaluations(now)
   for (const key of Object.keys(trainSchema.shape)) {
-    if (free.has(key)) continue
+    if (free.has(key) || (!evaluated && ofEvaluations.has(key))) continue
     // An option that was added to Lowrank later had the effect of its default.
     const [old, current] = [before.config, now.config].map((config) => show(config[key] ?? defaultOf(key)))
     if (old !== current) changes.push(`${key}: ${old} -> ${current}`)
   }
-  for (const key of ['model', 'adapter', 'train', 'valid']) {
+  for (const key of ['model', 'adapter', 'train', ...(evaluated ? ['valid'] : [])]) {
     const [old, current] = [before, now].map(({ config, hashes }) =>
       hashes[key] === undefined ? undefined : { path: show(config[key]), hash: hashes[key].slice(0, 12) },
     )
@@ -105,7 +122,9 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
     )
     changes.push(`${key}, its content: ${from} -> ${to}`)
   }
-  if (before.threads !== now.threads) changes.push(`threads: ${before.threads} -> ${now.threads}`)
+  if (before.threads !== now.threads) {
+    changes.push(`threads: ${before.threads} -> ${now.threads} (with --threads ${before.threads} it is as it was)`)
+  }
   return changes
 }
 

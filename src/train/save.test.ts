@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
@@ -18,8 +18,6 @@ afterEach(() => rm(folder, { recursive: true }))
 const values = { 'a.weight': [1, 2, 3], 'b.weight': [0.1, 1e-9, 65504] }
 
 async function options(config: string, changes: Partial<SaveOptions> = {}): Promise<SaveOptions> {
-  await writeFile(join(base, 'config.json'), config)
-  await writeFile(join(base, 'tokenizer.json'), '{}')
   const trainables = Object.entries(values).map(([name, numbers]) => {
     const data = Float32Array.from(numbers)
     return [name, { name, shape: [3], data, gradient: new Float32Array(3) }] as const
@@ -27,8 +25,7 @@ async function options(config: string, changes: Partial<SaveOptions> = {}): Prom
   return {
     folder: join(folder, 'out'),
     trainables: new Map(trainables),
-    tokenizerFiles: [join(base, 'tokenizer.json')],
-    baseModel: base,
+    base: { name: 'base', config, companions: new Map([['tokenizer.json', Buffer.from('{}')]]) },
     lora: undefined,
     peftName: (name) => name,
     storage: () => 'F32',

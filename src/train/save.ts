@@ -1,24 +1,36 @@
-import { mkdir, readFile } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { writeCheckpoint } from '../formats/checkpoint.ts'
 import { editJson } from '../formats/json-edit.ts'
-import type { TensorSource } from '../formats/safetensors.ts'
+import { indexName, singleName, type TensorSource } from '../formats/safetensors.ts'
+import { type AdapterCard, modelCard } from '../model/card.ts'
 import { untied } from '../model/config.ts'
-import { writeAdapter, type AdapterCard } from '../model/peft.ts'
+import { configName, weightsName, writeAdapter } from '../model/peft.ts'
 import type { LoraConfig } from '../model/targets.ts'
+import { tokenizerFiles } from '../text/tokenizer.ts'
 import { headName } from '../model/stages.ts'
 import { f32ToBytes, type FloatDtype, indexOfNonFinite } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { Trainable } from './optimizer.ts'
 
+/** What is kept of a base model to be written again: its folder may be gone when a run ends. */
+export interface SavedBase {
+  /** Name or path. */
+  readonly name: string
+  /** The text of its config.json. */
+  readonly config: string
+  /** Its `companionFiles`, by name. */
+  readonly companions: ReadonlyMap<string, Uint8Array>
+}
+
 /** What is needed to write the result of a run. */
 export interface SaveOptions {
   readonly folder: string
   readonly trainables: ReadonlyMap<string, Trainable>
-  readonly tokenizerFiles: readonly string[]
-  /** Folder of the base model. */
-  readonly baseModel: string
+  readonly base: SavedBase
+  /** Whether a model card is written beside an adapter; by default it is. */
+  readonly writesCard?: boolean
   /** The adapter's configuration; undefined where every weight was trained. */
   readonly lora: LoraConfig | undefined
   readonly peftName: (name: string) => string
@@ -34,6 +46,15 @@ export interface SaveOptions {
   readonly facts: AdapterCard['facts']
 }
 
+/** Names of the files of an adapter, and of a whole model; those of a model in several parts are numbered. */
+export const adapterNames: readonly string[] = [configName, weightsName]
+export const modelNames: readonly string[] = ['config.json', singleName, indexName]
+
+/** The model card that is written beside an adapter. */
+export function cardOf({ lora, base, writesCard = true, facts }: SaveOptions): string | undefined {
+  return lora !== undefined && writesCard ? modelCard(lora, base.name, { facts }) : undefined
+}
+
 /** Writes an adapter as PEFT does, or a whole model as transformers does, file by file atomically. */
 export async function saveResult(options: SaveOptions): Promise<void> {
   await mkdir(options.folder, { recursive: true })
@@ -47,13 +68,14 @@ export function storesExactly({ lora, trainables, saveDtype, storage }: SaveOpti
 }
 
 async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<void> {
-  const { folder, trainables, tokenizerFiles, baseModel, peftName, facts } = options
+  const { folder, trainables, base, peftName } = options
   const tensors = [...trainables.values()].map(({ name, shape, data }) => ({ name: peftName(name), shape, data }))
-  await writeAdapter({ folder, config, baseModel, tensors, tokenizerFiles, card: { facts } })
+  const files = new Map([...base.companions].filter(([name]) => tokenizerFiles.includes(name)))
+  await writeAdapter({ folder, config, baseModel: base.name, tensors, files, card: cardOf(options) })
 }
 
 async function saveWholeModel(options: SaveOptions): Promise<void> {
-  const { folder, trainables, tokenizerFiles, baseModel, storage, saveDtype, maxShardSize, widenLarge } = options
+  const { folder, trainables, base, storage, saveDtype, maxShardSize, widenLarge } = options
   const stored = new Set<FloatDtype>()
   const tensors = [...trainables.values()].map(({ name, shape, data }): TensorSource => {
     const asked = dtypeOf(name, { saveDtype, storage })
@@ -62,16 +84,12 @@ async function saveWholeModel(options: SaveOptions): Promise<void> {
     return { name, dtype, shape, data: () => finiteBytes(name, data, dtype) }
   })
   await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize })
-  for (const path of [join(baseModel, 'generation_config.json'), ...tokenizerFiles]) {
-    const bytes = await readFile(path).catch((error: unknown) => {
-      // Not every model has a generation_config.json.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    })
-    if (bytes !== undefined) await writeFileAtomic(join(folder, basename(path)), bytes)
-  }
+  for (const [name, bytes] of base.companions) await writeFileAtomic(join(folder, name), bytes)
   const [dtype, ...others] = stored
-  const config = await readFile(join(baseModel, 'config.json'), 'utf8')
-  const text = asFloats(config, { dtype: others.length === 0 ? dtype : undefined, ownHead: trainables.has(headName) })
+  const text = asFloats(base.config, {
+    dtype: others.length === 0 ? dtype : undefined,
+    ownHead: trainables.has(headName),
+  })
   await writeFileAtomic(join(folder, 'config.json'), text)
 }
 

@@ -1,3 +1,4 @@
+import { z } from 'zod'
 import type { Quantization, TrainConfig } from '../config.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { TrainEvent } from './events.ts'
@@ -48,6 +49,30 @@ export interface WatchState {
   readonly earlyStopping: EarlyStoppingState
   readonly overfitting: OverfittingState
 }
+
+const numbers = z.array(z.number())
+const evaluated = z.object({ step: z.int(), epoch: z.number(), evalLoss: z.number(), trainLoss: z.number() })
+
+/** `WatchState` as a file may hold it. */
+export const watchSchema = z.object({
+  spikes: z.object({
+    losses: numbers,
+    gradNorms: numbers,
+    labelTokens: numbers,
+    firstGradNorm: z.number().optional(),
+  }),
+  inRow: z.int().min(0),
+  calm: z.int().min(0),
+  trainLossSum: z.number(),
+  trainSteps: z.int().min(0),
+  earlyStopping: z.object({ lowest: z.number().optional(), waited: z.int().min(0) }),
+  overfitting: z.object({
+    best: evaluated.optional(),
+    last: z.number().optional(),
+    rises: z.int().min(0),
+    told: z.boolean(),
+  }),
+})
 
 /** Before the first step. */
 export function startWatch(): WatchState {

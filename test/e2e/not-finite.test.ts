@@ -1,8 +1,8 @@
-import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync } from 'node:fs'
 import { join } from 'node:path'
 import { evaluate, loadModel, quantize } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
-import { collect, makeTinyModel, temporaryFolder, writeData } from './support.ts'
+import { collect, makeTinyModel, temporaryFolder, writeData, writeElements } from './support.ts'
 
 const folder = temporaryFolder()
 const data = writeData(folder, { train: 2, valid: 2 })
@@ -19,13 +19,7 @@ beforeAll(async () => {
 function damaged(source: string, file: string, name: string, value: number, all = false): string {
   const copy = join(folder, `${Math.random()}`)
   cpSync(source, copy, { recursive: true })
-  const path = join(copy, file)
-  const bytes = readFileSync(path)
-  const start = 8 + Number(bytes.readBigUInt64LE())
-  const header = JSON.parse(bytes.toString('utf8', 8, start)) as Record<string, { data_offsets: [number, number] }>
-  const [from, to] = header[name]!.data_offsets
-  for (let at = from; at < to; at += 4) if (all || at === from + 20) bytes.writeFloatLE(value, start + at)
-  writeFileSync(path, bytes)
+  writeElements(join(copy, file), name, value, { at: 5, all })
   return copy
 }
 

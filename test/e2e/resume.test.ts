@@ -267,7 +267,7 @@ describe('what has changed since', () => {
     expect(code).toBe(2)
     const plan = only(events, 'plan')[0]
     expect(stderr).toContain(
-      `error: cannot go on from ${join(outputDir, 'checkpoint-6')}: the run has changed since:\n`,
+      `error: cannot resume from ${join(outputDir, 'checkpoint-6')}: the run has changed since:\n`,
     )
     expect(stderr).toContain('\n  learningRate: 0.02 -> 0.5\n')
     expect(stderr).toContain('\n  maxSteps: 6 -> 8\n')
@@ -369,13 +369,5 @@ describe('what a run of another method left in the folder is removed', () => {
     expect(listFiles(outputDir)).not.toContain('README.md')
     await collect(short)
     expect(present(outputDir)).toEqual(files.adapter)
-  })
-
-  test('unless the run reads it', async () => {
-    const outputDir = join(folder, 'base and adapter')
-    const short = { ...common, outputDir, maxSteps: 1, saveStrategy: 'no', samples: 0 } as const
-    await collect({ ...short, method: 'full' })
-    await collect({ ...short, model: outputDir })
-    expect(present(outputDir)).toEqual([...files.adapter, ...files.model])
   })
 })

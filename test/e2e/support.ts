@@ -172,6 +172,16 @@ interface Header {
   readonly [name: string]: { readonly shape: readonly number[]; readonly data_offsets: readonly [number, number] }
 }
 
+/** Sets one element, or all, of an f32 tensor in a safetensors file. */
+export function writeElements(path: string, name: string, value: number, { at = 0, all = false } = {}): void {
+  const bytes = readFileSync(path)
+  const start = 8 + Number(bytes.readBigUInt64LE())
+  const header = JSON.parse(bytes.toString('utf8', 8, start)) as Header
+  const [from, to] = header[name]!.data_offsets
+  for (let i = from; i < to; i += 4) if (all || i === from + 4 * at) bytes.writeFloatLE(value, start + i)
+  writeFileSync(path, bytes)
+}
+
 /** The tensors of a safetensors file sorted by name, each as `read` makes something of it. */
 function tensors<T>(path: string, read: (tensor: Header[string], data: Buffer) => T): Record<string, T> {
   const bytes = readFileSync(path)

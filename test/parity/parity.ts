@@ -64,8 +64,7 @@ async function compare(python: string, work: string): Promise<void> {
     saveResult({
       folder,
       trainables,
-      tokenizerFiles: tokenizer.files,
-      baseModel: model,
+      base: { name: model, config: '{}', companions: new Map() },
       lora,
       peftName: adaptation.peftName,
       storage,

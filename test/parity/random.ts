@@ -126,8 +126,7 @@ async function trainHere(
       await saveResult({
         folder,
         trainables,
-        tokenizerFiles: [],
-        baseModel: model,
+        base: { name: model, config: '{}', companions: new Map() },
         lora: opened.lora,
         peftName: adaptation.peftName,
         storage: opened.storage,

@@ -30,6 +30,10 @@ export const saving = {
     group: 'Saving and resuming',
     description: 'Keep the weights with the lowest evaluation loss, not the last',
   }),
+  overwriteOutputDir: option(z.boolean().default(false), {
+    group: 'Saving and resuming',
+    description: 'Replace what other programs left in output-dir, where this run writes files of the same names',
+  }),
   resume: option(z.boolean().default(false), {
     group: 'Saving and resuming',
     description: 'Resume from the newest whole checkpoint in output-dir; where there is none yet, start',

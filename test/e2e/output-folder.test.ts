@@ -1,0 +1,204 @@
+import { cpSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { finetune, quantize, type TrainConfigInput, type TrainEvent } from 'lowrank'
+import { beforeAll, expect, test } from 'vitest'
+import {
+  collect,
+  hashFolder,
+  listFiles,
+  makeTinyModel,
+  only,
+  readJson,
+  sha256,
+  temporaryFolder,
+  writeData,
+  writeElements,
+} from './support.ts'
+
+// What was in a folder before a run is there after it, unless a run of Lowrank wrote it or it was asked for.
+
+const folder = temporaryFolder()
+const data = writeData(folder)
+let tiny: string
+beforeAll(async () => {
+  tiny = await makeTinyModel(folder)
+})
+
+const short = { maxLength: 64, maxSteps: 2, saveSteps: 1, perDeviceTrainBatchSize: 2 } as const
+const config = (outputDir: string, changes: Partial<TrainConfigInput> = {}): TrainConfigInput => ({
+  ...short,
+  model: tiny,
+  train: data.train,
+  outputDir,
+  ...changes,
+})
+
+/** A folder of its own for a test, with these files. */
+function made(name: string, files: Record<string, string>): string {
+  const path = join(folder, name)
+  for (const [file, text] of Object.entries(files)) {
+    mkdirSync(join(path, file, '..'), { recursive: true })
+    writeFileSync(join(path, file), text)
+  }
+  return path
+}
+
+async function refused(options: TrainConfigInput, message: RegExp): Promise<void> {
+  const before = hashFolder(realpathSync(options.outputDir))
+  await expect(collect(options)).rejects.toMatchObject({
+    code: 'config',
+    message: expect.stringMatching(message) as string,
+  })
+  expect(hashFolder(realpathSync(options.outputDir))).toEqual(before)
+}
+
+test.each(['lora', 'full'] as const)(
+  'the folder of the model is no output folder, by whatever path (method %s)',
+  async (method) => {
+    const model = join(folder, `base-${method}`)
+    cpSync(tiny, model, { recursive: true })
+    const link = join(folder, `link-${method}`)
+    symlinkSync(model, link)
+    for (const outputDir of [model, link, `${model}/../base-${method}/.`]) {
+      await refused(config(outputDir, { model, method }), /is where the run reads model/)
+    }
+    await refused(config(model, { model: link, method }), /is where the run reads model/)
+  },
+)
+
+test('nor is that of the adapter that is trained on, or of a checkpoint that a run would remove', async () => {
+  const outputDir = join(folder, 'adapter')
+  await collect(config(outputDir))
+  await refused(config(outputDir, { adapter: outputDir }), /is where the run reads adapter/)
+  await refused(config(outputDir, { adapter: join(outputDir, 'checkpoint-1') }), /which starting it would remove/)
+})
+
+test('nor one where the data have the name of a file that the run writes', async () => {
+  const outputDir = made('data-inside', { 'metrics.jsonl': readFileSync(data.train, 'utf8') })
+  await refused(config(outputDir, { train: join(outputDir, 'metrics.jsonl') }), /reads train .*metrics.jsonl/)
+})
+
+test('the data may lie in the output folder by another name', async () => {
+  const outputDir = made('data-beside', { 'mine.jsonl': readFileSync(data.train, 'utf8') })
+  await collect(config(outputDir, { train: join(outputDir, 'mine.jsonl') }))
+  expect(readFileSync(join(outputDir, 'mine.jsonl'))).toEqual(readFileSync(data.train))
+})
+
+test.each([
+  ['the tokenizer of another model', { 'tokenizer.json': '{"a":1}' }, /tokenizer.json/],
+  ['a record that is none of ours', { 'run.json': '{"mine":1}', 'report.html': 'mine' }, /report.html, run.json/],
+  ['a checkpoint of transformers', { 'checkpoint-500/trainer_state.json': '{"global_step":500}' }, /checkpoint-500/],
+  [
+    'an adapter of PEFT',
+    { 'adapter_config.json': '{}', 'adapter_model.safetensors': 'x' },
+    /adapter_config.json, adapter_m/,
+  ],
+])('%s is neither replaced nor removed', async (name, files, named) => {
+  const outputDir = made(name, files)
+  for (const options of [{}, { resume: true }]) await refused(config(outputDir, options), named)
+})
+
+test('unless that was asked for', async () => {
+  const outputDir = made('asked', {
+    'tokenizer.json': '{}',
+    'README.md': 'mine',
+    'checkpoint-500/model.safetensors': 'x',
+  })
+  await collect(config(outputDir, { overwriteOutputDir: true }))
+  expect(sha256(join(outputDir, 'tokenizer.json'))).toBe(sha256(join(tiny, 'tokenizer.json')))
+  expect(readFileSync(join(outputDir, 'README.md'), 'utf8')).toContain('LoRA adapter')
+  expect(readFileSync(join(outputDir, 'checkpoint-500/model.safetensors'), 'utf8')).toBe('x')
+})
+
+test('a README.md of somebody is left, and that is said; ours is replaced until somebody changes it', async () => {
+  const outputDir = made('readme', { 'README.md': '# My project', 'package.json': '{}' })
+  const readme = join(outputDir, 'README.md')
+  const warnings = (events: TrainEvent[]): string[] => only(events, 'warning').map(({ message }) => message)
+  expect(warnings(await collect(config(outputDir))).join()).toContain(`${readme} was not written by Lowrank`)
+  expect(readFileSync(readme, 'utf8')).toBe('# My project')
+  rmSync(readme)
+  await collect(config(outputDir))
+  const ours = readFileSync(readme, 'utf8')
+  expect(warnings(await collect(config(outputDir, { learningRate: 0.1 }))).join()).not.toContain(readme)
+  expect(readFileSync(readme, 'utf8')).not.toBe(ours)
+  writeFileSync(readme, `${ours}changed`)
+  await collect(config(outputDir))
+  expect(readFileSync(readme, 'utf8')).toBe(`${ours}changed`)
+  expect(readFileSync(join(outputDir, 'package.json'), 'utf8')).toBe('{}')
+})
+
+test('of two runs into one folder, the second is refused, and the first unharmed', async () => {
+  const outputDir = join(folder, 'both')
+  const first = finetune(config(outputDir, { maxSteps: 6 }))
+  const events: TrainEvent[] = []
+  for await (const event of first) {
+    events.push(event)
+    if (event.type === 'step' && event.step === 2) {
+      await expect(collect(config(outputDir))).rejects.toThrow(
+        /another run writes to .*both: process \d+ does so since/,
+      )
+    }
+  }
+  expect(only(events, 'done')).toHaveLength(1)
+  expect(listFiles(outputDir).filter((path) => path.endsWith('trainer_state.json'))).toHaveLength(6)
+  expect(listFiles(outputDir)).not.toContain('.lowrank.lock')
+})
+
+test('a refused run leaves no folder that it made', async () => {
+  const outputDir = join(folder, 'a/b/c')
+  await expect(collect(config(outputDir, { targetModules: ['nothing'] }))).rejects.toThrow('targetModules')
+  expect(existsSync(join(folder, 'a'))).toBe(false)
+})
+
+test('the base model may be gone when the run ends', async () => {
+  for (const method of ['lora', 'full'] as const) {
+    const model = join(folder, `leaving-${method}`)
+    cpSync(tiny, model, { recursive: true })
+    const outputDir = join(folder, `orphan-${method}`)
+    for await (const event of finetune(config(outputDir, { model, method }))) {
+      if (event.type === 'step' && event.step === 1) rmSync(model, { recursive: true })
+    }
+    expect(sha256(join(outputDir, 'tokenizer.json'))).toBe(sha256(join(tiny, 'tokenizer.json')))
+    expect(readJson(join(outputDir, 'run.json'))).toMatchObject({ status: 'done' })
+  }
+})
+
+test('a link out of the model folder is not copied; one into the blobs of the hub is', async () => {
+  const snapshot = join(folder, 'models--a--b/snapshots/0123')
+  const blobs = join(folder, 'models--a--b/blobs')
+  mkdirSync(blobs, { recursive: true })
+  cpSync(tiny, snapshot, { recursive: true })
+  cpSync(join(tiny, 'tokenizer.json'), join(blobs, 'abc'))
+  rmSync(join(snapshot, 'tokenizer.json'))
+  symlinkSync('../../blobs/abc', join(snapshot, 'tokenizer.json'))
+  writeFileSync(join(folder, 'secret'), 'secret')
+  symlinkSync(join(folder, 'secret'), join(snapshot, 'merges.txt'))
+  symlinkSync('/dev/zero', join(snapshot, 'vocab.json'))
+  const outputDir = join(folder, 'linked')
+  const events = await collect(config(outputDir, { model: snapshot, maxSteps: 1 }))
+  const said = only(events, 'warning').map(({ message }) => message)
+  expect(said).toEqual([
+    expect.stringContaining('vocab.json is a link out of the folder (to /dev/zero)'),
+    expect.stringContaining('merges.txt is a link out of the folder'),
+  ])
+  expect(listFiles(outputDir).filter((path) => /merges|vocab/.test(path))).toEqual([])
+  expect(sha256(join(outputDir, 'tokenizer.json'))).toBe(sha256(join(tiny, 'tokenizer.json')))
+  const output = join(folder, 'linked-quantized')
+  await quantize({ model: snapshot, output })
+  expect(listFiles(output).filter((path) => /merges|vocab/.test(path))).toEqual([])
+})
+
+test('what was learned is saved when something else goes wrong', async () => {
+  const outputDir = join(folder, 'rescued')
+  const model = join(folder, 'large')
+  cpSync(tiny, model, { recursive: true })
+  writeElements(join(model, 'model.safetensors'), 'model.layers.0.mlp.up_proj.weight', 70000, { at: 9 })
+  const run = finetune(config(outputDir, { model, method: 'full', saveDtype: 'f16', saveStrategy: 'no' }))
+  const events: TrainEvent[] = []
+  const error: unknown = await (async () => {
+    for await (const event of run) events.push(event)
+  })().catch((found: unknown) => found)
+  expect(error).toMatchObject({ code: 'config', message: expect.stringContaining('too large for F16') as string })
+  expect(only(events, 'save').map(({ path }) => path)).toEqual([join(outputDir, 'checkpoint-2')])
+  expect(readJson(join(outputDir, 'run.json'))).toMatchObject({ status: 'failed' })
+})
