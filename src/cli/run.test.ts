@@ -168,17 +168,11 @@ describe('quantize', () => {
   })
 })
 
-describe('the next command after training', () => {
-  test.each([
-    ['', ''],
-    ['--method qlora', ' --load-in-4bit --bnb-4bit-quant-type nf4 --bnb-4bit-use-double-quant'],
-    ['--load-in-4bit --bnb_4bit_block_size 128', ' --load-in-4bit --bnb-4bit-quant-type fp4 --bnb-4bit-block-size 128'],
-    ['--method qlora --load-in-8bit', ' --load-in-8bit'],
-  ])('%s: on the same base', async (given, expected) => {
-    const args = ['train', ...trainFlags, '--valid', 'v', ...given.split(' ').filter((part) => part !== '')]
-    const { stdout } = await lowrank(args)
-    expect(stdout).toContain(`next: npx lowrank eval --model m --adapter out --data v${expected}\n`)
-  })
+test('the next command after training says nothing of the base: the run.json beside the adapter does', async () => {
+  for (const given of [[], ['--method', 'qlora'], ['--load-in-8bit']]) {
+    const { stdout } = await lowrank(['train', ...trainFlags, '--valid', 'v', ...given])
+    expect(stdout).toContain('next: npx lowrank eval --model m --adapter out --data v\n')
+  }
 })
 
 test('one command line serves every method', async () => {
@@ -352,7 +346,7 @@ describe('help', () => {
     expect(stdout).toMatch(/--model DIR .*\n? .*\(required\)/)
     expect(stdout).toContain('(default: q_proj,v_proj)')
     expect(stdout).toContain('--bias none|all|lora_only')
-    expect(stdout.match(/^ {2}--/gm)).toHaveLength(73)
+    expect(stdout.match(/^ {2}--/gm)).toHaveLength(74)
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
   })
 

@@ -1,4 +1,4 @@
-import { parseTrainConfig, quantizationOf, readTrainConfig, type TrainConfigInput } from '../config.ts'
+import { readTrainConfig, type TrainConfigInput } from '../config.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { widthOf, type Invocation } from './io.ts'
 import { openProgress } from './progress.ts'
@@ -32,28 +32,14 @@ export async function train({ sources, json, io, signal, loadApi }: Invocation):
   }
 }
 
-/** How to measure what was trained, on the validation data if there is some. */
+/** How to measure what was trained, on the validation data if there is some. How the base was held says the run.json beside the adapter. */
 function nextCommand(config: TrainConfigInput): string | undefined {
   if (config.valid === undefined) return undefined
   const model =
     config.method === 'full'
       ? `--model ${quote(config.outputDir)}`
       : `--model ${quote(config.model)} --adapter ${quote(config.outputDir)}`
-  return `npx lowrank eval ${[model, `--data ${quote(config.valid)}`, ...baseFlags(config)].join(' ')}`
-}
-
-/** The flags that quantize the base as the run did. */
-function baseFlags(config: TrainConfigInput): string[] {
-  const quantization = quantizationOf(parseTrainConfig(config))
-  if (quantization === undefined) return []
-  if (quantization.kind === '8bit') return ['--load-in-8bit']
-  const { quantType, doubleQuant, blockSize } = quantization
-  return [
-    '--load-in-4bit',
-    `--bnb-4bit-quant-type ${quantType}`,
-    ...(doubleQuant ? ['--bnb-4bit-use-double-quant'] : []),
-    ...(blockSize === 64 ? [] : [`--bnb-4bit-block-size ${blockSize}`]),
-  ]
+  return `npx lowrank eval ${model} --data ${quote(config.valid)}`
 }
 
 function quote(path: string): string {

@@ -229,17 +229,19 @@ export class Pipeline {
     return { losses, correct }
   }
 
-  /** Logits [vocabulary] of the token that follows `ids`. */
-  async nextLogits(ids: Int32Array): Promise<Float32Array> {
+  /** Logits [vocabulary] of the token that follows `ids`; undefined once `cancelled` says so, which is asked before each block. */
+  async nextLogits(ids: Int32Array): Promise<Float32Array>
+  async nextLogits(ids: Int32Array, cancelled: () => boolean): Promise<Float32Array | undefined>
+  async nextLogits(ids: Int32Array, cancelled = (): boolean => false): Promise<Float32Array | undefined> {
     const { head, weights } = this.#o
     const last = Int32Array.of(ids.length - 1)
     // What follows the last token does not change it.
     const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts))
     padded.set(ids)
-    const [x] = await this.#hidden([
-      { batch: 1, seq: padded.length, ids: padded, rows: last, targets: last, starts: Int32Array.of(0) },
-    ])
-    return floats((await this.#run(head, head.logits, { x: needed(x) }, weights.resident, undefined))['logits'])
+    const batch = { batch: 1, seq: padded.length, ids: padded, rows: last, targets: last, starts: Int32Array.of(0) }
+    const [x] = (await this.#hidden([batch], cancelled)) ?? []
+    if (x === undefined) return undefined
+    return floats((await this.#run(head, head.logits, { x }, weights.resident, undefined))['logits'])
   }
 
   get #width(): number {
@@ -253,10 +255,13 @@ export class Pipeline {
   }
 
   /** What the last block makes of the positions whose next token is predicted, [rows, hidden] of each micro-batch. */
-  async #hidden(batches: readonly MicroBatch[]): Promise<HostTensor[]> {
+  async #hidden(batches: readonly MicroBatch[]): Promise<HostTensor[]>
+  async #hidden(batches: readonly MicroBatch[], cancelled: () => boolean): Promise<HostTensor[] | undefined>
+  async #hidden(batches: readonly MicroBatch[], cancelled = (): boolean => false): Promise<HostTensor[] | undefined> {
     const { blocks, weights } = this.#o
     const passes = batches.map((batch) => ({ x: this.#embed(batch), context: this.#contextOf(batch) }))
     for (const [i, block] of blocks.entries()) {
+      if (cancelled()) return undefined
       // After the last block the next evaluation begins with the first.
       const lookup = await weights.block(i, (i + 1) % blocks.length)
       const memory = this.#passingOf(i)

@@ -15,8 +15,9 @@ export async function generateGreedy(options: {
 }): Promise<string> {
   const { pipeline, tokenizer, ids, maxNewTokens, cancelled } = options
   const made: number[] = []
-  while (made.length < maxNewTokens && !cancelled()) {
-    const logits = await pipeline.nextLogits(Int32Array.from([...Array.from(ids), ...made]))
+  while (made.length < maxNewTokens) {
+    const logits = await pipeline.nextLogits(Int32Array.from([...Array.from(ids), ...made]), cancelled)
+    if (logits === undefined) break
     if (!logits.every(Number.isFinite)) throw notFiniteError()
     const next = argmax(logits)
     if (next === tokenizer.eosId) break

@@ -27,7 +27,7 @@ export function matching(
   } catch (cause) {
     // An error of another context is no instance of this one's Error.
     const { message } = cause as { message: string }
-    throw new LowrankError(code, `lora.${key}: ${JSON.stringify(pattern)} cannot be used (${message})`, { cause })
+    throw new LowrankError(code, `${key}: ${JSON.stringify(pattern)} cannot be used (${message})`, { cause })
   }
 }
 

@@ -112,7 +112,7 @@ describe('matchModules refuses', () => {
     const error = failure({ targetModules: ['v_proj', 'q_prj'] })
     expect(error).toMatchObject({ code: 'config', hint: 'Did you mean "q_proj"?' })
     expect(error.message).toBe(
-      'lora.targetModules: "q_prj" matches no linear layer of llama ' +
+      'targetModules: "q_prj" matches no linear layer of llama ' +
         '(has q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head)',
     )
     expect(failure({ targetModules: ['embeddings'] }).hint).toBeUndefined()
@@ -120,17 +120,17 @@ describe('matchModules refuses', () => {
 
   it('a regular expression or a choice of layers that leaves nothing', () => {
     expect(failure({ targetModules: 'q_proj' }).hint).toContain('whole path, such as model.layers.0.self_attn.q_proj')
-    expect(failure({ layersToTransform: [7] }).message).toContain('with lora.layersToTransform [7]')
-    expect(failure({ excludeModules: ['q_proj'] }).message).toContain('with lora.excludeModules ["q_proj"]')
+    expect(failure({ layersToTransform: [7] }).message).toContain('with layersToTransform [7]')
+    expect(failure({ excludeModules: ['q_proj'] }).message).toContain('with excludeModules ["q_proj"]')
   })
 
   it('layers with a regular expression, and a pattern of layers without layers', () => {
     expect(failure({ targetModules: '.*', layersToTransform: [0] }).message).toContain('a list of names')
-    expect(failure({ layersPattern: ['layers'] }).message).toContain('needs lora.layersToTransform')
+    expect(failure({ layersPattern: ['layers'] }).message).toContain('needs layersToTransform')
   })
 
   it('a regular expression that is broken or does not end', () => {
-    expect(failure({ targetModules: '(q_proj' }).message).toMatch(/lora.targetModules: "\(q_proj" cannot be used/)
+    expect(failure({ targetModules: '(q_proj' }).message).toMatch(/targetModules: "\(q_proj" cannot be used/)
     const endless = failure({ targetModules: '(([a-z0-9._]+)+)+!' })
     expect(endless.message).toContain('timed out')
   })
@@ -139,26 +139,14 @@ describe('matchModules refuses', () => {
     [
       'a rank',
       { rankPattern: { q_proj: 2, qproj: 64 } },
-      'lora.rankPattern: "qproj" matches no module that gets an adapter',
+      'rankPattern: "qproj" matches no module that gets an adapter',
     ],
-    ['an anchored rank', { rankPattern: { '^q_proj': 2 } }, 'lora.rankPattern: "^q_proj" matches no module'],
-    [
-      'a rank for a tensor',
-      { rankPattern: { 'q_proj.weight': 2 } },
-      'lora.rankPattern: "q_proj.weight" matches no module',
-    ],
-    [
-      'an alpha for a module without adapter',
-      { alphaPattern: { k_proj: 2 } },
-      'lora.alphaPattern: "k_proj" matches no',
-    ],
-    [
-      'an excluded name',
-      { excludeModules: ['k_proj', 'qproj'] },
-      'lora.excludeModules: "qproj" matches no linear layer',
-    ],
-    ['an exclusion by expression', { excludeModules: 'qproj' }, 'lora.excludeModules: "qproj" matches no linear layer'],
-    ['a layer', { layersToTransform: [0, 99] }, 'lora.layersToTransform: 99 matches no layer'],
+    ['an anchored rank', { rankPattern: { '^q_proj': 2 } }, 'rankPattern: "^q_proj" matches no module'],
+    ['a rank for a tensor', { rankPattern: { 'q_proj.weight': 2 } }, 'rankPattern: "q_proj.weight" matches no module'],
+    ['an alpha for a module without adapter', { alphaPattern: { k_proj: 2 } }, 'alphaPattern: "k_proj" matches no'],
+    ['an excluded name', { excludeModules: ['k_proj', 'qproj'] }, 'excludeModules: "qproj" matches no linear layer'],
+    ['an exclusion by expression', { excludeModules: 'qproj' }, 'excludeModules: "qproj" matches no linear layer'],
+    ['a layer', { layersToTransform: [0, 99] }, 'layersToTransform: 99 matches no layer'],
   ])('%s that would have no effect', (_, changes, message) => {
     const error = failure(changes)
     expect(error).toMatchObject({ code: 'config', hint: expect.stringMatching(/^There are: /) as string })

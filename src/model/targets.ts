@@ -43,13 +43,9 @@ export function matchModules(
   const { targetModules, layersToTransform: layers, layersPattern } = config
   const named = typeof targetModules !== 'string'
   if (!named && (layers !== undefined || layersPattern !== undefined)) {
-    throw new LowrankError(
-      code,
-      `lora.layersToTransform and lora.layersPattern need lora.targetModules to be a list of names`,
-      {
-        hint: 'Put the layers into the regular expression: ".*\\.(0|1)\\.self_attn\\.q_proj".',
-      },
-    )
+    throw new LowrankError(code, `layersToTransform and layersPattern need targetModules to be a list of names`, {
+      hint: 'Put the layers into the regular expression: ".*\\.(0|1)\\.self_attn\\.q_proj".',
+    })
   }
   const excluded = exclusion(config, model.linears, code)
   let found: (path: string) => boolean
@@ -116,7 +112,7 @@ function valuesOf(
 function checkAllMatch(config: LoraConfig, model: TargetModel, adapted: readonly string[]): void {
   const refuse = (key: string, entry: unknown, what: string, names: readonly string[]): never => {
     const hint = `There are: ${[...new Set(names)].join(', ')}.`
-    throw new LowrankError('config', `lora.${key}: ${JSON.stringify(entry)} matches no ${what}`, { hint })
+    throw new LowrankError('config', `${key}: ${JSON.stringify(entry)} matches no ${what}`, { hint })
   }
   for (const key of ['rankPattern', 'alphaPattern'] as const) {
     for (const pattern of Object.keys(config[key] ?? {})) {
@@ -153,7 +149,7 @@ function exclusion(config: LoraConfig, paths: readonly string[], code: ErrorCode
 function layerFilter(config: LoraConfig, paths: readonly string[], code: ErrorCode): (path: string) => boolean {
   const { layersToTransform: layers, layersPattern: patterns = [] } = config
   if (layers === undefined && patterns.length > 0) {
-    throw new LowrankError(code, `lora.layersPattern needs lora.layersToTransform`)
+    throw new LowrankError(code, `layersPattern needs layersToTransform`)
   }
   if (layers === undefined || layers.length === 0) return () => true
   // The first number after a name counts, not the last, which may be that of an expert.
@@ -173,7 +169,7 @@ function checkTarget(target: string, model: TargetModel, code: ErrorCode): void 
   const suggestion = closest(lastName(target), names)
   throw new LowrankError(
     code,
-    `lora.targetModules: "${target}" matches no linear layer of ${model.modelType} (has ${names.join(', ')})`,
+    `targetModules: "${target}" matches no linear layer of ${model.modelType} (has ${names.join(', ')})`,
     {
       hint: suggestion === undefined ? undefined : `Did you mean "${suggestion}"?`,
     },
@@ -185,9 +181,9 @@ function nothingMatched(config: LoraConfig, model: TargetModel, code: ErrorCode)
   const narrowed = Object.entries({ excludeModules, layersToTransform, modulesToSave }).filter(
     ([, value]) => value?.length,
   )
-  const also = narrowed.map(([key, value]) => `, with lora.${key} ${JSON.stringify(value)}`).join('')
+  const also = narrowed.map(([key, value]) => `, with ${key} ${JSON.stringify(value)}`).join('')
   const names = [...new Set(model.linears.map(lastName))].join(', ')
-  const message = `lora.targetModules: ${JSON.stringify(targetModules)} matches no linear layer of ${model.modelType} (has ${names})${also}`
+  const message = `targetModules: ${JSON.stringify(targetModules)} matches no linear layer of ${model.modelType} (has ${names})${also}`
   return new LowrankError(code, message, {
     hint:
       typeof targetModules === 'string'

@@ -275,7 +275,8 @@ describe('what has changed since', () => {
       /^ {2}train, its content: ".*train\.jsonl" \(SHA-256 \w{12}\.\.\.\) -> ".*other\.jsonl" \(SHA-256/m,
     )
     expect(stderr).toContain(`\n  activations: ${plan?.activations} -> recompute\n`)
-    if (plan?.threads !== 1) expect(stderr).toContain(`\n  threads: ${plan?.threads} -> 1 (with --threads ${plan?.threads} it is as it was)\n`)
+    if (plan?.threads !== 1)
+      expect(stderr).toContain(`\n  threads: ${plan?.threads} -> 1 (with --threads ${plan?.threads} it is as it was)\n`)
     expect(stderr).toMatch(/^hint: .*--resume-anyway/m)
     expect(hashFolder(outputDir)).toEqual(before)
   })
