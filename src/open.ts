@@ -55,15 +55,11 @@ export async function baseFor(
   if (adapter === undefined || loadIn4bit !== undefined || loadIn8bit) return quantizationOf(config)
   const found = await baseOfAdapter(adapter)
   if (found === undefined) {
-    tell(
-      `the base model is used as it is stored: no run.json beside ${adapter} says how it was held while it was trained`,
-    )
+    tell(`base model: as it is stored (${adapter} has no run.json that says how it was held)`)
     return undefined
   }
   const { quantization, file } = found
-  tell(
-    `the base model is ${quantization === undefined ? 'used as it is stored' : `quantized, ${quantizationText(quantization)}`}, as ${file} says`,
-  )
+  tell(`base model: ${quantization === undefined ? 'as it is stored' : quantizationText(quantization)} (by ${file})`)
   return quantization
 }
 

@@ -61,7 +61,9 @@ export function writeError(path: string, cause: Error): LowrankError {
       ? 'The disk is full: free some space, or write to another disk.'
       : code === 'ENOENT'
         ? `Does the folder ${dirname(path)} exist?`
-        : undefined
+        : code === 'EACCES' || code === 'EPERM' || code === 'EROFS'
+          ? 'Choose a folder that you may write to.'
+          : undefined
   return new LowrankError('io', `cannot write ${path}: ${cause.message}`, { cause, hint })
 }
 

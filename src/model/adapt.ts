@@ -162,7 +162,8 @@ export async function checkAllUsed(
       const expected = widened(stored).data
       if (own.every((value, i) => value === expected[i])) continue
     }
-    const size = known === undefined ? '' : `, and the base model has it as [${known.shape.join(', ')}]`
+    const fits = known === undefined || known.shape.join() === shape.join()
+    const size = fits ? '' : `, and the base model has it as [${known.shape.join(', ')}]`
     throw new LowrankError(
       'adapter',
       `${file}: ${name} [${shape.join(', ')}] is none of the weights that adapter_config.json asks for${size}`,
