@@ -1,5 +1,6 @@
-import { writeFileSync } from 'node:fs'
+import { cpSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { evaluate } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
 import { collect, flags, lowrank, makeTinyModel, only, readMetrics, temporaryFolder, writeData } from './support.ts'
 
@@ -57,4 +58,26 @@ test('a quantized base that was asked for is refused where it is trained itself'
   const { code, stderr } = await lowrank(['train', ...args])
   expect(code, stderr).toBe(2)
   expect(stderr).toContain('--load-in-4bit: --method full trains every weight, and a quantized one cannot be trained')
+})
+
+test('an adapter is evaluated on a base held as the run held it, unless something else is said', async () => {
+  const outputDir = join(folder, 'held')
+  await collect({ ...data, maxSteps: 1, maxLength: 64, model, method: 'qlora', outputDir })
+  const said: string[] = []
+  const lossOf = async (adapter: string, options: object = {}): Promise<number> => {
+    const config = { model, adapter, data: data.valid, maxLength: 64, ...options }
+    return (await evaluate(config, { onStatus: (message) => said.push(message) })).loss
+  }
+  const [held, stored] = [await lossOf(outputDir), await lossOf(outputDir, { loadIn4bit: false })]
+  expect(held).not.toBe(stored)
+  expect(await lossOf(outputDir, { method: 'qlora' })).toBe(held)
+  expect(said).toEqual([
+    `base model: 4-bit nf4 with double quantization in blocks of 64 (by ${join(outputDir, 'run.json')})`,
+  ])
+  // As it comes from elsewhere.
+  const bare = join(folder, 'bare')
+  cpSync(outputDir, bare, { recursive: true })
+  rmSync(join(bare, 'run.json'))
+  expect(await lossOf(bare)).toBe(stored)
+  expect(said.at(-1)).toBe(`base model: as it is stored (${bare} has no run.json that says how it was held)`)
 })
