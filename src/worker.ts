@@ -98,7 +98,7 @@ async function answer(request: Request & { readonly type: 'call' }): Promise<voi
 }
 
 function describe(error: unknown): Reply {
-  const known = error instanceof LowrankError ? error : undefined
+  const known = error instanceof LowrankError ? error : systemError(error)
   const message = error instanceof Error ? error.message : String(error)
   return {
     type: 'error',
@@ -107,6 +107,13 @@ function describe(error: unknown): Reply {
     ...(known?.hint === undefined ? {} : { hint: known.hint }),
     ...(error instanceof Error && error.stack !== undefined ? { stack: error.stack } : {}),
   }
+}
+
+/** Files and processes fail for reasons of the machine, which the message of the system says. */
+function systemError(error: unknown): LowrankError | undefined {
+  return error instanceof Error && 'syscall' in error
+    ? new LowrankError('io', error.message, { cause: error })
+    : undefined
 }
 
 let work = Promise.resolve()

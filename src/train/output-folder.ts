@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, realpath, rmdir, stat } from 'node:fs/promises'
+import { mkdir, readdir, readFile, realpath, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
+import { writeError } from '../formats/atomic.ts'
 import { takeLock } from '../formats/lock.ts'
 import { isJsonObject, messageOf } from '../formats/json.ts'
 import { cardName } from '../model/card.ts'
@@ -53,6 +54,7 @@ export async function claimOutputFolder(options: ClaimOptions): Promise<OutputFo
     await refuseReads(options)
     giveBack = await takeLock(join(folder, lockName), `outputDir: another run writes to ${folder}`)
     if (!overwrite) await refuseForeign(options)
+    await tryWriting(options)
     const cards = await cardsOf(folder)
     const writesCard = overwrite || (await cardIsOurs(folder, cards))
     const unlock = giveBack
@@ -83,10 +85,26 @@ async function makeFolder(folder: string): Promise<string | undefined> {
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     const taken = code === 'EEXIST' || code === 'ENOTDIR'
-    throw new LowrankError(taken ? 'config' : 'io', `outputDir: cannot make ${folder}: ${messageOf(cause)}`, {
+    if (!taken) throw writeError(folder, cause as Error)
+    throw new LowrankError('config', `outputDir: cannot make ${folder}: ${messageOf(cause)}`, {
       cause,
-      hint: taken ? 'There is a file in its place: choose another folder.' : 'Choose a folder that you may write to.',
+      hint: 'There is a file in its place: choose another folder.',
     })
+  }
+}
+
+/** Writes the longest path that a run writes: a system may allow it no longer, or allow folders and no files. */
+async function tryWriting({ folder, writes }: ClaimOptions): Promise<void> {
+  const trial = join(folder, 'checkpoint-100000000.tmp')
+  const longest = writes.reduce((a, b) => (a.length > b.length ? a : b), '')
+  const path = join(trial, `.${longest}.01234567.tmp`)
+  try {
+    await mkdir(trial)
+    await writeFile(path, '')
+  } catch (error) {
+    throw writeError(path, error as Error)
+  } finally {
+    await rm(trial, { recursive: true, force: true })
   }
 }
 
@@ -96,15 +114,19 @@ async function refuseReads({ folder, reads, writes }: ClaimOptions): Promise<voi
   for (const [option, path] of Object.entries(reads)) {
     const target = path === undefined ? undefined : await realpath(path).catch(() => undefined)
     if (target === undefined) continue
-    const what = target === here ? 'the folder itself' : dirname(target) === here ? basename(target) : undefined
-    if (what === undefined || (target !== here && !writes.includes(what))) continue
-    throw new LowrankError(
-      'config',
-      `outputDir: ${folder} is where the run reads ${option} ${path} from (${what}), which it would change`,
-      {
-        hint: 'Choose another folder: what a run starts from is needed to resume and to repeat it.',
-      },
-    )
+    const hint = 'Choose another folder: what a run starts from is needed to resume and to repeat it.'
+    if (target === here) {
+      throw new LowrankError('config', `outputDir: ${folder} is the folder that the run reads (${option} ${path})`, {
+        hint,
+      })
+    }
+    if (dirname(target) === here && writes.includes(basename(target))) {
+      throw new LowrankError(
+        'config',
+        `outputDir: in ${folder} the run would replace what it reads (${option} ${path})`,
+        { hint },
+      )
+    }
   }
 }
 

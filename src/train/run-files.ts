@@ -83,7 +83,7 @@ export class RunFiles {
         { why, reads },
       )
       removed.push(...(await removeOtherResult(folder, kindOf(inputs.config), output)))
-      const metricsPath = join(folder, 'metrics.jsonl')
+      const metricsPath = join(folder, metricsName)
       const metrics = from === undefined ? '' : await metricsUpTo(from)
       await writeFileAtomic(metricsPath, metrics)
       const earlier = inPlace ? await readRecord(folder) : undefined
@@ -116,7 +116,10 @@ export class RunFiles {
 
   /** Adds an event to `metrics.jsonl`. */
   async log(event: TrainEvent): Promise<void> {
-    await this.#metrics.write(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`)
+    const line = `${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`
+    await this.#metrics.appendFile(line).catch((error: Error) => {
+      throw writeError(join(this.folder, metricsName), error)
+    })
   }
 
   /** Puts all events so far on disk; the bytes they take. */
@@ -160,6 +163,8 @@ function kindOf(config: unknown): Kind | undefined {
   const method = isJsonObject(config) ? config['method'] : undefined
   return method === 'full' ? 'model' : method === 'lora' || method === 'qlora' ? 'adapter' : undefined
 }
+
+const metricsName = 'metrics.jsonl'
 
 const resultFiles: Readonly<Record<Kind, RegExp>> = {
   adapter: /^(adapter_config\.json|adapter_model\.safetensors|README\.md)$/,

@@ -60,22 +60,25 @@ test.each(['lora', 'full'] as const)(
     const link = join(folder, `link-${method}`)
     symlinkSync(model, link)
     for (const outputDir of [model, link, `${model}/../base-${method}/.`]) {
-      await refused(config(outputDir, { model, method }), /is where the run reads model/)
+      await refused(config(outputDir, { model, method }), /is the folder that the run reads \(model /)
     }
-    await refused(config(model, { model: link, method }), /is where the run reads model/)
+    await refused(config(model, { model: link, method }), /is the folder that the run reads \(model /)
   },
 )
 
 test('nor is that of the adapter that is trained on, or of a checkpoint that a run would remove', async () => {
   const outputDir = join(folder, 'adapter')
   await collect(config(outputDir))
-  await refused(config(outputDir, { adapter: outputDir }), /is where the run reads adapter/)
+  await refused(config(outputDir, { adapter: outputDir }), /is the folder that the run reads \(adapter /)
   await refused(config(outputDir, { adapter: join(outputDir, 'checkpoint-1') }), /which starting it would remove/)
 })
 
 test('nor one where the data have the name of a file that the run writes', async () => {
   const outputDir = made('data-inside', { 'metrics.jsonl': readFileSync(data.train, 'utf8') })
-  await refused(config(outputDir, { train: join(outputDir, 'metrics.jsonl') }), /reads train .*metrics.jsonl/)
+  await refused(
+    config(outputDir, { train: join(outputDir, 'metrics.jsonl') }),
+    /would replace what it reads \(train .*metrics.jsonl/,
+  )
 })
 
 test('the data may lie in the output folder by another name', async () => {
@@ -129,18 +132,14 @@ test('a README.md of somebody is left, and that is said; ours is replaced until 
 
 test('of two runs into one folder, the second is refused, and the first unharmed', async () => {
   const outputDir = join(folder, 'both')
-  const first = finetune(config(outputDir, { maxSteps: 6 }))
-  const events: TrainEvent[] = []
-  for await (const event of first) {
-    events.push(event)
-    if (event.type === 'step' && event.step === 2) {
-      await expect(collect(config(outputDir))).rejects.toThrow(
-        /another run writes to .*both: process \d+ does so since/,
-      )
-    }
+  for await (const event of finetune(config(outputDir, { maxSteps: 100_000, saveSteps: 50 }))) {
+    if (event.type !== 'save') continue
+    await expect(collect(config(outputDir))).rejects.toThrow(/another run writes to .*both: process \d+ does so since/)
+    break
   }
-  expect(only(events, 'done')).toHaveLength(1)
-  expect(listFiles(outputDir).filter((path) => path.endsWith('trainer_state.json'))).toHaveLength(6)
+  // The first ended as one that is cancelled.
+  expect(listFiles(outputDir)).toContain('checkpoint-50/trainer_state.json')
+  expect(readJson(join(outputDir, 'run.json'))).toMatchObject({ status: 'cancelled' })
   expect(listFiles(outputDir)).not.toContain('.lowrank.lock')
 })
 
@@ -201,4 +200,16 @@ test('what was learned is saved when something else goes wrong', async () => {
   expect(error).toMatchObject({ code: 'config', message: expect.stringContaining('too large for F16') as string })
   expect(only(events, 'save').map(({ path }) => path)).toEqual([join(outputDir, 'checkpoint-2')])
   expect(readJson(join(outputDir, 'run.json'))).toMatchObject({ status: 'failed' })
+})
+
+test('a path that is too long is found before anything is computed', async () => {
+  const outputDir = join(folder, ...Array.from({ length: 19 }, () => 'd'.repeat(200)), 'e'.repeat(190))
+  const told: TrainEvent[] = []
+  const run = finetune(config(outputDir))
+  await expect(
+    (async () => {
+      for await (const event of run) told.push(event)
+    })(),
+  ).rejects.toMatchObject({ code: 'io', message: expect.stringContaining('ENAMETOOLONG') as string })
+  expect(told).toEqual([])
 })
