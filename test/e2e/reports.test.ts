@@ -153,7 +153,7 @@ test('a report that cannot be written is a warning', async () => {
   const outputDir = out('unreported')
   // A folder that is not empty is in the way.
   mkdirSync(join(outputDir, 'report.html/in the way'), { recursive: true })
-  const events = await collect({ ...options, outputDir, maxSteps: 1 })
+  const events = await collect({ ...options, outputDir, maxSteps: 1, overwriteOutputDir: true })
   expect(only(events, 'warning').map(({ message }) => message)).toEqual([
     expect.stringContaining('the report was not written'),
   ])

@@ -172,6 +172,19 @@ interface Header {
   readonly [name: string]: { readonly shape: readonly number[]; readonly data_offsets: readonly [number, number] }
 }
 
+/** Changes files of a checkpoint, and makes it whole again: with the sizes and hashes that it then has. */
+export function editCheckpoint(folder: string, edit: (folder: string) => void): void {
+  edit(folder)
+  const path = join(folder, 'trainer_state.json')
+  const { sha256: _, ...record } = readJson(path) as { sha256: string; files: Record<string, object> }
+  for (const name of Object.keys(record.files)) {
+    const file = join(folder, name)
+    record.files[name] = { bytes: readFileSync(file).length, sha256: sha256(file) }
+  }
+  const hash = createHash('sha256').update(JSON.stringify(record)).digest('hex')
+  writeFileSync(path, JSON.stringify({ ...record, sha256: hash }))
+}
+
 /** Sets one element, or all, of an f32 tensor in a safetensors file. */
 export function writeElements(path: string, name: string, value: number, { at = 0, all = false } = {}): void {
   const bytes = readFileSync(path)

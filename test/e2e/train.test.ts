@@ -116,7 +116,7 @@ describe('a run from a file and flags', () => {
     const { version } = readJson(join(root, 'package.json')) as { version: string }
     const runtime = readJson(join(root, 'node_modules/onnxruntime-node/package.json')) as { version: string }
     const done = last(only(events, 'done'))
-    const model = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json']
+    const model = listFiles(quickstart)
     expect(readJson(join(out, 'run.json'))).toEqual({
       // The flags won over the file, and the rest of the file counts.
       config: expect.objectContaining({
@@ -134,6 +134,7 @@ describe('a run from a file and flags', () => {
         valid: sha256(data.valid),
       },
       data: only(events, 'data')[0]?.train,
+      cards: [sha256(join(out, 'README.md'))],
       startedAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT/),
       status: 'done',
       seconds: done.seconds,

@@ -1,8 +1,9 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
 import {
+  editCheckpoint,
   evaluateByCommand,
   figures,
   flags,
@@ -17,6 +18,7 @@ import {
   sha256,
   temporaryFolder,
   writeData,
+  writeElements,
   type EventOf,
   type Outcome,
 } from './support.ts'
@@ -159,25 +161,44 @@ describe('a line of unusual tokens', () => {
 
 describe('what is not a number', () => {
   let model: string
-  let rare: string
+  const rare = '\u{2622}'
+  let rareId = 0
 
   beforeAll(async () => {
-    // A base with a damaged row in its embedding: an example with that token, and no other, makes NaN.
     model = await makeTinyModel(join(folder, 'untied'), { tie_word_embeddings: false })
     const tokenizer = await loadTokenizer(model)
-    rare = '\u{2622}'
     const texts = readFileSync(join(quickstart, '../train.jsonl'), 'utf8')
     const [[id = 0] = [], ids = []] = await tokenizer.encode([rare, texts])
     expect([...ids]).not.toContain(id)
     tokenizer.close()
-    const path = join(model, 'model.safetensors')
-    const bytes = readFileSync(path)
-    const start = 8 + Number(bytes.readBigUInt64LE())
-    const header = JSON.parse(bytes.toString('utf8', 8, start)) as Record<string, { data_offsets: [number, number] }>
-    const row = start + header['model.embed_tokens.weight']!.data_offsets[0] + id * 32 * 4
-    bytes.fill(0xff, row, row + 32 * 4)
-    writeFileSync(path, bytes)
+    rareId = id
   })
+
+  /**
+   * A run that has done one step, after which something in its weights was damaged: the row of the rare token in the embedding, so that an
+   * example with it, and no other, makes NaN; or a matrix of its adapter.
+   */
+  async function damagedRun(name: string, options: Options): Promise<void> {
+    const healthy = await run(name, { ...options, saveSteps: 1 })
+    expect(healthy.code, healthy.stderr).toBe(0)
+    for (let step = 2; step <= common.maxSteps; step++)
+      rmSync(join(healthy.outputDir, `checkpoint-${step}`), { recursive: true })
+    editCheckpoint(join(healthy.outputDir, 'checkpoint-1'), (checkpoint) => {
+      if (options['method'] === 'full') {
+        const row = Array.from({ length: 32 }, (_, i) => rareId * 32 + i)
+        for (const at of row) writeElements(join(checkpoint, modelFile), 'model.embed_tokens.weight', NaN, { at })
+      } else {
+        const name = 'base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight'
+        writeElements(join(checkpoint, 'adapter_model.safetensors'), name, NaN, { all: true })
+      }
+    })
+  }
+
+  /** The rest of such a run. */
+  async function goOn(name: string, options: Options): Promise<Outcome & { readonly outputDir: string }> {
+    await damagedRun(name, options)
+    return run(name, { ...options, resume: true })
+  }
 
   const common = { perDeviceTrainBatchSize: 4, learningRate: 1e-3, maxLength: 96, method: 'full', maxSteps: 8, seed: 1 }
   const finite = (checkpoint: string): boolean => {
@@ -190,7 +211,7 @@ describe('what is not a number', () => {
 
   test.each(['warn', 'stop'])('%s: ends the run before the update, with a checkpoint', async (onSpike) => {
     const train = poisonedData('nan.jsonl', { lines: 32, at: 9, text: 'about ☢' })
-    const { code, stderr, outputDir } = await run(`nan-${onSpike}`, { ...common, model, train, onSpike })
+    const { code, stderr, outputDir } = await goOn(`nan-${onSpike}`, { ...common, model, train, onSpike })
     expect(code, stderr).toBe(1)
     const [spike] = only(readMetrics(outputDir), 'spike')
     expect(spike).toMatchObject({ kind: 'nan', value: null, loss: null, action: 'stop' })
@@ -206,10 +227,11 @@ describe('what is not a number', () => {
 
   test('a checkpoint from before the run went wrong is kept', async () => {
     const train = poisonedData('nan.jsonl', { lines: 32, at: 9, text: 'about ☢' })
-    const first = await run('nan-first', { ...common, model, train, saveStrategy: 'no' })
+    const first = await goOn('nan-first', { ...common, model, train })
     const { step } = only(readMetrics(first.outputDir), 'spike')[0]!
     expect(step).toBeGreaterThan(2)
-    const options = { ...common, model, train, saveSteps: step - 2, saveTotalLimit: 1 }
+    await damagedRun('nan-kept', { ...common, model, train })
+    const options = { ...common, model, train, saveSteps: step - 2, saveTotalLimit: 1, resume: true }
     const { code, outputDir } = await run('nan-kept', options)
     expect(code).toBe(1)
     const names = [...new Set(listFiles(outputDir).map((path) => path.split('/')[0]!))]
@@ -221,7 +243,7 @@ describe('what is not a number', () => {
 
   test('skip: leaves the step out', async () => {
     const train = poisonedData('nan.jsonl', { lines: 32, at: 9, text: 'about ☢' })
-    const { code, stderr, outputDir } = await run('nan-skip', { ...common, model, train, onSpike: 'skip' })
+    const { code, stderr, outputDir } = await goOn('nan-skip', { ...common, model, train, onSpike: 'skip' })
     expect(code, stderr).toBe(0)
     const metrics = readMetrics(outputDir)
     expect(only(metrics, 'spike')).toMatchObject([{ kind: 'nan', action: 'skip' }])
@@ -231,9 +253,9 @@ describe('what is not a number', () => {
 
   test('on an fp4 base, nf4 is advised', async () => {
     const train = poisonedData('nan.jsonl', { lines: 32, at: 9, text: 'about ☢' })
-    const options = { ...common, model, train, method: 'lora', loadIn4bit: true, onSpike: 'skip' }
-    const [fp4, nf4] = [await run('nan-fp4', options), await run('nan-nf4', { ...options, bnb4bitQuantType: 'nf4' })]
-    for (const { code, stderr } of [fp4, nf4]) expect(code, stderr).toBe(0)
+    const options = { ...common, model, train, method: 'lora', loadIn4bit: true }
+    const [fp4, nf4] = [await goOn('nan-fp4', options), await goOn('nan-nf4', { ...options, bnb4bitQuantType: 'nf4' })]
+    for (const { code, stderr } of [fp4, nf4]) expect(code, stderr).toBe(1)
     expect(fp4.stderr).toMatch(/^hint: The base is in fp4, .*bnb4bitQuantType nf4/m)
     expect(nf4.stderr).toMatch(/^hint: Are these lines/m)
   })
@@ -241,11 +263,11 @@ describe('what is not a number', () => {
   test('skip: five in a row are left out, the sixth ends the run', async () => {
     const train = join(folder, 'all-nan.jsonl')
     writeFileSync(train, `${JSON.stringify({ prompt: rare, completion: 'x' })}\n`.repeat(32))
-    const { code, stderr, outputDir } = await run('nan-all', { ...common, model, train, onSpike: 'skip' })
+    const { code, stderr, outputDir } = await goOn('nan-all', { ...common, model, train, onSpike: 'skip' })
     expect(code, stderr).toBe(1)
     const actions = only(readMetrics(outputDir), 'spike').map(({ action }) => action)
     expect(actions).toEqual([...Array<string>(5).fill('skip'), 'stop'])
-    expect(finite(join(outputDir, 'checkpoint-5'))).toBe(true)
+    expect(finite(join(outputDir, 'checkpoint-6'))).toBe(true)
   })
 })
 
