@@ -95,10 +95,12 @@ async function makeFolder(folder: string): Promise<string | undefined> {
 
 /** Writes the longest path that a run writes: a system may allow it no longer, or allow folders and no files. */
 async function tryWriting({ folder, writes }: ClaimOptions): Promise<void> {
-  const trial = join(folder, 'checkpoint-100000000.tmp')
+  // As long as the name of a checkpoint that is being written.
+  const trial = join(folder, '.lowrank-trial-000000000')
   const longest = writes.reduce((a, b) => (a.length > b.length ? a : b), '')
   const path = join(trial, `.${longest}.01234567.tmp`)
   try {
+    await rm(trial, { recursive: true, force: true })
     await mkdir(trial)
     await writeFile(path, '')
   } catch (error) {
