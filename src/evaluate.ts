@@ -26,7 +26,7 @@ export async function runEvaluation(config: EvalConfig, cancelled: () => boolean
     const { examples, summary } = await readExamples(read)
     tokenizer.close()
     const batches = evalBatches(examples, batchSize)
-    const plan = planMemory(prepared, evaluationWorkload(batches), { setting: 'recompute', bound })
+    const plan = planMemory(prepared, evaluationWorkload(batches, summary), { setting: 'recompute', bound })
     decoder = await prepared.load(plan)
     const result = await evaluateBatches({ pipeline: decoder.pipeline, batches, cancelled })
     if (!Number.isFinite(result.loss)) throw await notFiniteError(config, `loss is ${result.loss}`)

@@ -7,7 +7,7 @@ import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from './open
 import { planEvent, planMemory, workloadOf, type MemoryPlan } from './plan.ts'
 import { findStart } from './resume.ts'
 import { RunReports } from './report/run-reports.ts'
-import { readExamples, type DatasetSummary, type Example } from './text/examples.ts'
+import { readExamples, type Dataset, type Example } from './text/examples.ts'
 import { loadTokenizer } from './text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from './train/checkpoint.ts'
 import type { TrainEvent } from './train/events.ts'
@@ -21,11 +21,6 @@ import { formatSize } from './util/size.ts'
 
 /** Bytes of a model that take seconds to read and hash, so that it should be said what the run waits for. */
 const noticed = 4e9
-
-interface Dataset {
-  readonly examples: readonly Example[]
-  readonly summary: DatasetSummary
-}
 
 /**
  * A training run, top to bottom: data, model, plan, training, files. Computes in the thread that calls it; `finetune` of the
@@ -60,7 +55,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   }
   checkVocabulary(tokenizer, decoder, config.model)
   const prepared = await prepareRun(config)
-  const workload = workloadOf(config, { train: data.train.examples, valid: data.valid?.examples })
+  const workload = workloadOf(config, data)
   let plan: MemoryPlan
   let inputs: RunInputs
   let from: Checkpoint | undefined
