@@ -1,6 +1,7 @@
 import './util/telemetry.ts'
 import { Worker } from 'node:worker_threads'
 import { LowrankError, type ErrorCode } from './util/errors.ts'
+import { checkThreads } from './util/limits.ts'
 import type { TrainEvent } from './train/events.ts'
 import type { Reply, Request, Tasks } from './worker.ts'
 
@@ -11,11 +12,14 @@ type Returned<K extends keyof Tasks> = Awaited<ReturnType<Tasks[K]>>
  * what the worker has loaded lives until `close`.
  */
 export class ComputeThread {
-  // Without the flags of the main thread, which may be of no use here (`--input-type` of a script given by `--eval`).
-  readonly #worker = new Worker(new URL('./worker.js', import.meta.url), { execArgv: [] })
+  readonly #worker: Worker
   #ended = false
 
+  /** @throws LowrankError `config`: the system does not allow another thread. */
   constructor() {
+    checkThreads('a thread to compute in', 1 + fileThreads)
+    // Without the flags of the main thread, which may be of no use here (`--input-type` of a script given by `--eval`).
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { execArgv: [] })
     this.#worker.once('exit', () => (this.#ended = true))
   }
 
@@ -59,6 +63,9 @@ export class ComputeThread {
     await ended
   }
 }
+
+/** Node.js reads files in so many, which it starts when it first does, and ends the process where it cannot. */
+const fileThreads = 4
 
 /** What a model that was closed answers. */
 export function closedError(): LowrankError {

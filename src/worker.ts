@@ -10,6 +10,7 @@ import { runSelftest, type SelftestResult } from './selftest.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { tokenizePrompt } from './text/pairs.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
+import { isOutOfMemory, memoryError } from './util/limits.ts'
 
 /** What the main thread says. `close`: cancel, and end the thread. */
 export type Request =
@@ -90,7 +91,16 @@ async function answer(request: Request & { readonly type: 'call' }): Promise<voi
   }
 }
 
-function describe(error: unknown): Reply {
+function describe(thrown: unknown): Reply {
+  // Node.js's own arrays fail with an error of its own, wherever they are made.
+  const error =
+    !(thrown instanceof LowrankError) && isOutOfMemory(thrown)
+      ? memoryError(
+          '',
+          thrown,
+          'Use a smaller batch or a shorter maxLength, or bound what the run plans with (--memory).',
+        )
+      : thrown
   const known = error instanceof LowrankError ? error : undefined
   const message = error instanceof Error ? error.message : String(error)
   return {
