@@ -4,7 +4,7 @@ import { unusedOptions, type TrainConfig } from './config.ts'
 import { peakMemory } from './engine/machine.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from './open.ts'
-import { planEvent, planMemory, workloadOf, type MemoryPlan } from './plan.ts'
+import { planEvent, planMemory, watchBound, workloadOf, type MemoryPlan } from './plan.ts'
 import { findStart } from './resume.ts'
 import { RunReports } from './report/run-reports.ts'
 import { readExamples, type Dataset, type Example } from './text/examples.ts'
@@ -95,7 +95,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     try {
       for (const event of early) await files.log(event)
       const run: Run = { config, data, model, training, from, files, inputs, plan, trial, usage, cancelled }
-      for await (const event of trainAndSave(run)) {
+      for await (const event of watchBound(plan, trainAndSave(run))) {
         await files.log(event)
         for (const message of await reports.event(event)) yield { type: 'warning', message }
         yield event

@@ -1,6 +1,6 @@
 import { quantizationText, type TrainConfig } from './config.ts'
 import type { MemoryChoice, PreparedDecoder, WantedWeight } from './decoder.ts'
-import { availableMemory } from './engine/machine.ts'
+import { availableMemory, peakMemory } from './engine/machine.ts'
 import { dimValue, type DimValues } from './graph/dims.ts'
 import { arenaBytes, heapBytes, outputBytes, valueBytes } from './graph/footprint.ts'
 import type { Program } from './graph/program.ts'
@@ -181,6 +181,29 @@ export function planMemory(
           : 'To go on with another plan, whose results may differ in their last bits, set "resumeAnyway" (--resume-anyway).',
     },
   )
+}
+
+/** Share of its bound by which a run may exceed it unnoticed. */
+const tolerated = 0.1
+
+/** Passes on the events of a run, and says once when it takes more memory than it is bound to. */
+export async function* watchBound(
+  { bound, expected, smaller }: MemoryPlan,
+  events: AsyncGenerator<TrainEvent>,
+): AsyncGenerator<TrainEvent> {
+  let told = bound === undefined
+  for await (const event of events) {
+    yield event
+    if (told || bound === undefined || (event.type !== 'step' && event.type !== 'eval')) continue
+    const peak = peakMemory()
+    if (peak <= (1 + tolerated) * bound) continue
+    told = true
+    const share = Math.round(100 * (peak / bound - 1))
+    const message =
+      `this run has taken ${formatSize(peak)} by step ${event.step}, ${share} % more than the ${formatSize(bound)} it is bound to ` +
+      `(expected: ${formatSize(expected)}); it goes on. What takes less: ${smaller.join('; ')}, or a lower bound`
+    yield { type: 'warning', message }
+  }
 }
 
 function smaller(choice: MemoryChoice, { training }: Workload, prepared: PreparedDecoder): string[] {

@@ -10,7 +10,7 @@ import { runSelftest, type SelftestResult } from './selftest.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { tokenizePrompt } from './text/pairs.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
-import { isOutOfMemory, memoryError } from './util/limits.ts'
+import { isOutOfMemory, memoryError, smallerHint } from './util/limits.ts'
 
 /** What the main thread says. `close`: cancel, and end the thread. */
 export type Request =
@@ -93,14 +93,8 @@ async function answer(request: Request & { readonly type: 'call' }): Promise<voi
 
 function describe(thrown: unknown): Reply {
   // Node.js's own arrays fail with an error of its own, wherever they are made.
-  const error =
-    !(thrown instanceof LowrankError) && isOutOfMemory(thrown)
-      ? memoryError(
-          '',
-          thrown,
-          'Use a smaller batch or a shorter maxLength, or bound what the run plans with (--memory).',
-        )
-      : thrown
+  const ours = thrown instanceof LowrankError || !isOutOfMemory(thrown)
+  const error = ours ? thrown : memoryError('while computing', thrown, smallerHint)
   const known = error instanceof LowrankError ? error : undefined
   const message = error instanceof Error ? error.message : String(error)
   return {

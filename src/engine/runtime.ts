@@ -5,7 +5,7 @@ import { toOnnx } from '../graph/onnx/emit.ts'
 import type { Program } from '../graph/program.ts'
 import type { DType } from '../graph/value.ts'
 import { LowrankError, internalError } from '../util/errors.ts'
-import { checkThreads, isOutOfMemory, memoryError, threadsLeft } from '../util/limits.ts'
+import { checkThreads, isOutOfMemory, memoryError, smallerHint, threadsLeft } from '../util/limits.ts'
 import type { StackMemory } from './memory.ts'
 
 export type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
@@ -156,8 +156,6 @@ const [mostThreads, fewestSessions] = [128, 9]
 
 /** Threads that are left to Node.js, which starts some late: for files, and the process that tokenizes. */
 const sparedThreads = 8
-
-const smallerHint = 'Use a smaller batch, a shorter maxLength, or activations: recompute.'
 
 /** Tensors for the f32 results of a program. */
 function placesOf(program: Program, sizes: DimValues, memory: StackMemory): Record<string, ort.Tensor> {

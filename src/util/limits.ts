@@ -74,25 +74,26 @@ function containerLimit(): Limit | undefined {
   return undefined
 }
 
-/** Whether memory could not be taken. */
+/** Whether memory, or addresses for it, could not be taken: as V8, ONNX Runtime, the C library and the loader of libraries say it. */
 export function isOutOfMemory(error: unknown): boolean {
   if (error instanceof LowrankError) return error.code === 'memory'
-  return /bad_alloc|alloc\w* (failed|failure)|failed to allocate|out of memory|ENOMEM/i.test(messageOf(error))
+  return /bad_alloc|alloc\w* (failed|failure)|failed to (allocate|map)|cannot allocate|pthread_create failed|ENOMEM/i.test(
+    messageOf(error),
+  )
 }
 
-/** Memory that could not be taken for `what`, with the limit that the process runs under, if any. */
-export function memoryError(what: string, cause: unknown, hint: string): LowrankError {
+/** Memory that could not be taken: where (`in block.forward`), the reason, and the limit of the process, if it has one. */
+export function memoryError(where: string, cause: unknown, hint: string): LowrankError {
   const most = processLimit('Max address space')
+  // What ONNX Runtime says of its own source is of no use to anyone.
+  const reason = messageOf(cause).replace(/^.*(?=pthread_create failed)/s, '')
   const limit = most === undefined ? '' : `; ulimit -v allows ${formatSize(most)} of addresses`
-  const raise =
-    most === undefined
-      ? ''
-      : ' Or raise ulimit -v: addresses are not memory, and Node.js alone takes more than 1 GB of them.'
-  return new LowrankError('memory', `out of memory${what === '' ? '' : ` ${what}`}: ${messageOf(cause)}${limit}`, {
-    hint: `${hint}${raise}`,
-    cause,
-  })
+  const raise = most === undefined ? '' : ' Or raise ulimit -v: of addresses, Node.js alone takes more than 1.5 GB.'
+  return new LowrankError('memory', `out of memory ${where}: ${reason}${limit}`, { hint: `${hint}${raise}`, cause })
 }
+
+/** What takes less memory where nothing is known of the run. */
+export const smallerHint = 'Use a smaller batch, a shorter maxLength, or activations: recompute.'
 
 /** A limit of this process, as `/proc/self/limits` calls it. */
 function processLimit(name: string): number | undefined {
