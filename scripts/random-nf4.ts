@@ -19,12 +19,17 @@ export interface ModelShape {
   readonly heads: number
   readonly kvHeads: number
   readonly vocabulary: number
+  /** Whether the output head is the embedding; by default it is not. */
+  readonly tied?: boolean
+  /** Positions the model is made for; 4096 by default. */
+  readonly positions?: number
 }
 
 export const quantization = { kind: '4bit', quantType: 'nf4', doubleQuant: true, blockSize: 64 } as const
 
-/** config.json of a Llama of this shape, separate head, bf16. */
-function configOf({ layers, hidden, ffn, heads, kvHeads, vocabulary }: ModelShape): Record<string, unknown> {
+/** config.json of a Llama of this shape. */
+function configOf(shape: ModelShape): Record<string, unknown> {
+  const { layers, hidden, ffn, heads, kvHeads, vocabulary, tied = false, positions = 4096 } = shape
   return {
     architectures: ['LlamaForCausalLM'],
     model_type: 'llama',
@@ -34,10 +39,10 @@ function configOf({ layers, hidden, ffn, heads, kvHeads, vocabulary }: ModelShap
     num_attention_heads: heads,
     num_key_value_heads: kvHeads,
     vocab_size: vocabulary,
-    max_position_embeddings: 4096,
+    max_position_embeddings: positions,
     rms_norm_eps: 1e-5,
     rope_theta: 10000,
-    tie_word_embeddings: false,
+    tie_word_embeddings: tied,
     torch_dtype: 'bfloat16',
   }
 }
@@ -53,33 +58,39 @@ export function modelBytes(shape: ModelShape): number {
 }
 
 /**
- * Writes a model of random weights straight in the 4-bit layout, tensor by tensor: at no time is more than one of them in memory. The
- * weights are slices of one random pool, which is as good for speed and memory as any others.
+ * Writes a model of random weights tensor by tensor, by default straight in the 4-bit layout: at no time is more than one of them in
+ * memory. The weights are slices of one random pool, which is as good for speed and memory as any others.
  */
-export async function writeRandomModel(folder: string, shape: ModelShape, tokenizerFolder: string): Promise<void> {
+export async function writeRandomModel(
+  folder: string,
+  shape: ModelShape,
+  tokenizerFolder: string,
+  { storage = 'nf4' }: { readonly storage?: 'nf4' | 'BF16' | 'F32' } = {},
+): Promise<void> {
   await mkdir(folder, { recursive: true })
   const json = configOf(shape)
   const config = parseDecoderConfig(json, 'config.json')
-  const linears = new Set(linearPaths(config).map((path) => `${path}.weight`))
+  const linears = new Set(storage === 'nf4' ? linearPaths(config).map((path) => `${path}.weight`) : [])
   linears.delete('lm_head.weight')
+  const dtype = storage === 'F32' ? 'F32' : 'BF16'
   const pool = randomPool()
   const tensors = weightSpecs(config).flatMap((spec, i): TensorSource[] => {
     const { name, shape: dims } = spec
     if (linears.has(name)) {
       const make = (): Promise<FourBitWeight> => Promise.resolve(randomFourBit(spec, pool, i))
-      return savedTensors({ name, shape: dims, quantization, dtype: 'BF16', make })
+      return savedTensors({ name, shape: dims, quantization, dtype, make })
     }
     const data = (): Uint8Array => {
       const values = new Float32Array(elements(spec))
       if (name.endsWith('norm.weight')) values.fill(1)
       else repeat(values, pool.normal, i)
-      const bits = f32ToBf16(values)
-      return new Uint8Array(bits.buffer)
+      return new Uint8Array((dtype === 'F32' ? values : f32ToBf16(values)).buffer)
     }
-    return [{ name, dtype: 'BF16', shape: dims, data }]
+    return [{ name, dtype, shape: dims, data }]
   })
   await writeCheckpoint(folder, tensors, { maxShardBytes: 5e9 })
-  const text = withQuantizationConfig(JSON.stringify(json, null, 2), quantization)
+  const plain = JSON.stringify(json, null, 2)
+  const text = storage === 'nf4' ? withQuantizationConfig(plain, quantization) : plain
   await writeFile(join(folder, 'config.json'), text)
   for (const name of ['tokenizer.json', 'tokenizer_config.json']) {
     await copyFile(join(tokenizerFolder, name), join(folder, name))

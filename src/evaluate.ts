@@ -31,7 +31,7 @@ export async function runEvaluation(
     const { examples, summary } = await readExamples(read)
     tokenizer.close()
     const batches = evalBatches(examples, batchSize)
-    const plan = planMemory(prepared, evaluationWorkload(batches), { setting: 'recompute', bound })
+    const plan = planMemory(prepared, evaluationWorkload(batches, summary), { setting: 'recompute', bound })
     decoder = await prepared.load(plan)
     const result = await evaluateBatches({ pipeline: decoder.pipeline, batches, cancelled })
     if (!Number.isFinite(result.loss)) throw overflowed([model, adapter], result.loss)

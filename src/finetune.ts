@@ -7,10 +7,10 @@ import { peakMemory } from './engine/machine.ts'
 import { readSmallFiles } from './formats/model-folder.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from './open.ts'
-import { planEvent, planMemory, workloadOf, type MemoryPlan } from './plan.ts'
+import { planEvent, planMemory, watchBound, workloadOf, type MemoryPlan } from './plan.ts'
 import { findStart } from './resume.ts'
 import { RunReports } from './report/run-reports.ts'
-import { readExamples, type DatasetSummary, type Example } from './text/examples.ts'
+import { readExamples, type Dataset, type Example } from './text/examples.ts'
 import { companionFiles, loadTokenizer } from './text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from './train/checkpoint.ts'
 import type { TrainEvent } from './train/events.ts'
@@ -25,11 +25,6 @@ import { formatSize } from './util/size.ts'
 
 /** Bytes of a model that take seconds to read and hash, so that it should be said what the run waits for. */
 const noticed = 4e9
-
-interface Dataset {
-  readonly examples: readonly Example[]
-  readonly summary: DatasetSummary
-}
 
 /**
  * A training run, top to bottom: data, model, plan, training, files. Computes in the thread that calls it; `finetune` of the
@@ -76,7 +71,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
       yield tell({ type: 'warning', message })
     }
     const prepared = await prepareRun(config)
-    const workload = workloadOf(config, { train: data.train.examples, valid: data.valid?.examples })
+    const workload = workloadOf(config, data)
     let plan: MemoryPlan
     let inputs: RunInputs
     let from: Checkpoint | undefined
@@ -130,7 +125,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
       const run = new Run({ ...parts, trial, usage, cancelled })
       try {
         for (const event of early) await files.log(event)
-        for await (const event of run.events()) {
+        for await (const event of watchBound(plan, run.events())) {
           await files.log(event)
           for (const message of await reports.event(event)) yield { type: 'warning', message }
           yield event

@@ -1,20 +1,13 @@
 import { quantizationText, type TrainConfig } from './config.ts'
 import type { MemoryChoice, PreparedDecoder, WantedWeight } from './decoder.ts'
-import { availableMemory } from './engine/machine.ts'
+import { availableMemory, peakMemory } from './engine/machine.ts'
 import { dimValue, type DimValues } from './graph/dims.ts'
-import { outputBytes, valueBytes, workingBytes } from './graph/footprint.ts'
+import { arenaBytes, heapBytes, outputBytes, valueBytes } from './graph/footprint.ts'
 import type { Program } from './graph/program.ts'
 import { stageSizes, type DecoderStages } from './model/stages.ts'
 import { storageBytes } from './quant/stored.ts'
-import {
-  evalBatches,
-  largestMicroBatch,
-  largestOf,
-  type Batch,
-  type BatchSize,
-  type LargestMicroBatch,
-} from './text/batches.ts'
-import type { Example } from './text/examples.ts'
+import { evalBatches, largestMicroBatch, type BatchSize, type LargestMicroBatch } from './text/batches.ts'
+import { dataBytes, type Dataset, type DatasetSummary } from './text/examples.ts'
 import type { TrainEvent } from './train/events.ts'
 import { stateBytes } from './train/optimizer.ts'
 import { orderOf, totalSteps } from './train/trainer.ts'
@@ -34,6 +27,8 @@ export interface Workload {
   readonly stateBytes: (name: string, count: number) => number
   /** Whether a copy of the best trained weights is kept. */
   readonly keepsBest: boolean
+  /** Bytes of the examples. */
+  readonly data: number
 }
 
 /** A part of the memory a run takes. */
@@ -55,12 +50,12 @@ export interface MemoryPlan extends MemoryChoice {
 /** The workload of a run. */
 export function workloadOf(
   config: TrainConfig,
-  { train, valid }: { readonly train: readonly Example[]; readonly valid: readonly Example[] | undefined },
+  { train, valid }: { readonly train: Dataset; readonly valid: Dataset | undefined },
 ): Workload {
   const { loadBestModelAtEnd, perDeviceEvalBatchSize } = config
-  const order = orderOf(config, train)
-  const largest = largestMicroBatch(order, totalSteps(config, train))
-  const evaluation = valid && evaluationWorkload(evalBatches(valid, perDeviceEvalBatchSize, config)).evaluation
+  const order = orderOf(config, train.examples)
+  const largest = largestMicroBatch(order, totalSteps(config, train.examples))
+  const evaluation = valid && evalBatches(valid.examples, perDeviceEvalBatchSize, config).largest
   return {
     training: largest.size,
     largest,
@@ -68,17 +63,22 @@ export function workloadOf(
     microBatches: largest.microBatches,
     stateBytes: (name, count) => stateBytes(name, count, config),
     keepsBest: loadBestModelAtEnd,
+    data: dataBytes(train.summary) + (valid === undefined ? 0 : dataBytes(valid.summary)),
   }
 }
 
 /** The workload of an evaluation. */
-export function evaluationWorkload(batches: readonly Batch[]): Workload {
+export function evaluationWorkload(
+  batches: { readonly length: number; readonly largest: BatchSize },
+  summary: DatasetSummary,
+): Workload {
   return {
     training: undefined,
-    evaluation: largestOf(batches),
+    evaluation: batches.largest,
     microBatches: batches.length,
     stateBytes: () => 0,
     keepsBest: false,
+    data: dataBytes(summary),
   }
 }
 
@@ -183,6 +183,29 @@ export function planMemory(
   )
 }
 
+/** Share of its bound by which a run may exceed it unnoticed. */
+const tolerated = 0.1
+
+/** Passes on the events of a run, and says once when it takes more memory than it is bound to. */
+export async function* watchBound(
+  { bound, expected, smaller }: MemoryPlan,
+  events: AsyncGenerator<TrainEvent>,
+): AsyncGenerator<TrainEvent> {
+  let told = bound === undefined
+  for await (const event of events) {
+    yield event
+    if (told || bound === undefined || (event.type !== 'step' && event.type !== 'eval')) continue
+    const peak = peakMemory()
+    if (peak <= (1 + tolerated) * bound) continue
+    told = true
+    const share = Math.round(100 * (peak / bound - 1))
+    const message =
+      `this run has taken ${formatSize(peak)} by step ${event.step}, ${share} % more than the ${formatSize(bound)} it is bound to ` +
+      `(expected: ${formatSize(expected)}); it goes on. What takes less: ${smaller.join('; ')}, or a lower bound`
+    yield { type: 'warning', message }
+  }
+}
+
 function smaller(choice: MemoryChoice, { training }: Workload, prepared: PreparedDecoder): string[] {
   const { activations, streamed } = choice
   const full = prepared.lora === undefined
@@ -227,6 +250,7 @@ export function memoryItems(prepared: PreparedDecoder, workload: Workload, choic
   }, 0)
   return [
     { what: 'runtime', bytes: runtimeBytes },
+    { what: 'examples', bytes: workload.data },
     { what: 'base weights', bytes: stored(inMemory) },
     { what: 'blocks read from disk, two at a time', bytes: 2 * Math.max(...blockBytes) },
     { what: 'trained weights, gradients and optimizer', bytes: trainedBytes },
@@ -269,13 +293,18 @@ function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Wo
   return total
 }
 
+/**
+ * What arenas and the heap of the C library hold for a byte that programs use at once: free pieces between those in use, which neither gives
+ * back. Measured by `npm run bench:memory`.
+ */
+const [arenaShare, heapShare] = [1.05, 1.6]
+
 /** Memory of the programs while they run: with kept activations each keeps it for its next run, otherwise one after the other takes it. */
 function computationBytes(stages: DecoderStages, workload: Workload, { activations, headRows }: MemoryChoice): number {
   const { blocks, head } = stages
-  const taken = new Map<Program, number>()
+  const runs = new Map<Program, DimValues>()
   const use = (program: Program | undefined, sizes: DimValues): void => {
-    if (program === undefined || taken.has(program)) return
-    taken.set(program, workingBytes(program, sizes) + outputBytes(program, sizes))
+    if (program !== undefined && !runs.has(program)) runs.set(program, sizes)
   }
   const { training, evaluation } = workload
   if (training !== undefined) {
@@ -289,6 +318,13 @@ function computationBytes(stages: DecoderStages, workload: Workload, { activatio
     for (const block of blocks) use(block.evaluate, stageSizes(evaluation))
     use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
   }
-  const bytes = [...taken.values()]
-  return activations === 'keep' ? bytes.reduce((total, one) => total + one, 0) : Math.max(...bytes)
+  const all = [...runs]
+  // Results are copied by the runtime, and the copies wait for the garbage collector.
+  const results = 2 * Math.max(...all.map(([program, sizes]) => outputBytes(program, sizes)))
+  if (activations === 'keep') {
+    return results + arenaShare * all.reduce((total, [program, sizes]) => total + arenaBytes(program, sizes), 0)
+  }
+  const heap = all.map(([program, sizes]) => heapBytes(program, sizes))
+  const [kept, mapped] = [Math.max(...heap.map((most) => most.kept)), Math.max(...heap.map((most) => most.mapped))]
+  return results + heapShare * kept + mapped
 }

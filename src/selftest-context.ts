@@ -116,7 +116,14 @@ export class SelftestContext implements ContextOptions {
       const { batch, seq, rows } = makeBatch(this.examples)
       const size = { batch, seq, rows: rows.length }
       // The checks need the gradients twice, and no optimizer.
-      const workload = { training: size, evaluation: size, microBatches: 1, stateBytes: () => 0, keepsBest: true }
+      const workload = {
+        training: size,
+        evaluation: size,
+        microBatches: 1,
+        stateBytes: () => 0,
+        keepsBest: true,
+        data: 0,
+      }
       plan = planMemory(prepared, workload, { setting: activations ?? 'auto', bound: undefined })
     } catch (error) {
       await prepared.close()

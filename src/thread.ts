@@ -1,6 +1,7 @@
 import './util/telemetry.ts'
 import { Worker } from 'node:worker_threads'
 import { LowrankError, type ErrorCode } from './util/errors.ts'
+import { checkThreads, isOutOfMemory, memoryError, smallerHint } from './util/limits.ts'
 import { SharedState } from './util/shared-state.ts'
 import type { TrainEvent } from './train/events.ts'
 import type { Reply, Request, Tasks } from './worker.ts'
@@ -16,7 +17,10 @@ export class ComputeThread {
   readonly #worker: Worker
   #ended = false
 
+  /** @throws LowrankError `config`: the system does not allow another thread; `io`: the current folder is gone. */
   constructor() {
+    checkCurrentFolder()
+    checkThreads('a thread to compute in', 1 + fileThreads)
     // Without the flags of the main thread, which may be of no use here (`--input-type` of a script given by `--eval`).
     const options = { execArgv: [], workerData: { state: this.#state.memory } }
     this.#worker = new Worker(new URL('./worker.js', import.meta.url), options)
@@ -38,7 +42,13 @@ export class ComputeThread {
     if (this.#ended) throw closedError()
     const replies = new Queue<Reply>()
     const onMessage = (reply: Reply): void => replies.push(reply)
-    const fail = (error: unknown): void => replies.push({ type: 'error', code: 'internal', message: String(error) })
+    const fail = (error: unknown): void => {
+      // The runtime is loaded with the thread, which takes addresses.
+      const { code, message, hint } = isOutOfMemory(error)
+        ? memoryError('while the compute thread started', error, smallerHint)
+        : { code: 'internal' as const, message: String(error), hint: undefined }
+      replies.push({ type: 'error', code, message, ...(hint === undefined ? {} : { hint }) })
+    }
     const onExit = (): void => fail('internal: the compute thread ended unexpectedly')
     const onAbort = (): void => void (this.#state.cancelled = true)
     this.#worker.on('message', onMessage).on('error', fail).on('exit', onExit)
@@ -85,6 +95,21 @@ const patience = { patience: 30_000, longest: 60_000 }
 process.on('exit', () => {
   for (const state of living) state.halt(patience)
 })
+
+/** A thread of Node.js needs the current folder, which may have been removed by another program. */
+function checkCurrentFolder(): void {
+  try {
+    process.cwd()
+  } catch (cause) {
+    throw new LowrankError('io', 'the current folder does not exist any more', {
+      hint: 'Go to a folder that does (cd), and call it again.',
+      cause,
+    })
+  }
+}
+
+/** Node.js reads files in so many, which it starts when it first does, and ends the process where it cannot. */
+const fileThreads = 4
 
 /** What a model that was closed answers. */
 export function closedError(): LowrankError {

@@ -11,6 +11,7 @@ import { runSelftest, type SelftestResult } from './selftest.ts'
 import { generateGreedy } from './generate/greedy.ts'
 import { tokenizePrompt } from './text/pairs.ts'
 import { LowrankError, internalError, type ErrorCode } from './util/errors.ts'
+import { isOutOfMemory, memoryError, smallerHint } from './util/limits.ts'
 import { SharedState } from './util/shared-state.ts'
 
 /** What the main thread says, besides what is in `SharedState`. `close`: end the thread after the call. */
@@ -97,7 +98,10 @@ async function answer(request: Request & { readonly type: 'call' }): Promise<voi
   }
 }
 
-function describe(error: unknown): Reply {
+function describe(thrown: unknown): Reply {
+  // Node.js's own arrays fail with an error of its own, wherever they are made.
+  const ours = thrown instanceof LowrankError || !isOutOfMemory(thrown)
+  const error = ours ? thrown : memoryError('while computing', thrown, smallerHint)
   const known = error instanceof LowrankError ? error : systemError(error)
   const message = error instanceof Error ? error.message : String(error)
   return {

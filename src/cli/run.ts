@@ -27,7 +27,6 @@ export async function run(args: readonly string[], outside: Io, loadApi: () => P
     }
   })
   try {
-    checkCurrentFolder()
     await dispatch(args, io, { signal: controller.signal, loadApi })
     return 0
   } catch (error) {
@@ -98,16 +97,6 @@ export function renderError(error: unknown, { debug, cancelled }: { debug: boole
     if (error.cause instanceof Error) lines.push(`cause: ${error.cause.stack}`)
   }
   return `${lines.join('\n')}\n`
-}
-
-/** Nothing has a path in a folder that was removed meanwhile. */
-function checkCurrentFolder(): void {
-  try {
-    process.cwd()
-  } catch (cause) {
-    const hint = 'Change to another folder.'
-    throw new LowrankError('io', 'the current folder is not there any more', { hint, cause })
-  }
 }
 
 function isAbort(error: unknown, signal: AbortSignal): boolean {

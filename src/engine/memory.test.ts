@@ -31,3 +31,11 @@ test('what no chunk has room for gets one of its own', () => {
   expect(memory.floats(16).buffer).toBe(small.buffer)
   expect(memory.floats(2 ** 26 + 1).buffer).toBe(large.buffer)
 })
+
+test('chunks grow with what is taken, so that little is not bought with many addresses', () => {
+  const memory = new StackMemory()
+  const sizes = new Set<ArrayBufferLike>()
+  for (let taken = 0; taken < 40; taken++) sizes.add(memory.floats(2 ** 20).buffer)
+  const bytes = [...sizes].map(({ byteLength }) => byteLength)
+  expect(bytes).toEqual([4, 4, 8, 16, 32, 64, 128].map((megabytes) => megabytes * 2 ** 20))
+})

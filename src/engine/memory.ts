@@ -30,10 +30,16 @@ export class StackMemory {
     this.#top = { chunk: 0, used: 0 }
   }
 
+  /** As much again as there is: addresses may be as scarce as memory (`ulimit -v`). */
+  #nextChunk(): number {
+    const all = this.#chunks.reduce((total, { byteLength }) => total + byteLength, 0)
+    return Math.min(largestChunk, Math.max(smallestChunk, all))
+  }
+
   #take(bytes: number): { readonly buffer: ArrayBuffer; readonly offset: number } {
     let { chunk, used } = this.#top
     for (;;) {
-      const buffer = (this.#chunks[chunk] ??= new ArrayBuffer(Math.max(bytes, chunkBytes)))
+      const buffer = (this.#chunks[chunk] ??= new ArrayBuffer(Math.max(bytes, this.#nextChunk())))
       if (used + bytes <= buffer.byteLength) {
         this.#top = { chunk, used: used + Math.ceil(bytes / lineBytes) * lineBytes }
         return { buffer, offset: used }
@@ -49,8 +55,7 @@ export interface Mark {
   readonly used: number
 }
 
-/** Pages that are never touched take no memory, so chunks may be generous. */
-const chunkBytes = 2 ** 28
+const [smallestChunk, largestChunk] = [2 ** 22, 2 ** 28]
 
 /** A line of the cache: where kernels like tensors to begin. */
 const lineBytes = 64

@@ -6,6 +6,7 @@ import { toOnnx } from '../graph/onnx/emit.ts'
 import type { Program } from '../graph/program.ts'
 import type { DType } from '../graph/value.ts'
 import { LowrankError, internalError } from '../util/errors.ts'
+import { checkThreads, isOutOfMemory, memoryError, smallerHint, threadsLeft } from '../util/limits.ts'
 import { SharedState } from '../util/shared-state.ts'
 import type { StackMemory } from './memory.ts'
 
@@ -38,18 +39,24 @@ const ortTypes = { f32: 'float32', i64: 'int64', i8: 'int8', u8: 'uint8', u16: '
 const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', int64: 'i64', int8: 'i8', uint8: 'u8', uint16: 'u16' }
 
 /**
- * Runs programs on ONNX Runtime. A program is compiled when it is first run and lives until `close`. `run` blocks its
- * thread while it computes.
+ * Runs programs on ONNX Runtime. A program is compiled when it is first run and lives until `close`, or until its threads are needed for
+ * another. `run` blocks its thread while it computes.
  */
 export class Runtime {
   readonly threads: number
   readonly #arenas: boolean
-  readonly #sessions = new Map<Program, Promise<ort.InferenceSession>>()
+  /** Those used last come last. */
+  readonly #sessions = new Map<Program, ort.InferenceSession>()
 
-  /** `arenas`: whether programs keep the memory they have taken for their next run (by default), in place of giving it back. */
+  /**
+   * `arenas`: whether programs keep the memory they have taken for their next run (by default), in place of giving it back.
+   *
+   * @throws LowrankError `config`: the system does not allow so many threads.
+   */
   constructor(options: { readonly threads: number; readonly arenas?: boolean }) {
     this.threads = options.threads
     this.#arenas = options.arenas ?? true
+    this.#checkThreads()
   }
 
   /**
@@ -86,13 +93,21 @@ export class Runtime {
   }
 
   async close(): Promise<void> {
-    for (const session of this.#sessions.values()) await inNative(async () => (await session).release())
+    for (const session of this.#sessions.values()) await inNative(() => session.release())
     this.#sessions.clear()
   }
 
-  #session(program: Program): Promise<ort.InferenceSession> {
-    let session = this.#sessions.get(program)
-    if (session === undefined) {
+  async #session(program: Program): Promise<ort.InferenceSession> {
+    const known = this.#sessions.get(program)
+    const session = known ?? (await this.#create(program))
+    this.#sessions.delete(program)
+    this.#sessions.set(program, session)
+    return session
+  }
+
+  async #create(program: Program): Promise<ort.InferenceSession> {
+    await this.#makeRoom()
+    try {
       const options: ort.InferenceSession.SessionOptions = {
         executionProviders: ['cpu'],
         intraOpNumThreads: this.threads,
@@ -108,10 +123,34 @@ export class Runtime {
         // Without this the threads of one session spin after a run and steal the cores from the next session.
         extra: { session: { force_spinning_stop: '1' } },
       }
-      session = inNative(() => ort.InferenceSession.create(toOnnx(program), options))
-      this.#sessions.set(program, session)
+      return await inNative(() => ort.InferenceSession.create(toOnnx(program), options))
+    } catch (cause) {
+      if (!isOutOfMemory(cause)) throw cause
+      throw memoryError(`while ${program.name} was made ready`, cause, smallerHint)
     }
-    return session
+  }
+
+  #checkThreads(): void {
+    if (this.threads > 1) checkThreads(`computing with ${this.threads} threads`, this.threads - 1 + sparedThreads)
+  }
+
+  /**
+   * Each session has threads of its own beside the one that calls it (ONNX Runtime shares them in its C API only). They wait at no cost, but
+   * count: sessions used longest ago are released where a new one would go beyond `mostThreads` or what the system allows. It takes
+   * milliseconds to make one again.
+   */
+  async #makeRoom(): Promise<void> {
+    const own = this.threads - 1
+    if (own === 0) return
+    const most = Math.max(fewestSessions, Math.floor(mostThreads / own))
+    for (;;) {
+      const missing = own + sparedThreads > threadsLeft()
+      const [oldest] = this.#sessions
+      if (!missing && this.#sessions.size < most) return
+      if (oldest === undefined) return this.#checkThreads()
+      this.#sessions.delete(oldest[0])
+      await inNative(() => oldest[1].release())
+    }
   }
 }
 
@@ -122,6 +161,12 @@ const state = shared && new SharedState(shared)
 function inNative<T>(call: () => Promise<T>): Promise<T> {
   return state === undefined ? call() : state.inNative(call)
 }
+
+/** Threads of all sessions together, but of at least so many sessions: a step of training goes through six, an evaluation through three. */
+const [mostThreads, fewestSessions] = [128, 9]
+
+/** Threads that are left to Node.js, which starts some late: for files, and the process that tokenizes. */
+const sparedThreads = 8
 
 /** Tensors for the f32 results of a program. */
 function placesOf(program: Program, sizes: DimValues, memory: StackMemory): Record<string, ort.Tensor> {
@@ -160,11 +205,6 @@ function runError(program: Program, sizes: DimValues, cause: unknown): LowrankEr
   // Those that a user knows: not the parts of attention.
   const known = Object.entries(sizes).filter(([name]) => /^[a-z]+$/.test(name))
   const shown = known.map(([name, size]) => `${name} ${size}`)
-  if (/alloc|memory/i.test(message)) {
-    return new LowrankError('memory', `out of memory in ${program.name} (${shown.join(', ')}): ${message}`, {
-      hint: 'Use a smaller batch, a shorter maxLength, or activations: recompute.',
-      cause,
-    })
-  }
+  if (/alloc|memory/i.test(message)) return memoryError(`in ${program.name} (${shown.join(', ')})`, cause, smallerHint)
   return new LowrankError('internal', `internal: ${program.name} (${shown.join(', ')}): ${message}`, { cause })
 }

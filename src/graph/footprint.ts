@@ -18,12 +18,19 @@ const inPlace = new Set<OpName>(['add', 'sub', 'mul', 'exp', 'sigmoid', 'softmax
 /** Memory that an op takes besides its results while it runs, as a multiple of their bytes: copies between the ONNX ops it is made of. */
 const scratch: Partial<Record<OpName, number>> = { decode: 0.5, putRows: 1, rmsNorm: 0, addAt: 0 }
 
+/** Where memory of a program comes from. */
+interface Allocator {
+  take(bytes: number): number
+  give(taken: number): void
+}
+
 /**
- * The most bytes that live at once between the inputs of a program and its outputs, outputs included, when its operations run in their
- * order and each result is freed after it was last read. Inputs belong to the caller and do not count.
+ * Takes and gives memory as a program does between its inputs and its outputs, when its operations run in their order and each result is
+ * freed after it was last read. Inputs belong to the caller; so does the memory of f32 results, which it hands in.
  */
-export function workingBytes(program: Program, sizes: DimValues): number {
+function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   const given = new Set(program.inputs.map((port) => port.value))
+  const placed = new Set(program.outputs.map(({ value }) => value).filter(({ type }) => type.dtype === 'f32'))
   const owner = new Map<Value, Value>()
   const ownerOf = (value: Value): Value => owner.get(value) ?? value
   const lastRead = new Map<Value, number>()
@@ -36,23 +43,35 @@ export function workingBytes(program: Program, sizes: DimValues): number {
   })
   for (const { value } of program.outputs) lastRead.set(ownerOf(value), Infinity)
 
-  let [live, most] = [0, 0]
-  const bytes = new Map<Value, number>()
-  const release = (value: Value): void => {
-    live -= bytes.get(value) ?? 0
-    bytes.delete(value)
-  }
+  const taken = new Map<Value, { readonly place: number; readonly bytes: number }>()
   program.nodes.forEach((node, i) => {
-    if (!free.has(node.op) && !views.has(node.op)) {
-      const dying = node.inputs.map(ownerOf).filter((value) => bytes.has(value) && lastRead.get(value) === i)
-      const temporary = allocate(node, dying)
-      most = Math.max(most, live + temporary)
-    }
+    if (!free.has(node.op) && !views.has(node.op)) allocate(node, i)
     for (const value of [...node.inputs.map(ownerOf), ...node.outputs]) {
-      if ((lastRead.get(value) ?? -1) <= i && bytes.has(value)) release(value)
+      const held = taken.get(value)
+      if ((lastRead.get(value) ?? -1) > i || held === undefined) continue
+      memory.give(held.place)
+      taken.delete(value)
     }
   })
-  return most
+
+  /** Takes memory for the results of a node, and for what it needs only while it runs. */
+  function allocate(node: Node, i: number): void {
+    const dying = node.inputs.map(ownerOf).filter((value) => taken.has(value) && lastRead.get(value) === i)
+    for (const output of node.outputs) {
+      if (given.has(output)) continue
+      const bytes = valueBytes(output, sizes)
+      const temporary = [bytes * (scratch[node.op] ?? 0), unpackedBytes(node)].filter((size) => size > 0)
+      const replaced = inPlace.has(node.op) ? dying.find((value) => taken.get(value)?.bytes === bytes) : undefined
+      if (placed.has(output)) {
+        for (const place of temporary.map((size) => memory.take(size))) memory.give(place)
+        continue
+      }
+      const held = replaced === undefined ? undefined : taken.get(replaced)
+      if (replaced !== undefined) taken.delete(replaced)
+      taken.set(output, held ?? { place: memory.take(bytes), bytes })
+      for (const place of temporary.map((size) => memory.take(size))) memory.give(place)
+    }
+  }
 
   /** A product with a packed weight unpacks it on the way. */
   function unpackedBytes(node: Node): number {
@@ -60,20 +79,97 @@ export function workingBytes(program: Program, sizes: DimValues): number {
     if (node.op !== 'linear' || weight?.node.op !== 'fourBitWeight' || given.has(weight)) return 0
     return valueBytes(weight, sizes)
   }
+}
 
-  /** Takes memory for the results of a node; returns what it takes only while it runs. */
-  function allocate(node: Node, dying: readonly Value[]): number {
-    let temporary = 0
-    for (const output of node.outputs) {
-      if (given.has(output)) continue
-      const size = valueBytes(output, sizes)
-      temporary += size * (scratch[node.op] ?? 0) + unpackedBytes(node)
-      const replaced = inPlace.has(node.op) ? dying.find((value) => bytes.get(value) === size) : undefined
-      if (replaced !== undefined) release(replaced)
-      bytes.set(output, size)
-      live += size
+/** Larger pieces are given back to the system by the C library as soon as they are free; from this size on always (`mallopt(3)`). */
+const mappedBytes = 2 ** 25
+
+/** The most bytes that a program takes at once: in pieces that the C library keeps when they are free, and in larger ones. */
+export function heapBytes(program: Program, sizes: DimValues): { readonly kept: number; readonly mapped: number } {
+  const pieces: number[] = []
+  const most = { kept: 0, mapped: 0 }
+  const live = { kept: 0, mapped: 0 }
+  const kind = (bytes: number): 'kept' | 'mapped' => (bytes < mappedBytes ? 'kept' : 'mapped')
+  walk(program, sizes, {
+    take: (bytes) => {
+      const of = kind(bytes)
+      live[of] += bytes
+      most[of] = Math.max(most[of], live[of])
+      return pieces.push(bytes) - 1
+    },
+    give: (taken) => {
+      const bytes = pieces[taken]!
+      live[kind(bytes)] -= bytes
+    },
+  })
+  return most
+}
+
+/** The bytes that an arena of ONNX Runtime has used once a program ran in it: it keeps them for the next run. */
+export function arenaBytes(program: Program, sizes: DimValues): number {
+  const arena = new Arena()
+  walk(program, sizes, arena)
+  return arena.touched
+}
+
+interface Piece {
+  readonly region: number
+  start: number
+  size: number
+  used: boolean
+}
+
+/**
+ * ONNX Runtime's arena, as far as it decides how much is used (`core/framework/bfc_arena.cc`): the smallest free piece that is large enough,
+ * else a new region, each twice as large as the one before. A piece is cut where it is twice as large as asked for, or by 128 MB.
+ */
+class Arena implements Allocator {
+  readonly #pieces = new Set<Piece>()
+  readonly #taken: Piece[] = []
+  readonly #touched: number[] = []
+  #next = 2 ** 20
+
+  /** Memory that was never used is not there. */
+  get touched(): number {
+    return this.#touched.reduce((total, bytes) => total + bytes, 0)
+  }
+
+  take(bytes: number): number {
+    const size = Math.max(256, Math.ceil(bytes / 256) * 256)
+    let best: Piece | undefined
+    for (const piece of this.#pieces) {
+      if (!piece.used && piece.size >= size && piece.size < (best?.size ?? Infinity)) best = piece
     }
-    return temporary
+    const piece = best ?? this.#extend(size)
+    if (piece.size >= 2 * size || piece.size - size >= 2 ** 27) {
+      this.#pieces.add({ ...piece, start: piece.start + size, size: piece.size - size })
+      piece.size = size
+    }
+    piece.used = true
+    this.#touched[piece.region] = Math.max(this.#touched[piece.region]!, piece.start + size)
+    return this.#taken.push(piece) - 1
+  }
+
+  give(taken: number): void {
+    const piece = this.#taken[taken]!
+    piece.used = false
+    for (const other of this.#pieces) {
+      const after = other.start === piece.start + piece.size
+      const before = piece.start === other.start + other.size
+      if (other.used || other.region !== piece.region || !(after || before)) continue
+      piece.start = Math.min(piece.start, other.start)
+      piece.size += other.size
+      this.#pieces.delete(other)
+    }
+  }
+
+  #extend(size: number): Piece {
+    const enough = this.#next >= size
+    while (this.#next < size) this.#next *= 2
+    const piece = { region: this.#touched.push(0) - 1, start: 0, size: this.#next, used: false }
+    if (enough) this.#next *= 2
+    this.#pieces.add(piece)
+    return piece
   }
 }
 

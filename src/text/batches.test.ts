@@ -76,7 +76,7 @@ describe('stepBatches', () => {
 })
 
 it('evalBatches takes each example once, sorted by length', () => {
-  const batches = evalBatches(many, 5)
+  const batches = evalBatches(many, 5).slice()
   expect(Math.max(...batches.map(({ batch }) => batch))).toBeLessThanOrEqual(5)
   expect(linesOf(batches).sort((a, b) => a - b)).toEqual(many.map(({ line }) => line))
   expect(batches.map(({ seq }) => seq)).toEqual(batches.map(({ seq }) => seq).toSorted((a, b) => b - a))
@@ -88,7 +88,10 @@ it('micro-batches are cut where lengths differ, and only there', () => {
     labelMask: new Uint8Array(length).fill(1),
     line,
   })
-  const shapes = (lengths: number[]) => evalBatches(lengths.map(example), 4).map(({ batch, seq }) => `${batch}x${seq}`)
+  const shapes = (lengths: number[]) =>
+    evalBatches(lengths.map(example), 4)
+      .slice()
+      .map(({ batch, seq }) => `${batch}x${seq}`)
   expect(shapes([500, 100, 100, 100])).toEqual(['1x500', '3x100'])
   expect(shapes([110, 100, 105, 100])).toEqual(['4x110'])
   expect(shapes([100, 100, 100, 100, 100])).toHaveLength(2)

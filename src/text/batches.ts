@@ -62,16 +62,16 @@ export function batchOf(lines: readonly Row[], options: Pick<LayoutOptions, 'pad
   let realTokens = 0
   for (const [b, line] of lines.entries()) {
     let start = b * seq
-    for (const example of line) {
+    for (const { ids: tokens, labelMask } of line) {
       starts.push(start)
-      ids.set(example.ids, start)
-      for (let t = 1; t < example.ids.length; t++) {
-        if (example.labelMask[t] !== 1) continue
+      ids.set(tokens, start)
+      for (let t = 1; t < tokens.length; t++) {
+        if (labelMask[t] !== 1) continue
         rows.push(start + t - 1)
-        targets.push(example.ids[t]!)
+        targets.push(tokens[t]!)
       }
-      start += example.ids.length
-      realTokens += example.ids.length
+      start += tokens.length
+      realTokens += tokens.length
     }
   }
   const positions = { ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets) }
@@ -201,14 +201,20 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
 }
 
 /** The size of the batch that costs most, with the most labels that any has. */
-export function largestOf(batches: readonly Batch[]): BatchSize {
+function largestOf(layout: readonly (readonly Row[])[], options: Pick<LayoutOptions, 'padToMultipleOf'>): BatchSize {
   let largest = { batch: 1, seq: 1, masks: 1 }
-  for (const { batch, seq, examples } of batches) {
+  let rows = 1
+  for (const lines of layout) {
+    const [batch, seq, examples] = [lines.length, rowWidth(lines, options), lines.flat()]
+    rows = Math.max(
+      rows,
+      examples.reduce((total, example) => total + labelsOf(example), 0),
+    )
     if (microBatchCost({ batch, seq }) > microBatchCost(largest)) {
       largest = { batch, seq, masks: masksOf(batch, examples.length) }
     }
   }
-  return { ...largest, rows: batches.reduce((most, { rows }) => Math.max(most, rows.length), 1) }
+  return { ...largest, rows }
 }
 
 function masksOf(lines: number, examples: number): number {
@@ -221,11 +227,23 @@ function labelsOf({ labelMask }: Example): number {
   return count
 }
 
-/** All examples once, in batches of similar length, the largest first. */
+/** The batches of an evaluation. Each is made when it is computed: together they would be a second copy of the data. */
+export interface EvalBatches {
+  readonly length: number
+  /** Some of them, as of an array. */
+  slice(start?: number, end?: number): readonly Batch[]
+}
+
+/** All examples once, in batches of similar length, the largest first; and the size of the largest. */
 export function evalBatches(
   examples: readonly Example[],
   batchSize: number,
   options: Omit<LayoutOptions, 'batchSize'> = {},
-): Batch[] {
-  return layOut(examples, longestOf(examples), { ...options, batchSize }).map((rows) => batchOf(rows, options))
+): EvalBatches & { readonly largest: BatchSize } {
+  const layout = layOut(examples, longestOf(examples), { ...options, batchSize })
+  return {
+    length: layout.length,
+    slice: (start, end) => layout.slice(start, end).map((rows) => batchOf(rows, options)),
+    largest: largestOf(layout, options),
+  }
 }

@@ -15,6 +15,60 @@ export interface Example {
   readonly line: number
 }
 
+/** Ids that lie behind each other: one array for each example would take as much again. */
+class Ids {
+  #chunk = new Int32Array(0)
+  #used = 0
+
+  /** A place for `ids`, which is theirs for good. */
+  add(ids: Int32Array): { readonly chunk: Int32Array; readonly start: number } {
+    if (this.#used + ids.length > this.#chunk.length) {
+      this.#chunk = new Int32Array(Math.max(ids.length, idsPerChunk))
+      this.#used = 0
+    }
+    const start = this.#used
+    this.#chunk.set(ids, start)
+    this.#used += ids.length
+    return { chunk: this.#chunk, start }
+  }
+}
+
+const idsPerChunk = 2 ** 18
+
+/** An example whose ids lie among those of others, with labels from one of its tokens on. */
+class StoredExample implements Example {
+  readonly line: number
+  readonly #chunk: Int32Array
+  readonly #start: number
+  readonly #length: number
+  readonly #firstLabel: number
+
+  constructor(
+    ids: Int32Array,
+    { place, firstLabel, line }: { readonly place: Ids; readonly firstLabel: number; readonly line: number },
+  ) {
+    const { chunk, start } = place.add(ids)
+    this.#chunk = chunk
+    this.#start = start
+    this.#length = ids.length
+    this.#firstLabel = firstLabel
+    this.line = line
+  }
+
+  get ids(): Int32Array {
+    return this.#chunk.subarray(this.#start, this.#start + this.#length)
+  }
+
+  get labelMask(): Uint8Array {
+    return new Uint8Array(this.#length).fill(1, this.#firstLabel)
+  }
+}
+
+/** Bytes that examples take in memory: their ids, and an object for each with its places in lists. */
+export function dataBytes({ tokens, examples }: Pick<DatasetSummary, 'tokens' | 'examples'>): number {
+  return 4 * tokens + 150 * examples
+}
+
 /** What a dataset became: counted, so that nothing disappears in silence. */
 export interface DatasetSummary {
   readonly path: string
@@ -29,6 +83,12 @@ export interface DatasetSummary {
   readonly dropped: number
   /** Malformed lines passed over (`skipBadLines`). */
   readonly skippedLines: number
+}
+
+/** A dataset in memory. */
+export interface Dataset {
+  readonly examples: readonly Example[]
+  readonly summary: DatasetSummary
 }
 
 export interface ReadExamplesOptions {
@@ -51,11 +111,10 @@ export interface ReadExamplesOptions {
  *
  * @throws LowrankError `data`; `model`: its tokenizer cannot be used; `cancelled`.
  */
-export async function readExamples(
-  options: ReadExamplesOptions,
-): Promise<{ examples: Example[]; summary: DatasetSummary }> {
+export async function readExamples(options: ReadExamplesOptions): Promise<Dataset> {
   const { path, tokenizer, maxLength, skipBadLines = false, vocabSize = Infinity } = options
   const examples: Example[] = []
+  const place = new Ids()
   const bad: string[] = []
   let badLines = 0
   let tokens = 0
@@ -82,7 +141,7 @@ export async function readExamples(
         if (ids.length === 1) empty++
         continue
       }
-      examples.push({ ids, labelMask: new Uint8Array(ids.length).fill(1, firstLabel), line })
+      examples.push(new StoredExample(ids, { place, firstLabel, line }))
       tokens += ids.length
       labelTokens += ids.length - firstLabel
     }

@@ -48,21 +48,26 @@ export function microBatchCost({ batch, seq }: { readonly batch: number; readonl
 
 /** Examples in micro-batches, the largest first, laid out so that computing them costs least. `longest` bounds rows that are packed. */
 export function layOut(examples: readonly Example[], longest: number, options: LayoutOptions): Row[][] {
-  const sorted = examples.toSorted((a, b) => b.ids.length - a.ids.length)
+  const lengths = new Map(examples.map((example) => [example, example.ids.length]))
+  const sorted = examples.toSorted((a, b) => lengths.get(b)! - lengths.get(a)!)
   return options.packing === true ? packed(sorted, longest, options) : sideBySide(sorted, options)
 }
 
 /**
  * One example a row, in micro-batches of at most `batchSize` cut where the sum of padding and passes is least: for the i longest
  * examples, the best cheapest[i] ends in a micro-batch of sizes[i].
+ *
+ * Not all sizes of large batches are tried, so that the time grows with the logarithm of `batchSize`.
  */
 function sideBySide(sorted: readonly Example[], options: LayoutOptions): Row[][] {
+  const widths = sorted.map(({ ids }) => widthFor(ids.length, options))
   const cheapest = [0]
   const sizes = [0]
   for (let end = 1; end <= sorted.length; end++) {
     cheapest[end] = Infinity
-    for (let size = 1; size <= Math.min(options.batchSize, end); size++) {
-      const seq = widthFor(sorted[end - size]!.ids.length, options)
+    const most = Math.min(options.batchSize, end)
+    for (let size = 1; size <= most; size = sizeAfter(size, most)) {
+      const seq = widths[end - size]!
       const cost = cheapest[end - size]! + microBatchCost({ batch: size, seq })
       if (cost >= cheapest[end]!) continue
       cheapest[end] = cost
@@ -74,6 +79,14 @@ function sideBySide(sorted: readonly Example[], options: LayoutOptions): Row[][]
     groups.push(sorted.slice(end - sizes[end]!, end).map((example) => [example]))
   }
   return groups.reverse()
+}
+
+/** Sizes of micro-batches that are tried one by one; of larger ones, each is a tenth larger than the one before. */
+const sizesTried = 64
+
+function sizeAfter(size: number, most: number): number {
+  if (size < sizesTried || size === most) return size + 1
+  return Math.min(most, size + Math.ceil(size / 10))
 }
 
 /** Examples that are packed at a time: what it takes to choose grows faster than their number. */

@@ -1,5 +1,5 @@
 import type { Pipeline } from '../engine/pipeline.ts'
-import type { Batch } from '../text/batches.ts'
+import type { EvalBatches } from '../text/batches.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { EvalResult } from './events.ts'
 import { sumOf } from './step.ts'
@@ -12,7 +12,7 @@ import { sumOf } from './step.ts'
  */
 export async function evaluateBatches(options: {
   readonly pipeline: Pipeline
-  readonly batches: readonly Batch[]
+  readonly batches: EvalBatches
   readonly onBatch?: (examples: number) => void
   readonly onLosses?: (losses: Float32Array, index: number) => void
   readonly cancelled?: () => boolean

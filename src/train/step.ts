@@ -1,6 +1,7 @@
 import type { AddNoise, FillMask, GradientSink, Pipeline } from '../engine/pipeline.ts'
 import { stepBatches, type Batch, type BatchSize, type LargestMicroBatch, type TrainingOrder } from '../text/batches.ts'
-import { internalError, LowrankError } from '../util/errors.ts'
+import { internalError, LowrankError, messageOf } from '../util/errors.ts'
+import { isOutOfMemory } from '../util/limits.ts'
 import { fillDropoutMask, stream } from '../util/random.ts'
 import { addEmbeddingNoise } from './noise.ts'
 import type { Trainable } from './optimizer.ts'
@@ -110,16 +111,6 @@ export async function tryLargest(options: {
 /** `4 x 512 positions`. */
 export function sizeText({ batch, seq }: Pick<BatchSize, 'batch' | 'seq'>): string {
   return `${batch} x ${seq} positions`
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
-}
-
-function isOutOfMemory(error: unknown): boolean {
-  return error instanceof LowrankError
-    ? error.code === 'memory'
-    : error instanceof RangeError && /alloc/i.test(error.message)
 }
 
 function gradientSink(trainables: ReadonlyMap<string, Trainable>): GradientSink {

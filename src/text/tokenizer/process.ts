@@ -1,8 +1,10 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import { Socket } from 'node:net'
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { messageOf } from '../../formats/json.ts'
 import { LowrankError } from '../../util/errors.ts'
+import { checkThreads } from '../../util/limits.ts'
 import type { AddedToken } from './check.ts'
 
 /** What the process does. */
@@ -75,6 +77,7 @@ export class Engine {
 
   #start(): { process: EngineProcess; loaded: Promise<void> } {
     const { path, added } = this.#options
+    checkThreads('the process that tokenizes', nodeThreads + availableParallelism())
     const process = new EngineProcess(this.#options)
     const loaded = process.ask('load', { path, added }, 0).catch((error: unknown) => {
       this.close()
@@ -83,6 +86,9 @@ export class Engine {
     return { process, loaded }
   }
 }
+
+/** Threads of a process of Node.js that reads files; the library has one for each core besides. */
+const nodeThreads = 12
 
 /** Far more than any text of that size takes. */
 const mostSeconds = (size: number): number => 15 + size / 50_000
