@@ -6,11 +6,11 @@
  */
 import { fileURLToPath } from 'node:url'
 import { defaultThreads, peakMemory } from '../src/engine/machine.ts'
-import { Runtime } from '../src/engine/runtime.ts'
+import { Runtime } from '../src/engine/onnxruntime/runtime.ts'
 import { b } from '../src/graph/build.ts'
 import { program } from '../src/graph/program.ts'
-import { families } from '../src/model/families.ts'
-import type { OpenDecoder } from '../src/open.ts'
+import { families } from '../src/model/families/index.ts'
+import type { OpenDecoder } from '../src/session/open.ts'
 import { findPython, modelFolder, runNode, runPython } from './python.ts'
 import { flagValue, length, median, openTrainingStep, rank, rows } from './training-step.ts'
 

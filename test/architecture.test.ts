@@ -12,16 +12,20 @@ const RANKS: Readonly<Record<string, number>> = {
   config: 1,
   formats: 1,
   graph: 1,
-  quant: 1,
+  storage: 1,
   text: 2,
   model: 2,
   engine: 2,
-  train: 3,
-  generate: 3,
-  report: 4,
-  recipe: 5,
-  server: 6,
-  cli: 7,
+  session: 3,
+  train: 4,
+  generate: 4,
+  export: 4,
+  runs: 5,
+  report: 6,
+  tasks: 7,
+  thread: 8,
+  index: 9,
+  cli: 10,
 }
 
 const MAX_LINES = 400
@@ -38,11 +42,10 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
   .sort()
 const sources = new Map(files.map((path) => [path, readFileSync(path, 'utf8')]))
 
-/** The part a file belongs to: its top folder; `config.ts` with `config/`; other files beside the folders are recipes. */
+/** The part a file belongs to: its top folder, or what it is called beside the folders. */
 function partOf(path: string): string {
   const [top = ''] = relative(src, path).split(/[/\\]/)
-  if (!top.endsWith('.ts')) return top
-  return top.startsWith('config.') ? 'config' : 'recipe'
+  return top.replace(/\.ts$/, '')
 }
 
 /** Static, dynamic and type imports, and re-exports. */
@@ -74,6 +77,25 @@ test('imports lead into the same part or to a lower rank', () => {
     .filter(({ from }) => !from.endsWith('.test.ts'))
     .map(({ from, to }) => `${relative(root, from)} imports ${relative(root, to)}`)
   expect(wrong).toEqual([])
+})
+
+test('no file imports itself by way of others, types included', () => {
+  const targets = new Map<string, string[]>()
+  for (const { from, to } of relativeImports) {
+    if (!from.endsWith('.test.ts')) targets.set(from, [...(targets.get(from) ?? []), resolve(dirname(from), to)])
+  }
+  const done = new Set<string>()
+  const cycles: string[] = []
+  const visit = (path: string, above: readonly string[]): void => {
+    if (above.includes(path)) {
+      cycles.push([...above.slice(above.indexOf(path)), path].map((one) => relative(src, one)).join(' -> '))
+    }
+    if (done.has(path)) return
+    done.add(path)
+    for (const target of targets.get(path) ?? []) visit(target, [...above, path])
+  }
+  for (const path of files) visit(path, [])
+  expect(cycles).toEqual([])
 })
 
 test('relative imports name an existing file with its extension', () => {

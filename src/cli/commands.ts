@@ -9,7 +9,7 @@ import {
   runsSchema,
   selftestSchema,
   trainSchema,
-} from '../config.ts'
+} from '../config/index.ts'
 import { evaluation } from './eval.ts'
 import type { Positional } from './flags.ts'
 import type { Invocation } from './io.ts'

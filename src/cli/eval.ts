@@ -1,4 +1,4 @@
-import { readEvalConfig } from '../config.ts'
+import { readEvalConfig } from '../config/index.ts'
 import type { Invocation } from './io.ts'
 import { dataLine, evalText } from './render.ts'
 

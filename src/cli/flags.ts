@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { loadConfigFile, resolveName, type Entry, type Option, type Source } from '../config.ts'
+import { loadConfigFile, resolveName, type Entry, type Option, type Source } from '../config/index.ts'
 import { LowrankError } from '../util/errors.ts'
 
 /** The flags every command has beside those of its schema. */

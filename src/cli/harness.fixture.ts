@@ -1,4 +1,4 @@
-import type { EvalConfigInput, QuantizeConfigInput, TrainConfigInput } from '../config.ts'
+import type { EvalConfigInput, QuantizeConfigInput, TrainConfigInput } from '../config/index.ts'
 import type { TrainEvent } from '../train/events.ts'
 import type { Api, Io } from './io.ts'
 import { recordedRun } from './recorded.fixture.ts'

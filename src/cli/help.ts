@@ -1,4 +1,4 @@
-import type { Option } from '../config.ts'
+import type { Option } from '../config/index.ts'
 import { wrap } from './format.ts'
 
 const FLAG_COLUMN = 36

@@ -5,10 +5,10 @@ import type {
   SelftestConfigInput,
   Source,
   TrainConfigInput,
-} from '../config.ts'
-import type { QuantizeResult } from '../quantize.ts'
-import type { ReplayResult } from '../replay.ts'
-import type { SelftestResult } from '../selftest.ts'
+} from '../config/index.ts'
+import type { QuantizeResult } from '../tasks/quantize.ts'
+import type { ReplayResult } from '../tasks/replay.ts'
+import type { SelftestResult } from '../tasks/selftest/selftest.ts'
 import type { EvaluationResult, TrainEvent } from '../train/events.ts'
 import { printable } from './format.ts'
 

@@ -1,4 +1,4 @@
-import { parseQuantizeConfig, quantizationOf, quantizationText, readQuantizeConfig } from '../config.ts'
+import { parseQuantizeConfig, quantizationOf, quantizationText, readQuantizeConfig } from '../config/index.ts'
 import type { Invocation } from './io.ts'
 import { quantizeText } from './render.ts'
 

@@ -1,5 +1,5 @@
-import { quantizationText, type Quantization } from '../config.ts'
-import type { QuantizeResult } from '../quantize.ts'
+import { quantizationText, type Quantization } from '../config/index.ts'
+import type { QuantizeResult } from '../tasks/quantize.ts'
 import type { DatasetSummary, EvalResult, TrainEvent } from '../train/events.ts'
 import { bytes, columns, count, duration, number, percent, plural, printable, wrap } from './format.ts'
 

@@ -1,5 +1,5 @@
-import { readOptions, replaySchema } from '../config.ts'
-import type { ReplayResult } from '../replay.ts'
+import { readOptions, replaySchema } from '../config/index.ts'
+import type { ReplayResult } from '../tasks/replay.ts'
 import { number, plural, printable, table } from './format.ts'
 import { widthOf, type Invocation } from './io.ts'
 

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { closest } from '../config.ts'
+import { closest } from '../config/index.ts'
 import { isInputError, LowrankError } from '../util/errors.ts'
 import { commands } from './commands.ts'
 import { readArguments } from './flags.ts'

@@ -1,6 +1,6 @@
-import { compareSchema, readOptions, reportSchema, runsSchema } from '../config.ts'
+import { compareSchema, readOptions, reportSchema, runsSchema } from '../config/index.ts'
 import { compareRuns, figureRows } from '../report/compare.ts'
-import { listRuns, type RunSummary } from '../report/list.ts'
+import { listRuns, type RunSummary } from '../runs/list.ts'
 import { writeReport } from '../report/report.ts'
 import { bytes, count, duration, number, table } from './format.ts'
 import type { Invocation } from './io.ts'

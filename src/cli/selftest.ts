@@ -1,5 +1,5 @@
-import { readSelftestConfig } from '../config.ts'
-import type { CheckResult, SelftestResult } from '../selftest.ts'
+import { readSelftestConfig } from '../config/index.ts'
+import type { CheckResult, SelftestResult } from '../tasks/selftest/selftest.ts'
 import { LowrankError } from '../util/errors.ts'
 import { duration, plural, table } from './format.ts'
 import type { Invocation } from './io.ts'

@@ -1,4 +1,4 @@
-import { readTrainConfig, type TrainConfigInput } from '../config.ts'
+import { readTrainConfig, type TrainConfigInput } from '../config/index.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { widthOf, type Invocation } from './io.ts'
 import { openProgress } from './progress.ts'

@@ -11,7 +11,7 @@ import {
   readTrainConfig,
   trainSchema,
   type Source,
-} from '../config.ts'
+} from './index.ts'
 import { LowrankError } from '../util/errors.ts'
 import { ALIASES, HINTS, MEANT } from './foreign.ts'
 

@@ -10,7 +10,7 @@ import {
   quantizationOf,
   readTrainConfig,
   type Source,
-} from '../config.ts'
+} from './index.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { parseTrainConfig } from '../config.ts'
+import { parseTrainConfig } from './index.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
 

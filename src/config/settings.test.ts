@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { parseTrainConfig, readTrainConfig, type TrainConfig } from '../config.ts'
+import { parseTrainConfig, readTrainConfig, type TrainConfig } from './index.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
 

@@ -1,7 +1,6 @@
 import { z } from 'zod'
 import { beta, count, option, positive } from './fields.ts'
 import { optionsOf } from './options.ts'
-import type { TrainConfig } from './schema.ts'
 import { show } from './show.ts'
 
 const steps = z.int().min(0)
@@ -74,11 +73,19 @@ export function settingsOfSgd(given: Settings = {}): z.output<(typeof optimizerS
   return optimizerSettings.sgd.parse(given)
 }
 
-type Settings = NonNullable<TrainConfig['lrSchedulerKwargs']>
-type NameOf = (key: keyof TrainConfig) => string
+type Settings = Record<string, string | number | boolean>
+
+/** The options that decide which settings there are, and those that hold them. */
+interface WithSettings {
+  readonly lrSchedulerType?: Schedule | undefined
+  readonly optim?: OptimizerName | undefined
+  readonly learningRate?: number | undefined
+  lrSchedulerKwargs?: Settings | undefined
+  optimArgs?: Settings | undefined
+}
 
 /** What is wrong with the settings of schedule and optimizer. Those of `config` are spelled in camelCase afterwards. */
-export function checkSettings(config: Partial<TrainConfig>, nameOf: NameOf): string[] {
+export function checkSettings(config: WithSettings, nameOf: (key: keyof WithSettings) => string): string[] {
   const { lrSchedulerType, optim, learningRate } = config
   const problems: string[] = []
   const read = (key: 'lrSchedulerKwargs' | 'optimArgs', owner: string, schema: z.ZodObject): Settings => {

@@ -10,7 +10,7 @@ import {
   unusedOptions,
   type Source,
   type TrainConfig,
-} from '../config.ts'
+} from './index.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
 const fourBits = { bnb_4bit_quant_type: 'fp4', bnb_4bit_use_double_quant: false, bnb_4bit_block_size: 128 } as const

@@ -5,7 +5,7 @@ import { gradients } from '../graph/grad.ts'
 import { ops } from '../graph/ops.ts'
 import { program } from '../graph/program.ts'
 import { only, type DType, type OpName, type Value } from '../graph/value.ts'
-import { floats, Runtime, type Feeds, type HostTensor } from './runtime.ts'
+import { floats, Runtime, type Feeds, type HostTensor } from './onnxruntime/runtime.ts'
 
 const runtime = new Runtime({ threads: 1 })
 afterAll(() => runtime.close())

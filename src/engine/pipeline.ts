@@ -1,11 +1,11 @@
 import { dimValue, type DimValues, type Shape } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
-import { isFloat, type FloatWeight } from '../quant/stored.ts'
+import { isFloat, type FloatWeight } from '../storage/stored.ts'
 import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
 import { internalError } from '../util/errors.ts'
 import { StackMemory, type Mark } from './memory.ts'
 import { idTensor, isPacked, positionFeeds, type Positions } from './positions.ts'
-import { f32Tensor, floats, type Feeds, type HostTensor, type Results, type Runtime } from './runtime.ts'
+import { f32Tensor, floats, type Feeds, type HostTensor, type Results, type Runtime } from './onnxruntime/runtime.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
 
 /** Token ids, right padded, and the flat positions whose next token is predicted. */

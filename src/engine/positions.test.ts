@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { positionFeeds } from './positions.ts'
-import { floats } from './runtime.ts'
+import { floats } from './onnxruntime/runtime.ts'
 
 /** Angles that tell their position. */
 const rope = (positions: number) => ({

@@ -1,5 +1,5 @@
 import { internalError } from '../util/errors.ts'
-import { f32Tensor, type Feeds, type HostTensor } from './runtime.ts'
+import { f32Tensor, type Feeds, type HostTensor } from './onnxruntime/runtime.ts'
 
 /** Where the examples of a micro-batch lie. */
 export interface Positions {

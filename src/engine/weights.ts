@@ -1,8 +1,8 @@
 import type { Program } from '../graph/program.ts'
-import { blockScales, dequantizeFourBit, type FourBit } from '../quant/fourbit.ts'
-import { fedBlockSize, storedBytes, type FourBitWeight, type StoredWeight } from '../quant/stored.ts'
+import { blockScales, dequantizeFourBit, type FourBit } from '../storage/fourbit.ts'
+import { fedBlockSize, storedBytes, type FourBitWeight, type StoredWeight } from '../storage/stored.ts'
 import { internalError } from '../util/errors.ts'
-import { f32Tensor, type Feeds, type HostTensor } from './runtime.ts'
+import { f32Tensor, type Feeds, type HostTensor } from './onnxruntime/runtime.ts'
 
 /** The weights of a stage, by their names in the model. */
 export type WeightLookup = (name: string) => StoredWeight

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { LowrankError } from '../util/errors.ts'
-import { parseDecoderConfig, readDecoderConfig, type DecoderConfig } from './config.ts'
+import type { DecoderConfig } from './decoder.ts'
+import { parseDecoderConfig, readDecoderConfig } from './config.ts'
 
 /** What transformers 5.23.0 writes: LlamaConfig(hidden_size=64, ..., rope_parameters=...).to_json_string(). */
 const newer = {

@@ -6,50 +6,10 @@ import { isJsonObject, type JsonObject, readJsonObject } from '../formats/json.t
 import { listModelFolder, modelFolderHint } from '../formats/model-folder.ts'
 import type { FloatDtype } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
-import { families, type FamilyName } from './families.ts'
-import { foreignKey } from './foreign-keys.ts'
-import { parseQuantizationConfig, type PromisedQuantization, useFloats } from './quantized-config.ts'
-
-/** Rotary embedding: the base, and how positions beyond the trained length are handled. */
-export interface Rope {
-  readonly theta: number
-  readonly scaling:
-    | { readonly type: 'default' }
-    | { readonly type: 'linear'; readonly factor: number }
-    | {
-        readonly type: 'llama3'
-        readonly factor: number
-        readonly lowFrequencyFactor: number
-        readonly highFrequencyFactor: number
-        readonly originalMaxPositions: number
-      }
-}
-
-/** A decoder as `config.json` describes it; names are those of the file in camelCase. */
-export interface DecoderConfig {
-  readonly modelType: FamilyName
-  readonly hiddenSize: number
-  readonly intermediateSize: number
-  readonly numHiddenLayers: number
-  readonly numAttentionHeads: number
-  readonly numKeyValueHeads: number
-  readonly headDim: number
-  readonly vocabSize: number
-  readonly maxPositionEmbeddings: number
-  readonly rmsNormEps: number
-  readonly rope: Rope
-  readonly tieWordEmbeddings: boolean
-  readonly attentionBias: boolean
-  readonly mlpBias: boolean
-  /** Probability with which training drops an attention weight. Training refuses any but 0; elsewhere it changes nothing. */
-  readonly attentionDropout: number
-  /** How the weights are stored, or are to be, where they are random. */
-  readonly dtype: FloatDtype
-  /** Standard deviation of random initial weights. */
-  readonly initializerRange: number
-  /** How the weights of the checkpoint are quantized; undefined where they are not. */
-  readonly quantization: PromisedQuantization | undefined
-}
+import type { DecoderConfig, FamilyName, Rope } from './decoder.ts'
+import { families } from './families/index.ts'
+import { foreignKey } from './families/foreign-keys.ts'
+import { parseQuantizationConfig, useFloats } from './bitsandbytes/config.ts'
 
 // Bounds far beyond any real model, so that a hostile file cannot ask for absurd allocations.
 const size = (max: number): z.ZodNumber => z.int().min(1).max(max)

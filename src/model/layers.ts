@@ -1,60 +1,9 @@
 import { b } from '../graph/build.ts'
-import type { Dim, Shape } from '../graph/dims.ts'
+import type { Shape } from '../graph/dims.ts'
 import { lastDim, type DType, type Value } from '../graph/value.ts'
 import { internalError } from '../util/errors.ts'
-import { fedBlockSize, type Storage } from '../quant/stored.ts'
-import type { DecoderConfig } from './config.ts'
-
-/** What a block computes with besides its input. */
-export interface BlockContext {
-  /** Per position of each row, since packed rows restart with each example: [batch, seq, headDim / 2] each. */
-  readonly cos: Value
-  readonly sin: Value
-  /** Attention goes through its queries in parts, so that early ones skip the late keys: their lengths, i64 [parts]. */
-  readonly sizes: Value
-  readonly parts: readonly AttentionPart[]
-  /**
-   * The positions (b * seq + t) whose result is wanted, i64 [rows]: of the last block only those that predict a label. Undefined: all.
-   */
-  readonly rows: Value | undefined
-}
-
-/** The queries of one part and the keys they may see. */
-export interface AttentionPart {
-  /** How many queries, and how many keys: all up to the last of the queries. */
-  readonly queries: Dim
-  readonly keys: Dim
-  /** Lengths of the keys seen and of those after, i64 [2]; undefined for the last part, which sees all. */
-  readonly cut: Value | undefined
-  /** Added to scores: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, 1, queries, keys]. */
-  readonly mask: Value
-}
-
-/** A linear layer as the checkpoint names it, relative to its block: weight [outFeatures, inFeatures]. */
-export interface LinearSpec {
-  readonly module: string
-  readonly inFeatures: number
-  readonly outFeatures: number
-  readonly bias: boolean
-}
-
-/** A decoder family: its computation, written once over symbolic tensors, and the names of its weights. */
-export interface Decoder {
-  /** Linear layers of a block. */
-  linears(config: DecoderConfig): readonly LinearSpec[]
-  /** One block: x [batch, seq, hidden] -> the same shape, or [rows, hidden] where only some positions are wanted. */
-  block(layers: Layers, config: DecoderConfig, x: Value, context: BlockContext): Value
-  /** Rows [n, hidden] after the last block -> logits [n, vocabulary]. */
-  head(layers: Layers, config: DecoderConfig, rows: Value): Value
-}
-
-/** Where a decoder gets its weights from. Adapters are made by wrapping one (`lora.ts`). */
-export interface Layers {
-  /** A weight, as f32. */
-  parameter(name: string, shape: readonly number[]): Value
-  /** x [..., in] -> [..., outFeatures]. */
-  linear(module: string, x: Value, options: { readonly outFeatures: number; readonly bias: boolean }): Value
-}
+import { fedBlockSize, type Storage } from '../storage/stored.ts'
+import type { Layers } from './decoder.ts'
 
 /**
  * What of a stored weight is fed: its elements, the scales of its blocks or rows, or (where a packed weight is multiplied from the other

@@ -1,4 +1,4 @@
-import type { Rope } from './config.ts'
+import type { Rope } from './decoder.ts'
 
 export interface RopeTables {
   /** cos and sin of position times frequency, each [positions, headDim / 2]. */

@@ -4,16 +4,11 @@ import { gradients } from '../graph/grad.ts'
 import { print, program, type Port, type Program } from '../graph/program.ts'
 import { chooseSaved } from '../graph/saved.ts'
 import type { Value } from '../graph/value.ts'
-import type { DecoderConfig } from './config.ts'
-import { families } from './families.ts'
-import {
-  StageLayers,
-  type AttentionPart,
-  type ParameterPolicy,
-  type StageDropout,
-  type StageParameter,
-} from './layers.ts'
-import { withLora, type LoraModule } from './lora.ts'
+import type { DecoderConfig } from './decoder.ts'
+import { families } from './families/index.ts'
+import type { AttentionPart } from './decoder.ts'
+import { StageLayers, type ParameterPolicy, type StageDropout, type StageParameter } from './layers.ts'
+import { withLora, type LoraModule } from './peft/lora.ts'
 
 /** Whether a block returns what its backward pass needs, or computes it again. */
 export type Activations = 'keep' | 'recompute'

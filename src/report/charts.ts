@@ -1,5 +1,5 @@
 import { smooth, smoothingWindow, thin, type Points } from './curves.ts'
-import type { Run, StepColumns } from './read.ts'
+import type { Run, StepColumns } from '../runs/read.ts'
 
 /** How values of a chart are written: losses and norms, a count, bytes, or a share of 1. */
 export type ValueFormat = 'number' | 'count' | 'bytes' | 'share'

@@ -1,12 +1,12 @@
 import { basename, dirname, resolve } from 'node:path'
-import { checkText, parseOptions, reportSchema } from '../config.ts'
+import { checkText, parseOptions, reportSchema } from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { LowrankError } from '../util/errors.ts'
 import { overlaidCharts } from './charts.ts'
-import { figureFacts, optionText } from './facts.ts'
+import { figureFacts, optionText } from '../runs/facts.ts'
 import { html, type Html } from './html.ts'
 import { page } from './page.ts'
-import { readRun, type Figures, type Run } from './read.ts'
+import { readRun, type Figures, type Run } from '../runs/read.ts'
 
 /** What differs between runs, and what they came to. */
 export interface Comparison {

@@ -3,10 +3,10 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
-import { parseTrainConfig } from '../config.ts'
+import { parseTrainConfig } from '../config/index.ts'
 import { compareRuns } from './compare.ts'
-import { listRuns } from './list.ts'
-import { readRun } from './read.ts'
+import { listRuns } from '../runs/list.ts'
+import { readRun } from '../runs/read.ts'
 import { writeReport } from './report.ts'
 import { makeRun } from './run.fixture.ts'
 

@@ -1,12 +1,12 @@
 import { join } from 'node:path'
-import { checkText, parseOptions, reportSchema } from '../config.ts'
+import { checkText, parseOptions, reportSchema } from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { count } from '../util/format.ts'
 import { chartsOf } from './charts.ts'
-import { configFacts, dataRows, figureFacts, optionText, planFacts, type Fact } from './facts.ts'
+import { configFacts, dataRows, figureFacts, optionText, planFacts, type Fact } from '../runs/facts.ts'
 import { html, type Content, type Html } from './html.ts'
 import { page } from './page.ts'
-import { readRun, type Run, type Sample } from './read.ts'
+import { readRun, type Run, type Sample } from '../runs/read.ts'
 
 /** What a page shows of the longest lists and texts; all of it is in metrics.jsonl. */
 const MOST = { samples: 50, notices: 100, characters: 4000 }

@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseTrainConfig } from '../config.ts'
+import { parseTrainConfig } from '../config/index.ts'
 
 export interface MadeRun {
   readonly steps: number

@@ -1,4 +1,4 @@
-import { dequantizeBlockwise, dynamicMap, quantizeBlockwise, type Blockwise } from '../quant/blockwise.ts'
+import { dequantizeBlockwise, dynamicMap, quantizeBlockwise, type Blockwise } from '../storage/blockwise.ts'
 import type { AdamUpdate, Moments } from './moments.ts'
 
 /** Smaller tensors keep their moments in f32 (`min_8bit_size` of bitsandbytes). */

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { AdamW, clipFactor, gradientNorm, isDecayed, type Trainable } from './optimizer.ts'
+import type { Trainable } from '../engine/trainable.ts'
+import { AdamW, clipFactor, gradientNorm, isDecayed } from './optimizer.ts'
 
 function trainable(values: readonly number[], name = 'w'): Trainable {
   return { name, shape: [values.length], data: Float32Array.from(values), gradient: new Float32Array(values.length) }

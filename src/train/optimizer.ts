@@ -1,15 +1,8 @@
-import { settingsOfSgd, type TrainConfig } from '../config.ts'
+import { settingsOfSgd, type TrainConfig } from '../config/index.ts'
+import type { Trainable } from '../engine/trainable.ts'
 import { embeddingName } from '../model/stages.ts'
 import { BlockwiseMoments, smallest8bitSize } from './moments-8bit.ts'
 import { FloatMoments, type Moments } from './moments.ts'
-
-/** A tensor that is trained, f32, with the sum of its gradients since the last step. */
-export interface Trainable {
-  readonly name: string
-  readonly shape: readonly number[]
-  readonly data: Float32Array
-  readonly gradient: Float32Array
-}
 
 /** Brings weights down their gradients. */
 export interface Optimizer {

@@ -1,4 +1,4 @@
-import { settingsOfSchedule, type Schedule, type ScheduleSettings, type TrainConfig } from '../config.ts'
+import { settingsOfSchedule, type Schedule, type ScheduleSettings, type TrainConfig } from '../config/index.ts'
 
 export type ScheduleConfig = Pick<
   TrainConfig,

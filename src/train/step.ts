@@ -4,7 +4,7 @@ import { internalError, LowrankError, messageOf } from '../util/errors.ts'
 import { isOutOfMemory } from '../util/limits.ts'
 import { fillDropoutMask, stream } from '../util/random.ts'
 import { addEmbeddingNoise } from './noise.ts'
-import type { Trainable } from './optimizer.ts'
+import type { Trainable } from '../engine/trainable.ts'
 
 export interface StepGradients {
   /** Sum of the losses of all label tokens, in nats. */

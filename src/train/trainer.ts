@@ -1,11 +1,12 @@
-import type { Quantization, TrainConfig } from '../config.ts'
+import type { Quantization, TrainConfig } from '../config/index.ts'
 import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch, type TrainingOrder } from '../text/batches.ts'
 import type { Example } from '../text/examples.ts'
 import { LowrankError } from '../util/errors.ts'
 import { evaluateBatches } from './evaluate.ts'
 import type { TrainEvent } from './events.ts'
-import { clipFactor, gradientNorm, makeOptimizer, type Optimizer, type Trainable } from './optimizer.ts'
+import type { Trainable } from '../engine/trainable.ts'
+import { clipFactor, gradientNorm, makeOptimizer, type Optimizer } from './optimizer.ts'
 import { learningRates } from './schedule.ts'
 import {
   accumulateGradients,

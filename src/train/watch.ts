@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Quantization, TrainConfig } from '../config.ts'
+import type { Quantization, TrainConfig } from '../config/index.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { TrainEvent } from './events.ts'
 import {

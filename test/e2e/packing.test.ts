@@ -2,10 +2,10 @@ import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
-import { openDecoder } from '../../src/open.ts'
+import { openDecoder } from '../../src/session/open.ts'
 import { largestMicroBatch } from '../../src/text/batches.ts'
 import type { Example } from '../../src/text/examples.ts'
-import { parseTrainConfig } from '../../src/config.ts'
+import { parseTrainConfig } from '../../src/config/index.ts'
 import { startTraining, train as trainSteps } from '../../src/train/trainer.ts'
 import {
   collect,

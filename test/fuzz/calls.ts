@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import * as api from '../../src/client.ts'
+import * as api from '../../src/thread/client.ts'
 import {
   loadConfigFile,
   parseEvalConfig,
@@ -12,17 +12,17 @@ import {
   readTrainConfig,
   replaySchema,
   type TrainConfigInput,
-} from '../../src/config.ts'
-import { runEvaluation } from '../../src/evaluate.ts'
-import { runFinetune } from '../../src/finetune.ts'
+} from '../../src/config/index.ts'
+import { runEvaluation } from '../../src/tasks/evaluate.ts'
+import { runFinetune } from '../../src/tasks/finetune.ts'
 import { generateGreedy } from '../../src/generate/greedy.ts'
-import { openModel } from '../../src/open.ts'
-import { runQuantize } from '../../src/quantize.ts'
+import { openModel } from '../../src/session/open.ts'
+import { runQuantize } from '../../src/tasks/quantize.ts'
 import { compareRuns } from '../../src/report/compare.ts'
-import { listRuns } from '../../src/report/list.ts'
+import { listRuns } from '../../src/runs/list.ts'
 import { writeReport } from '../../src/report/report.ts'
 import { tokenizePrompt } from '../../src/text/pairs.ts'
-import { runReplay } from '../../src/replay.ts'
+import { runReplay } from '../../src/tasks/replay.ts'
 import { runOptions } from './seeds.ts'
 
 /** The tasks of the public API. */

@@ -2,9 +2,9 @@
 import { cp, mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parseQuantizeConfig, parseTrainConfig, type TrainConfigInput } from '../../src/config.ts'
-import { runFinetune } from '../../src/finetune.ts'
-import { runQuantize } from '../../src/quantize.ts'
+import { parseQuantizeConfig, parseTrainConfig, type TrainConfigInput } from '../../src/config/index.ts'
+import { runFinetune } from '../../src/tasks/finetune.ts'
+import { runQuantize } from '../../src/tasks/quantize.ts'
 import { LowrankError } from '../../src/util/errors.ts'
 import { writeSmallTokenizer } from '../small-tokenizer.ts'
 

@@ -5,7 +5,8 @@ import { afterAll, expect, test } from 'vitest'
 import { uniform } from './uniform.ts'
 import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { bytesToF32 } from '../../src/util/dtype.ts'
-import { makeOptimizer, stateBytes, type OptimizerConfig, type Trainable } from '../../src/train/optimizer.ts'
+import type { Trainable } from '../../src/engine/trainable.ts'
+import { makeOptimizer, stateBytes, type OptimizerConfig } from '../../src/train/optimizer.ts'
 
 /** Made by `make_optimizer_golden.py` with PyTorch and bitsandbytes, from the same formulas as here. */
 const folder = fileURLToPath(new URL('optimizer/', import.meta.url))

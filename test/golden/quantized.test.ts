@@ -1,10 +1,10 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import type { Quantization } from '../../src/config.ts'
-import { quantizedNames, quantizedWeights } from '../../src/model/quantize.ts'
-import { openWeights } from '../../src/model/weights.ts'
-import { storedBytes, type StoredWeight } from '../../src/quant/stored.ts'
+import type { Quantization } from '../../src/config/index.ts'
+import { quantizedNames, quantizedWeights } from '../../src/model/sources/quantized.ts'
+import { openWeights } from '../../src/model/sources/checkpoint.ts'
+import { storedBytes, type StoredWeight } from '../../src/storage/stored.ts'
 
 const golden = fileURLToPath(new URL('.', import.meta.url))
 const nf4: Quantization = { kind: '4bit', quantType: 'nf4', doubleQuant: true, blockSize: 64 }

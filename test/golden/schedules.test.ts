@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, expect, test } from 'vitest'
-import { parseTrainConfig, trainSchema } from '../../src/config.ts'
+import { parseTrainConfig, trainSchema } from '../../src/config/index.ts'
 import { learningRates } from '../../src/train/schedule.ts'
 
 /** Made by `make_schedule_golden.py` with transformers. */

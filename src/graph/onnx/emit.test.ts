@@ -1,6 +1,6 @@
 import { fromBinary } from '@bufbuild/protobuf'
 import { afterAll, expect, test } from 'vitest'
-import { f32Tensor, floats, Runtime } from '../../engine/runtime.ts'
+import { f32Tensor, floats, Runtime } from '../../engine/onnxruntime/runtime.ts'
 import { b } from '../build.ts'
 import { program, type Port, type Program } from '../program.ts'
 import type { Value } from '../value.ts'

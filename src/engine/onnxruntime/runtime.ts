@@ -1,0 +1,210 @@
+import '../../util/telemetry.ts'
+import { isMainThread, workerData } from 'node:worker_threads'
+import * as ort from 'onnxruntime-node'
+import { dimValue, showShape, solveDim, type DimValues } from '../../graph/dims.ts'
+import { toOnnx } from '../../graph/onnx/emit.ts'
+import type { Program } from '../../graph/program.ts'
+import type { DType } from '../../graph/value.ts'
+import { LowrankError, internalError } from '../../util/errors.ts'
+import { checkThreads, isOutOfMemory, memoryError, smallerHint, threadsLeft } from '../../util/limits.ts'
+import { SharedState } from '../../util/shared-state.ts'
+import type { StackMemory } from '../memory.ts'
+
+export type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
+
+/** A tensor in memory, row-major. `bf16` and `f16` are `u16` here. */
+export interface HostTensor {
+  readonly dtype: DType
+  readonly shape: readonly number[]
+  readonly data: TensorData
+}
+
+export type Feeds = Readonly<Record<string, HostTensor>>
+export type Results = Readonly<Record<string, HostTensor>>
+
+export function f32Tensor(data: Float32Array, shape: readonly number[]): HostTensor {
+  return { dtype: 'f32', shape, data }
+}
+
+/** The f32 elements of a result. */
+export function floats(tensor: HostTensor | undefined): Float32Array {
+  if (!(tensor?.data instanceof Float32Array)) throw internalError('a result that is not f32')
+  return tensor.data
+}
+
+const ortTypes = { f32: 'float32', i64: 'int64', i8: 'int8', u8: 'uint8', u16: 'uint16' } as const satisfies Record<
+  DType,
+  string
+>
+const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', int64: 'i64', int8: 'i8', uint8: 'u8', uint16: 'u16' }
+
+/**
+ * Runs programs on ONNX Runtime. A program is compiled when it is first run and lives until `close`, or until its threads are needed for
+ * another. `run` blocks its thread while it computes.
+ */
+export class Runtime {
+  readonly threads: number
+  readonly #arenas: boolean
+  /** Those used last come last. */
+  readonly #sessions = new Map<Program, ort.InferenceSession>()
+
+  /**
+   * `arenas`: whether programs keep the memory they have taken for their next run (by default), in place of giving it back.
+   *
+   * @throws LowrankError `config`: the system does not allow so many threads.
+   */
+  constructor(options: { readonly threads: number; readonly arenas?: boolean }) {
+    this.threads = options.threads
+    this.#arenas = options.arenas ?? true
+    this.#checkThreads()
+  }
+
+  /**
+   * Feeds are checked against the program, whose symbols must mean the same in all of them. f32 results are put into `memory`
+   * if it is given, else into new memory.
+   */
+  async run(program: Program, feeds: Feeds, memory?: StackMemory): Promise<Results> {
+    const session = await this.#session(program)
+    const tensors: Record<string, ort.Tensor> = {}
+    const sizes: Record<string, number> = {}
+    for (const { name, value } of program.inputs) {
+      const feed = feeds[name]
+      if (feed === undefined) throw internalError(`program ${program.name}: no feed for "${name}"`)
+      checkFeed(program, name, value.type, feed, sizes)
+      tensors[name] = new ort.Tensor(ortTypes[feed.dtype], feed.data as Float32Array, feed.shape)
+    }
+    const places = memory === undefined ? {} : placesOf(program, sizes, memory)
+    const fetches = Object.fromEntries(program.outputs.map(({ name }) => [name, places[name] ?? null]))
+    let outputs: ort.InferenceSession.OnnxValueMapType
+    try {
+      outputs = await inNative(() => session.run(tensors, fetches))
+    } catch (cause) {
+      throw runError(program, sizes, cause)
+    }
+    const results: Record<string, HostTensor> = {}
+    for (const { name } of program.outputs) {
+      const output = places[name] ?? outputs[name]
+      const dtype = dtypes[output?.type ?? '']
+      if (output === undefined || dtype === undefined)
+        throw internalError(`program ${program.name}: no result "${name}"`)
+      results[name] = { dtype, shape: output.dims, data: output.data as TensorData }
+    }
+    return results
+  }
+
+  async close(): Promise<void> {
+    for (const session of this.#sessions.values()) await inNative(() => session.release())
+    this.#sessions.clear()
+  }
+
+  async #session(program: Program): Promise<ort.InferenceSession> {
+    const known = this.#sessions.get(program)
+    const session = known ?? (await this.#create(program))
+    this.#sessions.delete(program)
+    this.#sessions.set(program, session)
+    return session
+  }
+
+  async #create(program: Program): Promise<ort.InferenceSession> {
+    await this.#makeRoom()
+    try {
+      const options: ort.InferenceSession.SessionOptions = {
+        executionProviders: ['cpu'],
+        intraOpNumThreads: this.threads,
+        interOpNumThreads: 1,
+        executionMode: 'sequential',
+        // The optimizer would merge what is recomputed on purpose, and gains nothing on generated programs.
+        graphOptimizationLevel: 'disabled',
+        logSeverityLevel: 3,
+        // A memory pattern reserves one block for all tensors of a shape, beside the arena: a third more memory on a step of
+        // 4 x 256 tokens of a 135M model (1.33 GB, without 0.97 GB), and no faster.
+        enableMemPattern: false,
+        enableCpuMemArena: this.#arenas,
+        // Without this the threads of one session spin after a run and steal the cores from the next session.
+        extra: { session: { force_spinning_stop: '1' } },
+      }
+      return await inNative(() => ort.InferenceSession.create(toOnnx(program), options))
+    } catch (cause) {
+      if (!isOutOfMemory(cause)) throw cause
+      throw memoryError(`while ${program.name} was made ready`, cause, smallerHint)
+    }
+  }
+
+  #checkThreads(): void {
+    if (this.threads > 1) checkThreads(`computing with ${this.threads} threads`, this.threads - 1 + sparedThreads)
+  }
+
+  /**
+   * Each session has threads of its own beside the one that calls it (ONNX Runtime shares them in its C API only). They wait at no cost, but
+   * count: sessions used longest ago are released where a new one would go beyond `mostThreads` or what the system allows. It takes
+   * milliseconds to make one again.
+   */
+  async #makeRoom(): Promise<void> {
+    const own = this.threads - 1
+    if (own === 0) return
+    const most = Math.max(fewestSessions, Math.floor(mostThreads / own))
+    for (;;) {
+      const missing = own + sparedThreads > threadsLeft()
+      const [oldest] = this.#sessions
+      if (!missing && this.#sessions.size < most) return
+      if (oldest === undefined) return this.#checkThreads()
+      this.#sessions.delete(oldest[0])
+      await inNative(() => oldest[1].release())
+    }
+  }
+}
+
+const { state: shared } = (isMainThread ? {} : workerData) as { readonly state?: SharedArrayBuffer }
+const state = shared && new SharedState(shared)
+
+/** All calls of ONNX Runtime: a thread of ours is not ended within one. */
+function inNative<T>(call: () => Promise<T>): Promise<T> {
+  return state === undefined ? call() : state.inNative(call)
+}
+
+/** Threads of all sessions together, but of at least so many sessions: a step of training goes through six, an evaluation through three. */
+const [mostThreads, fewestSessions] = [128, 9]
+
+/** Threads that are left to Node.js, which starts some late: for files, and the process that tokenizes. */
+const sparedThreads = 8
+
+/** Tensors for the f32 results of a program. */
+function placesOf(program: Program, sizes: DimValues, memory: StackMemory): Record<string, ort.Tensor> {
+  const places: Record<string, ort.Tensor> = {}
+  for (const { name, value } of program.outputs) {
+    if (value.type.dtype !== 'f32') continue
+    const shape = value.type.shape.map((dim) => dimValue(dim, sizes))
+    const count = shape.reduce((total, size) => total * size, 1)
+    places[name] = new ort.Tensor('float32', memory.floats(count), shape)
+  }
+  return places
+}
+
+function checkFeed(
+  program: Program,
+  name: string,
+  type: { readonly dtype: DType; readonly shape: readonly (number | string)[] },
+  feed: HostTensor,
+  sizes: Record<string, number>,
+): void {
+  const found = `program ${program.name}: "${name}" is ${feed.dtype}${showShape(feed.shape)}`
+  if (feed.dtype !== type.dtype || feed.shape.length !== type.shape.length) {
+    throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
+  }
+  type.shape.forEach((dim, i) => {
+    const size = feed.shape[i] ?? 0
+    solveDim(dim, size, sizes)
+    if (dimValue(dim, sizes) !== size) throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
+  })
+  const count = feed.shape.reduce((total, size) => total * size, 1)
+  if (count !== feed.data.length) throw internalError(`${found} but holds ${feed.data.length} elements`)
+}
+
+function runError(program: Program, sizes: DimValues, cause: unknown): LowrankError {
+  const message = cause instanceof Error ? cause.message : String(cause)
+  // Those that a user knows: not the parts of attention.
+  const known = Object.entries(sizes).filter(([name]) => /^[a-z]+$/.test(name))
+  const shown = known.map(([name, size]) => `${name} ${size}`)
+  if (/alloc|memory/i.test(message)) return memoryError(`in ${program.name} (${shown.join(', ')})`, cause, smallerHint)
+  return new LowrankError('internal', `internal: ${program.name} (${shown.join(', ')}): ${message}`, { cause })
+}

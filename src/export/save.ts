@@ -1,0 +1,143 @@
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { writeFileAtomic } from '../formats/atomic.ts'
+import { writeCheckpoint } from '../formats/checkpoint.ts'
+import { editJson } from '../formats/json-edit.ts'
+import { indexName, singleName, type TensorSource } from '../formats/safetensors.ts'
+import { type AdapterCard, modelCard } from '../model/peft/card.ts'
+import { untied } from '../model/config.ts'
+import { configName, weightsName, writeAdapter } from '../model/peft/adapter.ts'
+import type { LoraConfig } from '../model/peft/targets.ts'
+import { tokenizerFiles } from '../text/tokenizer.ts'
+import { headName } from '../model/stages.ts'
+import { f32ToBytes, type FloatDtype, indexOfNonFinite } from '../util/dtype.ts'
+import { LowrankError } from '../util/errors.ts'
+import type { Trainable } from '../engine/trainable.ts'
+
+/** What is kept of a base model to be written again: its folder may be gone when a run ends. */
+export interface SavedBase {
+  /** Name or path. */
+  readonly name: string
+  /** The text of its config.json. */
+  readonly config: string
+  /** Its `companionFiles`, by name. */
+  readonly companions: ReadonlyMap<string, Uint8Array>
+}
+
+/** What is needed to write the result of a run. */
+export interface SaveOptions {
+  readonly folder: string
+  readonly trainables: ReadonlyMap<string, Trainable>
+  readonly base: SavedBase
+  /** Whether a model card is written beside an adapter; by default it is. */
+  readonly writesCard?: boolean
+  /** The adapter's configuration; undefined where every weight was trained. */
+  readonly lora: LoraConfig | undefined
+  readonly peftName: (name: string) => string
+  /** How the base stores a weight. */
+  readonly storage: (name: string) => FloatDtype
+  /** How the weights of a whole model are stored; auto: as the base stores them. */
+  readonly saveDtype: keyof typeof dtypes | 'auto'
+  /** Whether a weight with numbers too large for that is stored as f32; an error where it is not set. */
+  readonly widenLarge?: boolean
+  /** Most bytes in a file of a whole model. */
+  readonly maxShardSize: number
+  /** How it was trained, for the model card. */
+  readonly facts: AdapterCard['facts']
+}
+
+/** Names of the files of an adapter, and of a whole model; those of a model in several parts are numbered. */
+export const adapterNames: readonly string[] = [configName, weightsName]
+export const modelNames: readonly string[] = ['config.json', singleName, indexName]
+
+/** The model card that is written beside an adapter. */
+export function cardOf({ lora, base, writesCard = true, facts }: SaveOptions): string | undefined {
+  return lora !== undefined && writesCard ? modelCard(lora, base.name, { facts }) : undefined
+}
+
+/** Writes an adapter as PEFT does, or a whole model as transformers does, file by file atomically. */
+export async function saveResult(options: SaveOptions): Promise<void> {
+  await mkdir(options.folder, { recursive: true })
+  if (options.lora === undefined) await saveWholeModel(options)
+  else await saveAdapter(options, options.lora)
+}
+
+/** Whether the files that `saveResult` writes hold the trained weights bit for bit. */
+export function storesExactly({ lora, trainables, saveDtype, storage }: SaveOptions): boolean {
+  return lora !== undefined || [...trainables.keys()].every((name) => dtypeOf(name, { saveDtype, storage }) === 'F32')
+}
+
+async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<void> {
+  const { folder, trainables, base, peftName } = options
+  const tensors = [...trainables.values()].map(({ name, shape, data }) => ({ name: peftName(name), shape, data }))
+  const files = new Map([...base.companions].filter(([name]) => tokenizerFiles.includes(name)))
+  await writeAdapter({ folder, config, baseModel: base.name, tensors, files, card: cardOf(options) })
+}
+
+async function saveWholeModel(options: SaveOptions): Promise<void> {
+  const { folder, trainables, base, storage, saveDtype, maxShardSize, widenLarge } = options
+  const stored = new Set<FloatDtype>()
+  const tensors = [...trainables.values()].map(({ name, shape, data }): TensorSource => {
+    const asked = dtypeOf(name, { saveDtype, storage })
+    const dtype = widenLarge && overflowOf(data, f32ToBytes(data, asked), asked) !== -1 ? 'F32' : asked
+    stored.add(dtype)
+    return { name, dtype, shape, data: () => finiteBytes(name, data, dtype) }
+  })
+  await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize })
+  for (const [name, bytes] of base.companions) await writeFileAtomic(join(folder, name), bytes)
+  const [dtype, ...others] = stored
+  const text = asFloats(base.config, {
+    dtype: others.length === 0 ? dtype : undefined,
+    ownHead: trainables.has(headName),
+  })
+  await writeFileAtomic(join(folder, 'config.json'), text)
+}
+
+function dtypeOf(name: string, { saveDtype, storage }: Pick<SaveOptions, 'saveDtype' | 'storage'>): FloatDtype {
+  return saveDtype === 'auto' ? storage(name) : dtypes[saveDtype]
+}
+
+const dtypes = { f32: 'F32', bf16: 'BF16', f16: 'F16' } as const
+
+const torchNames = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const
+
+/**
+ * The bytes of trained values as `dtype`.
+ *
+ * @throws LowrankError `config`: a value is too large for it.
+ */
+function finiteBytes(name: string, values: Float32Array, dtype: FloatDtype): Uint8Array {
+  const bytes = f32ToBytes(values, dtype)
+  const index = overflowOf(values, bytes, dtype)
+  if (index === -1) return bytes
+  throw new LowrankError(
+    'config',
+    `saveDtype: element ${index} of ${name} is ${values[index]}, too large for ${dtype}`,
+    {
+      hint: 'Resume the run with saveDtype bf16 or f32, which hold larger numbers.',
+    },
+  )
+}
+
+/** The first element that is finite, but not as `dtype`; -1 where there is none. */
+function overflowOf(values: Float32Array, bytes: Uint8Array, dtype: FloatDtype): number {
+  if (dtype === 'F32') return -1
+  const index = indexOfNonFinite(new Uint16Array(bytes.buffer, bytes.byteOffset, values.length), dtype)
+  return index !== -1 && Number.isFinite(values[index]) ? index : -1
+}
+
+/** A config.json for float weights, all of this dtype if one is given; `ownHead`: the head is a weight of its own. */
+function asFloats(
+  config: string,
+  { dtype, ownHead }: { readonly dtype: FloatDtype | undefined; readonly ownHead: boolean },
+): string {
+  const changes: Record<string, unknown> = { quantization_config: undefined }
+  if (dtype !== undefined) {
+    const given = JSON.parse(config) as object
+    // The name it had before transformers 5, which later versions read too.
+    const keys = ['dtype', 'torch_dtype'].filter((key) => Object.hasOwn(given, key))
+    for (const key of keys.length > 0 ? keys : ['torch_dtype']) changes[key] = torchNames[dtype]
+  }
+  const floats = editJson(config, changes)
+  return ownHead ? untied(floats) : floats
+}

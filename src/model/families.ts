@@ -1,7 +1,0 @@
-import { llama } from './llama.ts'
-import type { Decoder } from './layers.ts'
-
-export type FamilyName = 'llama'
-
-/** The decoder of each `model_type`. A new family is a file and a line here. */
-export const families: Readonly<Record<FamilyName, Decoder>> = { llama }

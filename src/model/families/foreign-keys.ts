@@ -1,0 +1,61 @@
+import type { JsonObject } from '../../formats/json.ts'
+
+/** Values of a key that leave the computation as it is, beside null and being left out. */
+type Neutral = (value: unknown) => boolean
+
+const off: Neutral = (value) => value === false || value === 0
+const one: Neutral = (value) => value === 1
+const absent: Neutral = () => false
+
+/**
+ * Keys of `config.json` that give a decoder another computation, in the families that know them. Lowrank computes none of them, and a
+ * checkpoint that has one may well go by the name of a family that does not: such a model is refused, not approximated.
+ */
+const foreignKeys: Readonly<Record<string, Neutral>> = {
+  // Attention to fewer positions, or in another way in some layers.
+  sliding_window: absent,
+  use_sliding_window: off,
+  layer_types: (value) => Array.isArray(value) && value.every((type) => type === 'full_attention'),
+  no_rope_layers: (value) => Array.isArray(value) && value.every((has) => has === 1),
+  attention_chunk_size: absent,
+  alibi: off,
+  // What is done to scores and logits.
+  attn_logit_softcapping: off,
+  final_logit_softcapping: off,
+  logit_softcapping: off,
+  attention_multiplier: absent,
+  query_pre_attn_scalar: absent,
+  logits_scaling: one,
+  logit_scale: one,
+  // Norms of queries and keys.
+  qk_norm: off,
+  use_qk_norm: off,
+  qk_layernorm: off,
+  // Multipliers of embeddings, residuals and the like.
+  embedding_multiplier: one,
+  residual_multiplier: one,
+  scale_emb: one,
+  scale_depth: absent,
+  dim_model_base: absent,
+  // Rotation of a part of each head.
+  partial_rotary_factor: one,
+  rotary_pct: one,
+  rope_local_base_freq: absent,
+  // Experts.
+  num_local_experts: off,
+  num_experts: off,
+  n_routed_experts: off,
+  moe_intermediate_size: absent,
+  // Clipped or otherwise changed projections.
+  clip_qkv: absent,
+}
+
+/** The first key that changes the computation, as it stands in the file: `"sliding_window": 4096`. */
+export function foreignKey(json: JsonObject): string | undefined {
+  for (const [key, neutral] of Object.entries(foreignKeys)) {
+    const value = json[key]
+    if (value === undefined || value === null || neutral(value)) continue
+    return `"${key}": ${(JSON.stringify(value) ?? '').slice(0, 60)}`
+  }
+  return undefined
+}

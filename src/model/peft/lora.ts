@@ -1,0 +1,35 @@
+import { b } from '../../graph/build.ts'
+import { lastDim } from '../../graph/value.ts'
+import type { Layers } from '../decoder.ts'
+import type { StageLayers } from '../layers.ts'
+
+/** What LoRA adds to one linear layer. */
+export interface LoraModule {
+  readonly r: number
+  /** alpha / r, or alpha / sqrt(r) with rank stabilization. */
+  readonly scale: number
+  /** Probability with which an element of the adapter's input is dropped; 0 outside training. */
+  readonly dropout: number
+}
+
+/**
+ * The same layers with low-rank adapters: y = W x + scale B A dropout(x), A [r, in], B [out, r]. Hu et al. 2021. `adapterOf` tells which
+ * modules (named as in the stage) have one.
+ */
+export function withLora(stage: StageLayers, adapterOf: (module: string) => LoraModule | undefined): Layers {
+  return {
+    parameter: (name, shape) => stage.parameter(name, shape),
+    linear: (module, x, options) => {
+      const y = stage.linear(module, x, options)
+      const adapter = adapterOf(module)
+      if (adapter === undefined) return y
+      const { r, scale, dropout } = adapter
+      const a = stage.parameter(`${module}.lora_A.weight`, [r, Number(lastDim(x.type))])
+      const up = stage.parameter(`${module}.lora_B.weight`, [options.outFeatures, r])
+      const input = dropout > 0 ? stage.drop(module, x, dropout) : x
+      // Inverted dropout divides by 1 - p; here that is part of the scale, on the small tensor.
+      const low = b.scale(b.linear(input, a), scale / (1 - dropout))
+      return b.add(y, b.linear(low, up))
+    },
+  }
+}

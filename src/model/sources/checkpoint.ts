@@ -1,0 +1,191 @@
+import type { Quantization } from '../../config/index.ts'
+import { openCheckpoint, type TensorReader } from '../../formats/safetensors.ts'
+import { isFloat, type FloatWeight, type Storage, type StoredWeight } from '../../storage/stored.ts'
+import { describeElement, type FloatDtype, indexOfNonFinite } from '../../util/dtype.ts'
+import { LowrankError } from '../../util/errors.ts'
+import { fillNormal, stream } from '../../util/random.ts'
+import type { DecoderConfig } from '../decoder.ts'
+import { readDecoderConfig } from '../config.ts'
+import { families } from '../families/index.ts'
+import { openQuantized, type QuantizedEntries, type QuantizedEntry } from '../bitsandbytes/checkpoint.ts'
+import { viewOf } from '../bitsandbytes/parts.ts'
+import { embeddingName, headName } from '../stages.ts'
+import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
+import { widened } from '../../storage/widened.ts'
+
+/** The weights a decoder has, as its checkpoint names them. */
+export interface WeightSpec {
+  readonly name: string
+  readonly shape: readonly number[]
+}
+
+/** Every weight of a decoder. A tied head is not listed: it is the embedding. */
+export function weightSpecs(config: DecoderConfig): WeightSpec[] {
+  const { hiddenSize, vocabSize, numHiddenLayers, tieWordEmbeddings } = config
+  const specs: WeightSpec[] = [{ name: embeddingName, shape: [vocabSize, hiddenSize] }]
+  for (let i = 0; i < numHiddenLayers; i++) {
+    const prefix = `model.layers.${i}.`
+    for (const norm of ['input_layernorm', 'post_attention_layernorm']) {
+      specs.push({ name: `${prefix}${norm}.weight`, shape: [hiddenSize] })
+    }
+    for (const { module, inFeatures, outFeatures, bias } of families[config.modelType].linears(config)) {
+      specs.push({ name: `${prefix}${module}.weight`, shape: [outFeatures, inFeatures] })
+      if (bias) specs.push({ name: `${prefix}${module}.bias`, shape: [outFeatures] })
+    }
+  }
+  specs.push({ name: 'model.norm.weight', shape: [hiddenSize] })
+  if (!tieWordEmbeddings) specs.push({ name: headName, shape: [vocabSize, hiddenSize] })
+  return specs
+}
+
+/** Paths of all linear layers, the output head last. */
+export function linearPaths(config: DecoderConfig): string[] {
+  const linears = families[config.modelType].linears(config)
+  const paths = Array.from({ length: config.numHiddenLayers }, (_, i) =>
+    linears.map(({ module }) => `model.layers.${i}.${module}`),
+  )
+  return [...paths.flat(), 'lm_head']
+}
+
+/** Where the weights of a model come from: a checkpoint on disk, or a random generator. */
+export interface WeightSource {
+  readonly config: DecoderConfig
+  readonly specs: readonly WeightSpec[]
+  /** How the linear layers are quantized, of a checkpoint that is. */
+  readonly quantization: Quantization | undefined
+  readonly storage: (name: string) => Storage
+  /** Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. */
+  readonly load: (name: string, reuse?: StoredWeight) => Promise<StoredWeight>
+  readonly close: () => Promise<void>
+}
+
+/**
+ * Opens a model folder; every tensor is checked to be there with the shape that config.json promises, and to be asked for. Linear layers
+ * may be quantized, as transformers and bitsandbytes save them. `load` makes all its calls to the system before it returns.
+ */
+export async function openWeights(folder: string): Promise<WeightSource> {
+  const described = await readDecoderConfig(folder)
+  const reader = withDecoderNames(await openCheckpoint(folder), described)
+  try {
+    const config = (await hasOwnHead(reader, described)) ? { ...described, tieWordEmbeddings: false } : described
+    const specs = weightSpecs(config)
+    const quantized = await openLinears(folder, reader, config, specs)
+    for (const spec of specs) if (!quantized?.entries.has(spec.name)) checkTensor(folder, reader, spec)
+    checkAllUsed(folder, reader, new Set(specs.map(({ name }) => name)))
+    const checked = new Set<string>()
+    return {
+      config,
+      specs,
+      quantization: quantized?.quantization,
+      storage: (name) => quantized?.entries.get(name)?.storage ?? floatDtype(reader, name),
+      load: async (name, reuse) => {
+        const entry = quantized?.entries.get(name)
+        if (entry !== undefined) return entry.load(reuse)
+        const weight = await loadFloats(reader, name, reuse)
+        // Weights on disk are read again and again.
+        if (!checked.has(name)) checkFinite(weight, reader.tensors.get(name)?.file ?? folder, name)
+        checked.add(name)
+        return weight
+      },
+      close: () => reader.close(),
+    }
+  } catch (error) {
+    await reader.close()
+    throw error
+  }
+}
+
+/** The quantized linear layers, if config.json says that there are any. */
+async function openLinears(
+  folder: string,
+  reader: TensorReader,
+  config: DecoderConfig,
+  specs: readonly WeightSpec[],
+): Promise<QuantizedEntries | undefined> {
+  if (config.quantization === undefined) return undefined
+  const names = new Set(linearPaths(config).map((path) => `${path}.weight`))
+  const linears = specs.filter(({ name }) => names.has(name))
+  const { quantization, entries } = await openQuantized(reader, { folder, linears, promised: config.quantization })
+  const head = entries.get(headName)
+  if (head === undefined) return { quantization, entries }
+  // Programs of the head compute with floats: one that is quantized, which transformers does only on demand, is expanded.
+  const expanded: QuantizedEntry = { storage: 'F32', load: async () => widened(await head.load()) }
+  return { quantization, entries: new Map([...entries, [headName, expanded]]) }
+}
+
+async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeight | undefined): Promise<FloatWeight> {
+  const info = reader.tensors.get(name)
+  const storage = floatDtype(reader, name)
+  const old = reuse && isFloat(reuse) && reuse.storage === storage ? reuse.data : undefined
+  const bytes = await reader.read(name, old?.byteLength === info?.byteLength ? viewOf(old) : undefined)
+  const { buffer, byteOffset, byteLength } = bytes
+  const data =
+    storage === 'F32'
+      ? new Float32Array(buffer, byteOffset, byteLength / 4)
+      : new Uint16Array(buffer, byteOffset, byteLength / 2)
+  return { storage, shape: info?.shape ?? [], data }
+}
+
+/** Random weights as transformers initialises them: normal(0, initializer_range), norms 1, biases 0. */
+export function randomWeights(config: DecoderConfig, seed: number): WeightSource {
+  const specs = weightSpecs(config)
+  return {
+    config,
+    specs,
+    quantization: undefined,
+    storage: () => config.dtype,
+    load: async (name) => {
+      const index = specs.findIndex((spec) => spec.name === name)
+      const shape = specs[index]?.shape ?? []
+      const data = new Float32Array(shape.reduce((total, size) => total * size, 1))
+      if (name.endsWith('norm.weight')) data.fill(1)
+      else if (!name.endsWith('.bias')) fillNormal(data, 0, config.initializerRange, stream(seed, 'weights', index))
+      return { storage: 'F32', shape, data }
+    },
+    close: async () => {},
+  }
+}
+
+function floatDtype(reader: TensorReader, name: string): FloatDtype {
+  const dtype = reader.tensors.get(name)?.dtype
+  return dtype === 'F16' || dtype === 'BF16' ? dtype : 'F32'
+}
+
+const belongs = 'Is config.json the one that belongs to these weights?'
+
+function checkTensor(folder: string, reader: TensorReader, { name, shape }: WeightSpec): void {
+  const tensor = reader.tensors.get(name)
+  if (tensor === undefined) {
+    throw new LowrankError(
+      'model',
+      `${folder}: the tensor ${name} that config.json asks for is not in the checkpoint`,
+      { hint: belongs },
+    )
+  }
+  if (tensor.shape.length !== shape.length || tensor.shape.some((size, i) => size !== shape[i])) {
+    throw new LowrankError(
+      'model',
+      `${tensor.file}: tensor ${name} has shape [${tensor.shape.join(', ')}], but config.json asks for [${shape.join(', ')}]`,
+      { hint: belongs },
+    )
+  }
+  if (!['F32', 'F16', 'BF16'].includes(tensor.dtype)) {
+    throw new LowrankError(
+      'model',
+      `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16 and BF16 are supported`,
+      { hint: 'Of quantized models, those are read whose config.json has the quantization_config of bitsandbytes.' },
+    )
+  }
+}
+
+/** @throws LowrankError `model`: an element is not finite, and so would be every loss. */
+function checkFinite({ storage, data }: FloatWeight, file: string, name: string): void {
+  const index = indexOfNonFinite(data, storage)
+  if (index === -1) return
+  throw new LowrankError('model', `${file}: tensor ${name} holds ${describeElement(data, storage, index)}`, {
+    hint: notFiniteHint,
+  })
+}
+
+/** What to do about weights that hold NaN or infinity. */
+export const notFiniteHint = 'The weights are damaged, or overflowed before they were saved.'

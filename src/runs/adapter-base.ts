@@ -1,0 +1,63 @@
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import {
+  type EvalConfig,
+  type Quantization,
+  quantizationOf,
+  type QuantizationOptions,
+  quantizationSchema,
+  quantizationText,
+} from '../config/index.ts'
+import { readJsonObject } from '../formats/json.ts'
+
+/** How the base model was held while an adapter was trained on it. */
+export interface AdapterBase {
+  /** Undefined: as it is stored. */
+  readonly quantization: Quantization | undefined
+  /** The file that says so. */
+  readonly file: string
+}
+
+// The record of a run, and that of a checkpoint, which is an adapter too.
+const records = {
+  'run.json': z.object({ config: quantizationSchema }),
+  'trainer_state.json': z.object({ inputs: z.object({ config: quantizationSchema }) }),
+}
+
+/**
+ * What the record beside an adapter says of its base. PEFT's files do not: with the base held in another way, an adapter gives other
+ * losses. Undefined where there is no record, as with adapters made elsewhere.
+ */
+export async function baseOfAdapter(folder: string): Promise<AdapterBase | undefined> {
+  for (const [name, schema] of Object.entries(records)) {
+    const file = join(folder, name)
+    if (!(await stat(file).catch(() => undefined))?.isFile()) continue
+    const json = await readJsonObject(file, { code: 'adapter' }).catch(() => undefined)
+    const parsed = schema.safeParse(json)
+    if (!parsed.success) continue
+    const config = 'config' in parsed.data ? parsed.data.config : parsed.data.inputs.config
+    return { quantization: quantizationOf(config), file }
+  }
+  return undefined
+}
+
+/**
+ * How the base of a model is to be held where nothing is trained: as the options say, else as it was while the adapter was trained. Tells
+ * what is taken, and from where.
+ */
+export async function baseFor(
+  config: Pick<EvalConfig, 'adapter' | keyof QuantizationOptions>,
+  tell: (message: string) => void,
+): Promise<Quantization | undefined> {
+  const { adapter, loadIn4bit, loadIn8bit } = config
+  if (adapter === undefined || loadIn4bit !== undefined || loadIn8bit) return quantizationOf(config)
+  const found = await baseOfAdapter(adapter)
+  if (found === undefined) {
+    tell(`base model: as it is stored (${adapter} has no run.json that says how it was held)`)
+    return undefined
+  }
+  const { quantization, file } = found
+  tell(`base model: ${quantization === undefined ? 'as it is stored' : quantizationText(quantization)} (by ${file})`)
+  return quantization
+}

@@ -1,0 +1,63 @@
+import type { TrainConfig } from '../config/index.ts'
+import { latestCheckpoint, readCheckpoint, settleCheckpoints, type Checkpoint } from './checkpoint.ts'
+import type { TrainEvent } from '../train/events.ts'
+import { changedInputs, changedVersions, type RunInputs } from './run-inputs.ts'
+import { LowrankError } from '../util/errors.ts'
+
+/** Where a run begins, and what there is to say about it. */
+export interface Start {
+  /** The checkpoint to go on from; undefined: the first step. */
+  readonly from: Checkpoint | undefined
+  readonly told: readonly TrainEvent[]
+}
+
+/**
+ * Finds the checkpoint that a run is asked to go on from, and checks that it is the same run still.
+ *
+ * @throws LowrankError `checkpoint`: it is damaged, or none is whole; `config`: the run has changed since, and `resumeAnyway` is not set.
+ */
+export async function findStart(config: TrainConfig, inputs: RunInputs): Promise<Start> {
+  const told: TrainEvent[] = []
+  const from = await findCheckpoint(config, told)
+  if (from === undefined) return { from, told }
+  const { record, folder } = from
+  const changes = [...changedInputs(record.inputs, inputs)]
+  const { activations } = record.memory
+  if (config.activations !== 'auto' && config.activations !== activations) {
+    changes.push(`activations: ${activations} -> ${config.activations}`)
+  }
+  const list = changes.map((change) => `\n  ${change}`).join('')
+  if (changes.length > 0 && !config.resumeAnyway) {
+    throw new LowrankError('config', `cannot resume from ${folder}: the run has changed since:${list}`, {
+      hint: 'Set it back, or resume with what is new: "resumeAnyway" (--resume-anyway).',
+    })
+  }
+  if (changes.length > 0) told.push({ type: 'warning', message: `the run has changed since ${folder}:${list}` })
+  if (record.inputs.hashes['valid'] !== inputs.hashes['valid']) {
+    const message = `the validation data have changed since ${folder}: evaluation losses before and after it do not compare`
+    told.push({ type: 'warning', message })
+  }
+  const versions = changedVersions(record.inputs, inputs)
+  if (versions.length > 0) {
+    const message = `${folder} was written with other versions (${versions.join(', ')}): results may differ in their last bits`
+    told.push({ type: 'warning', message })
+  }
+  told.push({ type: 'resume', step: record.state.step, path: folder })
+  return { from, told }
+}
+
+async function findCheckpoint(config: TrainConfig, told: TrainEvent[]): Promise<Checkpoint | undefined> {
+  const { resume, resumeFrom, outputDir } = config
+  if (resumeFrom !== undefined) return readCheckpoint(resumeFrom)
+  if (!resume) return undefined
+  await settleCheckpoints(outputDir)
+  const found = await latestCheckpoint(outputDir)
+  if (found === undefined) {
+    told.push({ type: 'status', message: `there is no checkpoint in ${outputDir} yet: starting with the first step` })
+    return undefined
+  }
+  for (const message of found.damaged) {
+    told.push({ type: 'warning', message: `${message}; going back to ${found.checkpoint.folder}` })
+  }
+  return found.checkpoint
+}

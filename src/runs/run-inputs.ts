@@ -1,0 +1,144 @@
+import { readdir, stat } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { trainSchema, type TrainConfig } from '../config/index.ts'
+import { hashFile, hashFiles } from '../formats/hash.ts'
+import { companionFiles } from '../text/tokenizer.ts'
+
+/** What a run is made from. With the seed among the options, it decides every byte of the result. */
+export interface RunInputs {
+  /** The resolved configuration. */
+  readonly config: Readonly<Record<string, unknown>>
+  readonly versions: Readonly<Record<string, string>>
+  /** SHA-256 of what was read, as hex: of `train` and `valid` the file; of `model` and `adapter` names and contents of the files. */
+  readonly hashes: Readonly<Record<string, string>>
+  /** Computing threads: how many there are decides the order in which products are summed. */
+  readonly threads: number
+}
+
+/** Reads all files of a run once, to tell what they are. */
+export async function describeInputs(config: TrainConfig, threads: number): Promise<RunInputs> {
+  const load = createRequire(import.meta.url)
+  const own = load('lowrank/package.json') as { version: string }
+  const runtime = load('onnxruntime-node/package.json') as { version: string }
+  const { model, train, valid, adapter } = config
+  return {
+    // As it is read back: without what is unset.
+    config: JSON.parse(JSON.stringify({ ...config, webhookUrl: originOf(config.webhookUrl) })) as RunInputs['config'],
+    versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
+    hashes: {
+      model: await hashFiles(await modelFiles(model)),
+      train: await hashFile(train),
+      ...(valid === undefined ? {} : { valid: await hashFile(valid) }),
+      ...(adapter === undefined ? {} : { adapter: await hashFiles(adapterFiles.map((name) => join(adapter, name))) }),
+    },
+    threads,
+  }
+}
+
+/** Whoever knows the whole address of a webhook may post to it: the record of a run, which is passed around, has its host alone. */
+function originOf(url: string | undefined): string | undefined {
+  return url === undefined ? undefined : new URL(url).origin
+}
+
+const adapterFiles = ['adapter_config.json', 'adapter_model.safetensors'] as const
+
+/** Bytes that `describeInputs` reads of a model. */
+export async function modelSize(folder: string): Promise<number> {
+  const sizes = await Promise.all((await modelFiles(folder)).map(async (path) => (await stat(path)).size))
+  return sizes.reduce((total, size) => total + size, 0)
+}
+
+/** The files that make a model what it is: configuration, weights, tokenizer, the tokens that end a text. */
+async function modelFiles(folder: string): Promise<string[]> {
+  const names = await readdir(folder)
+  const isPart = (name: string): boolean =>
+    name === 'config.json' || companionFiles.includes(name) || name.endsWith('.safetensors')
+  const parts = names.filter(isPart)
+  const paths = parts.sort().map((name) => join(folder, name))
+  // A folder of such a name, or a link to nowhere, is read by no one.
+  const found = await Promise.all(paths.map((path) => stat(path).catch(() => undefined)))
+  return paths.filter((_, i) => found[i]?.isFile() === true)
+}
+
+/**
+ * Options that may change between the parts of a run: they decide what is reported and kept of it, not what is trained. Every other option
+ * must stay. Of paths the content counts (`hashes`), of threads the number, of memory the choice that was made within it.
+ */
+const free: ReadonlySet<string> = new Set<keyof TrainConfig>([
+  'model',
+  'adapter',
+  'train',
+  'valid',
+  'outputDir',
+  'threads',
+  'memory',
+  'activations',
+  'loggingSteps',
+  'samples',
+  'saveStrategy',
+  'saveSteps',
+  'saveTotalLimit',
+  'saveDtype',
+  'maxShardSize',
+  'overwriteOutputDir',
+  'resume',
+  'resumeFrom',
+  'resumeAnyway',
+  'reportTo',
+  'loggingDir',
+  'webhookUrl',
+])
+
+/** Options of evaluations, which decide what is trained only where the weights that are kept, or the end of the run, depend on them. */
+const ofEvaluations: ReadonlySet<string> = new Set<keyof TrainConfig>([
+  'evalStrategy',
+  'evalSteps',
+  'evalOnStart',
+  'perDeviceEvalBatchSize',
+])
+
+function dependsOnEvaluations({ config }: RunInputs): boolean {
+  return config['loadBestModelAtEnd'] === true || config['earlyStoppingPatience'] !== undefined
+}
+
+/** What has changed that decides the course of training, a line each: `learningRate: 0.001 -> 0.002`. */
+export function changedInputs(before: RunInputs, now: RunInputs): string[] {
+  const changes: string[] = []
+  const evaluated = dependsOnEvaluations(before) || dependsOnEvaluations(now)
+  for (const key of Object.keys(trainSchema.shape)) {
+    if (free.has(key) || (!evaluated && ofEvaluations.has(key))) continue
+    // An option that was added to Lowrank later had the effect of its default.
+    const [old, current] = [before.config, now.config].map((config) => show(config[key] ?? defaultOf(key)))
+    if (old !== current) changes.push(`${key}: ${old} -> ${current}`)
+  }
+  for (const key of ['model', 'adapter', 'train', ...(evaluated ? ['valid'] : [])]) {
+    const [old, current] = [before, now].map(({ config, hashes }) =>
+      hashes[key] === undefined ? undefined : { path: show(config[key]), hash: hashes[key].slice(0, 12) },
+    )
+    if (old?.hash === current?.hash) continue
+    const [from, to] = [old, current].map((one) =>
+      one === undefined ? 'none' : `${one.path} (SHA-256 ${one.hash}...)`,
+    )
+    changes.push(`${key}, its content: ${from} -> ${to}`)
+  }
+  if (before.threads !== now.threads) {
+    changes.push(`threads: ${before.threads} -> ${now.threads} (with --threads ${before.threads} it is as it was)`)
+  }
+  return changes
+}
+
+/** Versions that differ: the last bits of results may, too. */
+export function changedVersions(before: RunInputs, now: RunInputs): string[] {
+  return Object.keys(now.versions)
+    .filter((name) => before.versions[name] !== now.versions[name])
+    .map((name) => `${name} ${before.versions[name] ?? 'none'} -> ${now.versions[name]}`)
+}
+
+function defaultOf(key: string): unknown {
+  return trainSchema.shape[key as keyof typeof trainSchema.shape].safeParse(undefined).data
+}
+
+function show(value: unknown): string {
+  return value === undefined ? 'unset' : JSON.stringify(value)
+}

@@ -1,0 +1,313 @@
+import { quantizationText, type Quantization } from '../config/index.ts'
+import { Pipeline } from '../engine/pipeline.ts'
+import { defaultThreads } from '../engine/machine.ts'
+import { Runtime } from '../engine/onnxruntime/runtime.ts'
+import { residentWeights, StreamedWeights, type WeightStore } from '../engine/weights.ts'
+import {
+  adaptNothing,
+  adaptWithLora,
+  checkAllUsed,
+  frozen,
+  initialLoraWeight,
+  readAdapterWeight,
+  type Adaptation,
+} from '../model/peft/adapt.ts'
+import type { DecoderConfig } from '../model/decoder.ts'
+import { readDecoderConfig } from '../model/config.ts'
+import { readAdapter, type Adapter } from '../model/peft/adapter.ts'
+import { ropeTables } from '../model/rope.ts'
+import type { LoraConfig } from '../model/peft/targets.ts'
+import {
+  attentionParts,
+  buildStages,
+  embeddingName,
+  headName,
+  type Activations,
+  type DecoderStages,
+} from '../model/stages.ts'
+import { quantizedWeights } from '../model/sources/quantized.ts'
+import { openWeights, randomWeights, type WeightSource } from '../model/sources/checkpoint.ts'
+import { widened } from '../storage/widened.ts'
+import { isFloat, isFloatStorage, type Storage, type StoredWeight } from '../storage/stored.ts'
+import type { Trainable } from '../engine/trainable.ts'
+import type { FloatDtype } from '../util/dtype.ts'
+import { LowrankError } from '../util/errors.ts'
+
+export interface DecoderOptions {
+  /** Folder of the base model. */
+  readonly model: string
+  /** Folder of a PEFT adapter to put on top. */
+  readonly adapter?: string | undefined
+  /** Computing threads; by default one for each core. */
+  readonly threads?: number | undefined
+  /** How the linear layers of the base model are quantized as it is read. */
+  readonly quantization?: Quantization | undefined
+  /** What is trained: nothing when left out. */
+  readonly training?:
+    | {
+        /** A new adapter, or (undefined) every weight. */
+        readonly lora: LoraConfig | undefined
+        readonly init: 'pretrained' | 'random'
+        readonly seed: number
+        /** Share of each label that is spread over the vocabulary; 0 by default. Evaluations know nothing of it. */
+        readonly labelSmoothing?: number
+      }
+    | undefined
+}
+
+/** What memory is spent on. */
+export interface MemoryChoice {
+  /** Whether activations are kept for the backward pass, which is faster, or computed again. */
+  readonly activations: Activations
+  /**
+   * Whether frozen 16-bit weights are expanded to f32 once, or at each use. On SmolLM2-135M with 4 x 256 tokens the casts are 5 % of a
+   * step (each includes a copy: BitCast does not work in place), the expansion 270 MB.
+   */
+  readonly expandWeights: boolean
+  /**
+   * Most rows that go through the output head at once. Logits of 256 rows over a vocabulary of 49,152 are 50 MB, and two such tensors live
+   * at once; fewer rows pay more for reading the weight.
+   */
+  readonly headRows: number
+  /** Micro-batches that go through blocks on disk together; undefined where the blocks stay in memory. */
+  readonly streamed: { readonly group: number } | undefined
+}
+
+/** A decoder ready to compute: programs and weights. */
+export interface OpenDecoder {
+  readonly config: DecoderConfig
+  readonly pipeline: Pipeline
+  /** What is trained, by name. */
+  readonly trainables: ReadonlyMap<string, Trainable>
+  /** The adapter, if there is one. */
+  readonly lora: LoraConfig | undefined
+  readonly adaptation: Adaptation
+  /** The dtype in which the checkpoint stores a weight; F32 for a quantized one. */
+  readonly storage: (name: string) => FloatDtype
+  /** Number of elements of all weights, the trained ones included. */
+  readonly parameters: number
+  readonly threads: number
+  readonly close: () => Promise<void>
+}
+
+/** A weight that the programs of a decoder read. */
+export interface WantedWeight {
+  readonly name: string
+  readonly shape: readonly number[]
+  readonly storage: Storage
+  readonly trainable: boolean
+  /** The block it belongs to; undefined for embedding and head. */
+  readonly block: number | undefined
+}
+
+/**
+ * A base model with what is put on top: its files are open and checked, but nothing large was read. `load` closes the files, unless it
+ * fails or is never called: call `close` then.
+ */
+export class PreparedDecoder {
+  readonly config: DecoderConfig
+  readonly lora: LoraConfig | undefined
+  readonly adaptation: Adaptation
+  readonly quantization: Quantization | undefined
+  /** Whether blocks can be read again and again at little cost: not where each reading would quantize them anew. */
+  readonly streamable: boolean
+  readonly threads: number
+  readonly #o: DecoderOptions
+  readonly #source: WeightSource
+  readonly #adapter: Adapter | undefined
+
+  private constructor(options: DecoderOptions, base: WeightSource, adapter: Adapter | undefined) {
+    const { model, quantization, training } = options
+    this.#o = options
+    this.threads = options.threads ?? defaultThreads()
+    this.#adapter = adapter
+    this.config = base.config
+    // An adapter that is trained further keeps its own shape.
+    this.lora = adapter?.config ?? training?.lora
+    if (training !== undefined && this.lora === undefined) refuseQuantized(model, base.quantization)
+    if (training !== undefined) refuseAttentionDropout(model, base.config)
+    this.adaptation =
+      this.lora !== undefined
+        ? adaptWithLora(base, this.lora, { loaded: adapter !== undefined })
+        : training === undefined
+          ? frozen
+          : adaptNothing
+    this.#source = quantization === undefined ? base : quantizedWeights(base, quantization, this.adaptation.trainable)
+    this.quantization = this.#source.quantization
+    this.streamable = base.quantization === this.quantization && training?.init !== 'random'
+  }
+
+  static async open(options: DecoderOptions): Promise<PreparedDecoder> {
+    const { model, training } = options
+    const base =
+      training?.init === 'random'
+        ? randomWeights(await readDecoderConfig(model), training.seed)
+        : await openWeights(model)
+    let adapter: Adapter | undefined
+    try {
+      adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter)
+      const prepared = new PreparedDecoder(options, base, adapter)
+      if (adapter !== undefined) await checkAllUsed(adapter, base, prepared.adaptation)
+      return prepared
+    } catch (error) {
+      await base.close()
+      await adapter?.tensors.close()
+      throw error
+    }
+  }
+
+  /** All programs. */
+  stages(choice: Pick<MemoryChoice, 'activations' | 'expandWeights'>): DecoderStages {
+    const { training } = this.#o
+    return buildStages({
+      config: this.config,
+      policy: {
+        trainable: (name) => training !== undefined && this.adaptation.trainable(name),
+        storage: (name) => this.#storage(name, choice),
+      },
+      activations: choice.activations,
+      adapterOf: this.adaptation.adapterOf,
+      separateHead: this.adaptation.separateHead,
+      labelSmoothing: training?.labelSmoothing,
+    })
+  }
+
+  /** Every weight that the stages read, once. */
+  wanted(stages: DecoderStages): WantedWeight[] {
+    const { vocabSize, hiddenSize } = this.config
+    const embedding = {
+      name: embeddingName,
+      shape: [vocabSize, hiddenSize],
+      storage: this.#storage(embeddingName, { expandWeights: false }),
+      trainable: stages.trainsEmbedding,
+      block: undefined,
+    }
+    const found = new Map<string, WantedWeight>([[embeddingName, embedding]])
+    ;[...stages.blocks, stages.head].forEach((stage, i) => {
+      const block = stage === stages.head ? undefined : i
+      for (const { name, shape, storage, trainable } of stage.parameters) {
+        // The head of a tied model reads the embedding, in the form in which it wants it.
+        found.set(name, { name, shape, storage, trainable, block })
+      }
+    })
+    return [...found.values()]
+  }
+
+  /** Reads the weights and makes the decoder ready. */
+  async load(choice: MemoryChoice): Promise<OpenDecoder> {
+    const { config, lora, adaptation } = this
+    const { threads } = this
+    const stages = this.stages(choice)
+    const wanted = this.wanted(stages)
+    const onDisk = (weight: WantedWeight): boolean =>
+      choice.streamed !== undefined && weight.block !== undefined && !adaptation.trainable(weight.name)
+    const resident = new Map<string, StoredWeight>()
+    const trainables = new Map<string, Trainable>()
+    for (const weight of wanted) {
+      if (onDisk(weight)) continue
+      const loaded = await this.#load(weight, choice)
+      resident.set(weight.name, loaded)
+      if (weight.trainable && isFloat(loaded) && loaded.data instanceof Float32Array) {
+        const { data, shape } = loaded
+        trainables.set(weight.name, { name: weight.name, shape, data, gradient: new Float32Array(data.length) })
+      }
+    }
+    await this.#adapter?.tensors.close()
+    const streamed = wanted.filter(onDisk)
+    const weights = this.#store(resident, streamed)
+    if (streamed.length === 0) await this.#source.close()
+    const runtime = new Runtime({
+      threads,
+      // An arena keeps what its programs have ever taken, and more, since it doubles as it grows: 5 % faster, but not frugal.
+      arenas: choice.activations === 'keep',
+    })
+    const pipeline = new Pipeline({
+      runtime,
+      blocks: stages.blocks,
+      head: stages.head,
+      weights,
+      group: choice.streamed?.group ?? 1,
+      embedding: { name: embeddingName, trainable: stages.trainsEmbedding },
+      rope: (positions) => ropeTables(config.rope, config.headDim, positions),
+      headDim: config.headDim,
+      attentionParts,
+      headRows: choice.headRows,
+    })
+    return {
+      config,
+      pipeline,
+      trainables,
+      lora,
+      adaptation,
+      storage: (name) => {
+        const storage = this.#source.storage(name)
+        return isFloatStorage(storage) ? storage : 'F32'
+      },
+      parameters: wanted.reduce((total, { shape }) => total + shape.reduce((n, size) => n * size, 1), 0),
+      threads,
+      close: async () => {
+        await runtime.close()
+        if (streamed.length > 0) await this.#source.close()
+      },
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#source.close()
+    await this.#adapter?.tensors.close()
+  }
+
+  #store(resident: ReadonlyMap<string, StoredWeight>, streamed: readonly WantedWeight[]): WeightStore {
+    if (streamed.length === 0) return residentWeights(resident)
+    const names = new Map<number, string[]>()
+    for (const { name, block = 0 } of streamed) names.set(block, [...(names.get(block) ?? []), name])
+    return new StreamedWeights({
+      resident,
+      names: (block) => names.get(block) ?? [],
+      load: (name, reuse) => this.#source.load(name, reuse),
+    })
+  }
+
+  #storage(name: string, { expandWeights }: Pick<MemoryChoice, 'expandWeights'>): Storage {
+    const stored = this.#source.storage(sourceName(this.config, name))
+    return this.adaptation.trainable(name) || (expandWeights && isFloatStorage(stored)) ? 'F32' : stored
+  }
+
+  async #load({ name, shape, storage }: WantedWeight, choice: MemoryChoice): Promise<StoredWeight> {
+    if (this.adaptation.trainable(name)) {
+      if (this.#adapter !== undefined) {
+        const folder = this.#o.adapter ?? ''
+        return readAdapterWeight(this.#adapter.tensors, { name: this.adaptation.peftName(name), shape, folder })
+      }
+      if (name.includes('.lora_')) return initialLoraWeight(name, shape, this.#o.training?.seed ?? 0)
+    }
+    const weight = await this.#source.load(sourceName(this.config, name))
+    return storage === 'F32' || this.#storage(name, choice) === 'F32' ? widened(weight) : weight
+  }
+}
+
+/** transformers drops attention weights while it trains such a model; with PEFT too. */
+function refuseAttentionDropout(model: string, { attentionDropout }: DecoderConfig): void {
+  if (attentionDropout === 0) return
+  throw new LowrankError(
+    'model',
+    `${model}/config.json: training with "attention_dropout": ${attentionDropout} is not supported`,
+    {
+      hint: 'Set it to 0 in config.json to train without. Evaluating and generating do not depend on it.',
+    },
+  )
+}
+
+function refuseQuantized(model: string, quantization: Quantization | undefined): void {
+  if (quantization === undefined) return
+  throw new LowrankError(
+    'config',
+    `method full trains every weight, but ${model} is ${quantizationText(quantization)}`,
+    { hint: 'Train an adapter (method lora), or name the unquantized model.' },
+  )
+}
+
+/** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
+function sourceName(config: DecoderConfig, name: string): string {
+  return name === headName && config.tieWordEmbeddings ? embeddingName : name
+}

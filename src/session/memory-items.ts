@@ -1,0 +1,135 @@
+import type { MemoryChoice, PreparedDecoder, WantedWeight } from './decoder.ts'
+import { dimValue, type DimValues } from '../graph/dims.ts'
+import { arenaBytes, heapBytes, outputBytes, valueBytes } from '../graph/footprint.ts'
+import type { Program } from '../graph/program.ts'
+import { stageSizes, type DecoderStages } from '../model/stages.ts'
+import { storageBytes } from '../storage/stored.ts'
+import type { BatchSize, LargestMicroBatch } from '../text/batches.ts'
+import { elements } from '../util/shape.ts'
+
+/** What a run computes, as far as its memory goes. */
+export interface Workload {
+  /** The largest micro-batch that is trained on, and the largest of an evaluation. */
+  readonly training: BatchSize | undefined
+  readonly evaluation: BatchSize | undefined
+  /** Where that of training is. */
+  readonly largest?: LargestMicroBatch
+  /** Micro-batches of an optimizer step, or of an evaluation. */
+  readonly microBatches: number
+  /** Bytes that the optimizer keeps for a trained weight of `count` elements. */
+  readonly stateBytes: (name: string, count: number) => number
+  /** Whether a copy of the best trained weights is kept. */
+  readonly keepsBest: boolean
+  /** Bytes of the examples. */
+  readonly data: number
+}
+
+/** A part of the memory a run takes. */
+export interface MemoryItem {
+  readonly what: string
+  readonly bytes: number
+}
+
+/** Node.js, the runtime's code, the tokenizer, compiled programs, and buffers that are not collected yet. */
+const runtimeBytes = 250e6
+
+/** What a run takes by a choice. */
+export function memoryItems(prepared: PreparedDecoder, workload: Workload, choice: MemoryChoice): MemoryItem[] {
+  const stages = prepared.stages(choice)
+  const { streamed } = choice
+  const wanted = prepared.wanted(stages)
+  const { quantization } = prepared
+  const doubleQuant = quantization?.kind === '4bit' && quantization.doubleQuant
+  const stored = (weights: readonly WantedWeight[]): number =>
+    weights.reduce((total, { storage, shape }) => total + storageBytes(storage, shape, doubleQuant), 0)
+  const trained = wanted.filter(({ trainable }) => trainable)
+  const frozen = wanted.filter(({ trainable }) => !trainable)
+  const [onDisk, inMemory] = [true, false].map((disk) =>
+    frozen.filter(({ block }) => (streamed !== undefined && block !== undefined) === disk),
+  ) as [WantedWeight[], WantedWeight[]]
+  const blockBytes = stages.blocks.map((_, i) => stored(onDisk.filter(({ block }) => block === i)))
+  // The weight, its gradient, perhaps a copy, and what the optimizer keeps.
+  const trainedBytes = trained.reduce((total, { name, shape }) => {
+    const count = elements(shape)
+    return total + (8 + (workload.keepsBest ? 4 : 0)) * count + workload.stateBytes(name, count)
+  }, 0)
+  return [
+    { what: 'runtime', bytes: runtimeBytes },
+    { what: 'examples', bytes: workload.data },
+    { what: 'base weights', bytes: stored(inMemory) },
+    { what: 'blocks read from disk, two at a time', bytes: 2 * Math.max(...blockBytes) },
+    { what: 'trained weights, gradients and optimizer', bytes: trainedBytes },
+    { what: 'unpacked weights of a block', bytes: unpackedBytes(stages) },
+    { what: 'activations', bytes: (streamed?.group ?? 1) * activationBytes(stages, workload) },
+    { what: 'computation', bytes: computationBytes(stages, workload, choice) },
+  ].filter(({ bytes }) => bytes > 0)
+}
+
+/** Packed weights are unpacked for the backward pass, those of one block at a time. */
+function unpackedBytes({ blocks }: DecoderStages): number {
+  const sizes = blocks.map(({ backward, parameters }) =>
+    parameters
+      .flatMap(({ inputs }) => inputs)
+      .filter(({ part, value }) => part === 'unpacked' && backward?.inputs.some((port) => port.value === value))
+      .reduce((total, { value }) => total + valueBytes(value, {}), 0),
+  )
+  return Math.max(...sizes)
+}
+
+/**
+ * What a micro-batch leaves for the backward pass: positions and attention masks, the input of each block, what its forward pass returned
+ * besides y, dropout masks.
+ */
+function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Workload): number {
+  const size = training ?? evaluation
+  if (size === undefined) return 0
+  const sizes = stageSizes(size)
+  const context = blocks[0]?.evaluate.inputs.filter(({ name }) => /^(cos|sin|mask\.\d+)$/.test(name)) ?? []
+  let total = context.reduce((bytes, { value }) => bytes + valueBytes(value, sizes), 0)
+  for (const { forward, backward, dropouts } of blocks) {
+    if (backward === undefined) continue
+    const x = forward.inputs.find(({ name }) => name === 'x')
+    total += (x === undefined ? 0 : valueBytes(x.value, sizes)) + outputBytes(forward, sizes)
+    total -= forward.outputs
+      .filter(({ name }) => name === 'y')
+      .reduce((y, { value }) => y + valueBytes(value, sizes), 0)
+    for (const { shape } of dropouts) total += shape.reduce<number>((n, dim) => n * dimValue(dim, sizes), 1)
+  }
+  return total
+}
+
+/**
+ * What arenas and the heap of the C library hold for a byte that programs use at once: free pieces between those in use, which neither gives
+ * back. Measured by `npm run bench:memory`.
+ */
+const [arenaShare, heapShare] = [1.05, 1.6]
+
+/** Memory of the programs while they run: with kept activations each keeps it for its next run, otherwise one after the other takes it. */
+function computationBytes(stages: DecoderStages, workload: Workload, { activations, headRows }: MemoryChoice): number {
+  const { blocks, head } = stages
+  const runs = new Map<Program, DimValues>()
+  const use = (program: Program | undefined, sizes: DimValues): void => {
+    if (program !== undefined && !runs.has(program)) runs.set(program, sizes)
+  }
+  const { training, evaluation } = workload
+  if (training !== undefined) {
+    for (const { forward, backward } of blocks) {
+      use(forward, stageSizes(training))
+      use(backward, stageSizes(training))
+    }
+    use(head.train, { rows: Math.min(training.rows, headRows) })
+  }
+  if (evaluation !== undefined) {
+    for (const block of blocks) use(block.evaluate, stageSizes(evaluation))
+    use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
+  }
+  const all = [...runs]
+  // Results are copied by the runtime, and the copies wait for the garbage collector.
+  const results = 2 * Math.max(...all.map(([program, sizes]) => outputBytes(program, sizes)))
+  if (activations === 'keep') {
+    return results + arenaShare * all.reduce((total, [program, sizes]) => total + arenaBytes(program, sizes), 0)
+  }
+  const heap = all.map(([program, sizes]) => heapBytes(program, sizes))
+  const [kept, mapped] = [Math.max(...heap.map((most) => most.kept)), Math.max(...heap.map((most) => most.mapped))]
+  return results + heapShare * kept + mapped
+}

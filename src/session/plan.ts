@@ -1,0 +1,110 @@
+import { availableMemory } from '../engine/machine.ts'
+import { LowrankError } from '../util/errors.ts'
+import { formatSize } from '../util/size.ts'
+import type { MemoryChoice, PreparedDecoder } from './decoder.ts'
+import { type MemoryItem, memoryItems, type Workload } from './memory-items.ts'
+
+export interface MemoryPlan extends MemoryChoice {
+  readonly items: readonly MemoryItem[]
+  /** Their sum: the highest resident memory expected. */
+  readonly expected: number
+  /** What the run was bound to, if it was. */
+  readonly bound: number | undefined
+  /** What would take less memory, in words. */
+  readonly smaller: readonly string[]
+}
+
+/** Without a bound, speed is bought with memory where the run takes no more than this share of what is free. */
+const shareOfFree = 0.7
+
+const [manyRows, someRows, fewRows] = [512, 128, 32]
+
+/** What memory may be spent on, the fastest first. */
+function choices(setting: 'keep' | 'recompute' | 'auto', streamable: boolean, microBatches: number): MemoryChoice[] {
+  const resident = { streamed: undefined }
+  const keep = [true, false].map((expandWeights): MemoryChoice => ({
+    activations: 'keep',
+    expandWeights,
+    headRows: manyRows,
+    ...resident,
+  }))
+  const frugal = { activations: 'recompute', expandWeights: false } as const
+  const recompute = [someRows, fewRows].map((headRows): MemoryChoice => ({ ...frugal, headRows, ...resident }))
+  const groups = [...new Set([microBatches, Math.ceil(microBatches / 4), 1])]
+  const streamed = groups.map((group): MemoryChoice => ({ ...frugal, headRows: fewRows, streamed: { group } }))
+  return [
+    ...(setting === 'recompute' ? [] : keep),
+    ...(setting === 'keep' ? [] : recompute),
+    ...(setting === 'keep' || !streamable ? [] : streamed),
+  ]
+}
+
+export interface PlanOptions {
+  readonly setting: 'keep' | 'recompute' | 'auto'
+  /** Most bytes the process may take. */
+  readonly bound: number | undefined
+  /** The choice that was made before: the only one there is. */
+  readonly choice?: MemoryChoice | undefined
+}
+
+/**
+ * Decides what a run spends memory on: kept activations first, then expanded weights; where memory is short, blocks stay on disk.
+ *
+ * @throws LowrankError `config`: even the smallest plan is above `bound`; `memory`: or above what is free.
+ */
+export function planMemory(
+  prepared: PreparedDecoder,
+  workload: Workload,
+  { setting, bound, choice: made }: PlanOptions,
+): MemoryPlan {
+  const streamable = prepared.streamable && prepared.lora !== undefined
+  const free = availableMemory()
+  const budget = bound ?? shareOfFree * free
+  const possible = made === undefined ? choices(setting, streamable, workload.microBatches) : [made]
+  const plans = possible.map((choice) => () => {
+    const items = memoryItems(prepared, workload, choice)
+    const expected = items.reduce((total, { bytes }) => total + bytes, 0)
+    return { ...choice, items, expected, bound, smaller: smaller(choice, workload, prepared) }
+  })
+  let last: MemoryPlan | undefined
+  for (const plan of plans) {
+    last = plan()
+    if (last.expected <= budget) return last
+  }
+  if (last === undefined) throw new LowrankError('internal', 'internal: no memory plan to choose from')
+  // Nobody set a bound: the smallest plan is tried as long as it fits at all.
+  if (bound === undefined && last.expected <= free) return last
+  const asked = bound === undefined ? `${formatSize(free)} are free` : `memory is bound to ${formatSize(bound)}`
+  const largest = last.items.toSorted((a, b) => b.bytes - a.bytes).slice(0, 3)
+  throw new LowrankError(
+    bound === undefined ? 'memory' : 'config',
+    `${asked}, but the ${made === undefined ? 'smallest plan for' : 'plan of'} this run takes ${formatSize(last.expected)}: ` +
+      largest.map(({ what, bytes }) => `${what} ${formatSize(bytes)}`).join(', ') +
+      ' and others',
+    {
+      hint:
+        made === undefined
+          ? `What takes less: ${last.smaller.join('; ')}.`
+          : 'To go on with another plan, whose results may differ in their last bits, set "resumeAnyway" (--resume-anyway).',
+    },
+  )
+}
+
+function smaller(choice: MemoryChoice, { training }: Workload, prepared: PreparedDecoder): string[] {
+  const { activations, streamed } = choice
+  const full = prepared.lora === undefined
+  const words = [
+    activations === 'keep' ? '"activations": recompute' : undefined,
+    training !== undefined && training.batch > 1
+      ? 'a smaller perDeviceTrainBatchSize (with more gradientAccumulationSteps, the result is the same)'
+      : undefined,
+    'a smaller maxLength',
+    full ? '"method": lora or qlora, or "optim": adamw-8bit' : undefined,
+    !full && prepared.quantization === undefined ? '"method": qlora' : undefined,
+    !full && streamed === undefined && !prepared.streamable
+      ? 'a base quantized beforehand (lowrank quantize), whose blocks can stay on disk'
+      : undefined,
+    streamed === undefined && prepared.streamable && !full ? '"memory": a bound, to leave blocks on disk' : undefined,
+  ]
+  return words.filter((word) => word !== undefined)
+}

@@ -1,0 +1,286 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { cardName } from '../model/peft/card.ts'
+import { readDecoderConfig } from '../model/config.ts'
+import { type Quantization, quantizationText, unusedOptions, type TrainConfig } from '../config/index.ts'
+import { peakMemory } from '../engine/machine.ts'
+import { readSmallFiles } from '../formats/model-folder.ts'
+import { generateGreedy } from '../generate/greedy.ts'
+import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from '../session/open.ts'
+import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
+import { planMemory, type MemoryPlan } from '../session/plan.ts'
+import { findStart } from '../runs/resume.ts'
+import { RunReports } from '../report/sinks/index.ts'
+import { readExamples, type Dataset, type Example } from '../text/examples.ts'
+import { companionFiles, loadTokenizer } from '../text/tokenizer.ts'
+import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
+import type { TrainEvent } from '../train/events.ts'
+import { claimOutputFolder, hashOfCard, type OutputFolder } from '../runs/output-folder.ts'
+import { RunFiles } from '../runs/run-files.ts'
+import { describeInputs, modelSize, type RunInputs } from '../runs/run-inputs.ts'
+import { adapterNames, cardOf, modelNames, type SavedBase, saveResult, type SaveOptions } from '../export/save.ts'
+import type { Trial } from '../train/step.ts'
+import { startTraining, totalSteps, train, type Training } from '../train/trainer.ts'
+import { LowrankError } from '../util/errors.ts'
+import { formatSize } from '../util/size.ts'
+
+/** Bytes of a model that take seconds to read and hash, so that it should be said what the run waits for. */
+const noticed = 4e9
+
+/**
+ * A training run, top to bottom: data, model, plan, training, files. Computes in the thread that calls it; `finetune` of the
+ * public API calls it in a worker.
+ */
+export async function* runFinetune(config: TrainConfig, cancelled: () => boolean): AsyncGenerator<TrainEvent, void> {
+  const begun = performance.now()
+  // Told before there is a record to write them to, which is begun only once nothing is refused any more.
+  const early: TrainEvent[] = []
+  const tell = (event: TrainEvent): TrainEvent => {
+    early.push(event)
+    return event
+  }
+  for (const message of unusedOptions(config)) yield tell({ type: 'warning', message })
+  const decoder = await readDecoderConfig(config.model)
+  const { base, leftOut } = await readBase(config.model)
+  for (const message of leftOut) yield tell({ type: 'warning', message })
+  const output = await claimOutputFolder({
+    folder: config.outputDir,
+    reads: pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom']),
+    writes: writtenNames(config, base),
+    overwrite: config.overwriteOutputDir,
+  })
+  let unused = true
+  try {
+    yield tell({ type: 'status', message: `reading ${config.train}` })
+    const tokenizer = await loadTokenizer(config.model, { cancelled })
+    checkVocabulary(tokenizer, decoder, config.model)
+    const read = (path: string): Promise<Dataset> => {
+      const options = pick(config, ['maxLength', 'skipBadLines'])
+      return readExamples({ path, tokenizer, ...options, vocabSize: decoder.vocabSize, cancelled })
+    }
+    const data = {
+      train: await read(config.train),
+      valid: config.valid === undefined ? undefined : await read(config.valid),
+    }
+    // Its memory is free until there are samples to be made.
+    tokenizer.close()
+    yield tell({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
+
+    const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
+    if (longest > decoder.maxPositionEmbeddings) {
+      const message = `the longest example has ${longest} tokens, the model was made for ${decoder.maxPositionEmbeddings} (max_position_embeddings); set maxLength`
+      yield tell({ type: 'warning', message })
+    }
+    const prepared = await prepareRun(config)
+    const workload = workloadOf(config, data)
+    let plan: MemoryPlan
+    let inputs: RunInputs
+    let from: Checkpoint | undefined
+    try {
+      const size = await modelSize(config.model)
+      if (size > noticed)
+        yield tell({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
+      inputs = await describeInputs(config, prepared.threads)
+      const start = await findStart(config, inputs)
+      from = start.from
+      for (const event of start.told) yield tell(event)
+      // The same choice, since it decides in which order is summed.
+      const choice = config.resumeAnyway ? undefined : from?.record.memory
+      plan = planMemory(prepared, workload, { setting: config.activations, bound: config.memory, choice })
+    } catch (error) {
+      await prepared.close()
+      throw error
+    }
+    yield tell(planEvent(prepared, plan, totalSteps(config, data.train.examples)))
+    yield tell({ type: 'status', message: `loading ${config.model}` })
+    const model = { ...(await loadDecoder(prepared, plan)), tokenizer }
+    const { largest } = workload
+    const trial = largest && { largest, smaller: plan.smaller }
+    try {
+      const training = startTraining({ ...model, config, base: prepared.quantization, examples: data.train.examples })
+      if (from !== undefined) await restoreTraining(from, training, model.adaptation.peftName)
+      const reads = [config.model, config.train, config.adapter, config.valid].filter((path) => path !== undefined)
+      unused = false
+      const files = await RunFiles.open({
+        folder: config.outputDir,
+        output,
+        inputs,
+        data: data.train.summary,
+        from,
+        reads,
+      })
+      for (const message of files.removed) yield tell({ type: 'warning', message })
+      if (!output.writesCard && config.method !== 'full') {
+        const message = `${join(config.outputDir, cardName)} was not written by Lowrank: it is left as it is`
+        yield tell({ type: 'warning', message })
+      }
+      for (const event of files.samples) yield event
+      const usage = (): { seconds: number; peakMemory: number } => ({
+        seconds: (from?.record.seconds ?? 0) + (performance.now() - begun) / 1000,
+        peakMemory: peakMemory(),
+      })
+      const resumedFrom = from?.record.state.step
+      const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })
+      const { quantization } = prepared
+      const parts = { config, base, data, model, training, quantization, output, from, files, inputs, plan }
+      const run = new Run({ ...parts, trial, usage, cancelled })
+      try {
+        for (const event of early) await files.log(event)
+        for await (const event of watchBound(plan, run.events())) {
+          await files.log(event)
+          for (const message of await reports.event(event)) yield { type: 'warning', message }
+          yield event
+        }
+      } catch (error) {
+        const path = await run.rescue()
+        if (path !== undefined) yield { type: 'save', step: training.state.step, path }
+        const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
+        // What went wrong before is what counts: the disk may be full.
+        await files.update({ status, ...usage(), result: String(error) }).catch(() => {})
+        await reports.ended()
+        throw error
+      } finally {
+        reports.close()
+        await files.close()
+      }
+    } finally {
+      await model.close()
+    }
+  } finally {
+    await output.release({ unused })
+  }
+}
+
+/** What is written again of a base model, and what is not, in words. */
+async function readBase(model: string): Promise<{ base: SavedBase; leftOut: readonly string[] }> {
+  const { files, leftOut } = await readSmallFiles(model, companionFiles)
+  const config = await readFile(join(model, 'config.json'), 'utf8')
+  return { base: { name: model, config, companions: files }, leftOut }
+}
+
+/** Names of the files that a run writes to its output folder; a model card not among them, which is left as it is. */
+function writtenNames({ method }: TrainConfig, { companions }: SavedBase): string[] {
+  const record = ['run.json', 'metrics.jsonl', 'report.html']
+  return [...record, ...companions.keys(), ...(method === 'full' ? modelNames : adapterNames)]
+}
+
+interface RunParts {
+  readonly config: TrainConfig
+  readonly base: SavedBase
+  readonly data: { readonly train: Dataset; readonly valid: Dataset | undefined }
+  readonly model: OpenModel
+  readonly training: Training
+  /** How the base is held. */
+  readonly quantization: Quantization | undefined
+  readonly output: OutputFolder
+  readonly from: Checkpoint | undefined
+  readonly files: RunFiles
+  readonly inputs: RunInputs
+  readonly plan: MemoryPlan
+  readonly trial: Trial | undefined
+  readonly usage: () => { readonly seconds: number; readonly peakMemory: number }
+  readonly cancelled: () => boolean
+}
+
+/** A run whose model is loaded. */
+class Run {
+  readonly #o: RunParts
+  /** The step of the last checkpoint that was written. */
+  #saved = 0
+
+  constructor(parts: RunParts) {
+    this.#o = parts
+    this.#saved = parts.training.state.step
+  }
+
+  /** Trains and saves. */
+  async *events(): AsyncGenerator<TrainEvent, void> {
+    const { config, data, model, training, files, output, from, trial, usage, cancelled } = this.#o
+    const { outputDir } = config
+    const valid = data.valid?.examples
+    const samples = (valid ?? []).slice(0, config.samples)
+    if (from === undefined) yield* complete(model, samples, 'before', cancelled)
+    const saveCheckpoint = (options?: { readonly keepOthers: boolean }): Promise<string> => this.#save(options)
+    const result = yield* train(training, { valid, trial, saveCheckpoint, cancelled })
+    const saved = { ...this.#resultIn(outputDir), writesCard: output.writesCard }
+    const card = cardOf(saved)
+    if (card !== undefined) await files.update({ cards: [...output.cards, hashOfCard(card)] })
+    await saveResult(saved)
+    yield { type: 'save', step: result.steps, path: outputDir }
+    yield* complete(model, samples, 'after', cancelled)
+    const used = usage()
+    await files.update({ status: 'done', ...used, result })
+    yield { type: 'done', ...result, outputDir, ...used }
+  }
+
+  /**
+   * Saves what was learned since the last checkpoint, when something else has gone wrong; where, or undefined if there is nothing, or it
+   * cannot be written.
+   */
+  async rescue(): Promise<string | undefined> {
+    if (this.#o.training.state.step === this.#saved) return undefined
+    return this.#save({ keepOthers: true }).catch(() => undefined)
+  }
+
+  async #save({ keepOthers = false } = {}): Promise<string> {
+    const { config, training, files, inputs, plan, usage } = this.#o
+    const { activations, expandWeights, headRows, streamed } = plan
+    const memory = { activations, expandWeights, headRows, streamed }
+    const { step } = training.state
+    const folder = join(config.outputDir, `checkpoint-${step}`)
+    const about = { startedAt: files.startedAt, ...usage(), metricsBytes: await files.sync(), inputs, memory }
+    await saveCheckpoint({ training, result: this.#resultIn(folder), about })
+    this.#saved = step
+    if (!keepOthers && config.saveTotalLimit !== undefined)
+      await pruneCheckpoints(config.outputDir, config.saveTotalLimit)
+    return folder
+  }
+
+  /** How the weights of the run are written to a folder. */
+  #resultIn(folder: string): SaveOptions {
+    const { config, base, data, model, training, quantization } = this.#o
+    return {
+      folder,
+      trainables: model.trainables,
+      base,
+      lora: model.lora,
+      peftName: model.adaptation.peftName,
+      storage: model.storage,
+      saveDtype: config.saveDtype,
+      maxShardSize: config.maxShardSize,
+      facts: [
+        ['Base model', quantization === undefined ? 'as it is stored' : `quantized, ${quantizationText(quantization)}`],
+        ['Training examples', data.train.summary.examples],
+        ['Steps', training.steps],
+        ['Examples per step', config.perDeviceTrainBatchSize * config.gradientAccumulationSteps],
+        ['Learning rate', config.learningRate],
+        ['Seed', config.seed],
+      ],
+    }
+  }
+}
+
+/** Completes the prompts of some examples, to be read beside what was expected. */
+async function* complete(
+  { pipeline, tokenizer }: OpenModel,
+  examples: readonly Example[],
+  when: 'before' | 'after',
+  cancelled: () => boolean,
+): AsyncGenerator<TrainEvent> {
+  for (const { ids, labelMask } of examples) {
+    if (cancelled()) return
+    const start = labelMask.indexOf(1)
+    const [prompt, expected] = [ids.subarray(0, start), ids.subarray(start)]
+    // A little more than was expected, so that a model that does not stop is seen not to.
+    const maxNewTokens = expected.length + 8
+    const completion = await generateGreedy({ pipeline, tokenizer, ids: prompt, maxNewTokens, cancelled })
+    if (cancelled()) return
+    const [promptText = '', expectedText = ''] = await tokenizer.decode([prompt, expected])
+    yield { type: 'sample', when, prompt: promptText, completion, expected: expectedText }
+  }
+  tokenizer.close()
+}
+
+function pick<T, const K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {
+  return Object.fromEntries(keys.map((key) => [key, from[key]])) as Pick<T, K>
+}

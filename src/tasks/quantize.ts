@@ -1,0 +1,122 @@
+import { mkdir, readdir, readFile, realpath, rm } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { quantizationOf, quantizationText, type QuantizeConfig } from '../config/index.ts'
+import { writeError, writeFileAtomic } from '../formats/atomic.ts'
+import { writeCheckpoint } from '../formats/checkpoint.ts'
+import { readSmallFiles } from '../formats/model-folder.ts'
+import type { TensorSource } from '../formats/safetensors.ts'
+import { untied } from '../model/config.ts'
+import { quantizedNames, quantizedWeights } from '../model/sources/quantized.ts'
+import { withQuantizationConfig } from '../model/bitsandbytes/config.ts'
+import { viewOf } from '../model/bitsandbytes/parts.ts'
+import { savedTensors } from '../model/bitsandbytes/save.ts'
+import { headName } from '../model/stages.ts'
+import { openWeights, type WeightSource } from '../model/sources/checkpoint.ts'
+import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts'
+import { companionFiles } from '../text/tokenizer.ts'
+import { internalError, LowrankError } from '../util/errors.ts'
+
+/** What `quantize` has written. */
+export interface QuantizeResult {
+  readonly outputDir: string
+  /** Of the weights. */
+  readonly bytes: number
+  /** Tensors written, those that describe a quantized weight included. */
+  readonly tensors: number
+  readonly seconds: number
+}
+
+/**
+ * Quantizes a model folder into another one, in the layout of bitsandbytes, as transformers saves and loads it. One weight at a time
+ * is in memory. The output folder must be empty or not there, and is left so unless all is written.
+ */
+export async function runQuantize(config: QuantizeConfig, cancelled: () => boolean): Promise<QuantizeResult> {
+  const begun = performance.now()
+  const { model, output, maxShardSize } = config
+  const quantization = quantizationOf(config)
+  if (quantization === undefined) throw internalError('quantize without a quantization')
+  const source = await openWeights(model)
+  try {
+    if (source.quantization !== undefined) {
+      throw new LowrankError('config', `${model} is quantized already: ${quantizationText(source.quantization)}`, {
+        hint: 'Name the unquantized model. Quantized models are trained and evaluated as they are.',
+      })
+    }
+    const { files } = await readSmallFiles(model, companionFiles)
+    const text = await readFile(join(model, 'config.json'), 'utf8')
+    const undo = await claimFolder(output, model)
+    try {
+      const step = (): void => {
+        if (cancelled())
+          throw new LowrankError('cancelled', `quantizing ${model} was cancelled; nothing is left in ${output}`)
+      }
+      const tensors = tensorsOf(
+        source,
+        quantizedWeights(source, quantization, () => false),
+        step,
+      )
+      const parameters = source.specs.reduce((total, { shape }) => total + shape.reduce((n, size) => n * size, 1), 0)
+      const written = await writeCheckpoint(output, tensors, { maxShardBytes: maxShardSize, parameters })
+      step()
+      for (const [name, bytes] of files) await writeFileAtomic(join(output, name), bytes)
+      // Last, so that a folder without is seen not to be a model.
+      const ownHead = source.specs.some(({ name }) => name === headName)
+      const described = withQuantizationConfig(ownHead ? untied(text) : text, quantization)
+      await writeFileAtomic(join(output, 'config.json'), described)
+      return { outputDir: output, ...written, seconds: (performance.now() - begun) / 1000 }
+    } catch (error) {
+      await undo()
+      throw error
+    }
+  } finally {
+    await source.close()
+  }
+}
+
+/** All weights as they are saved; `step` is called before each is read, and may throw. */
+function tensorsOf(source: WeightSource, quantized: WeightSource, step: () => void): TensorSource[] {
+  const quantizes = quantizedNames(source)
+  const { quantization } = quantized
+  return source.specs.flatMap(({ name, shape }): TensorSource[] => {
+    const dtype = source.storage(name)
+    if (!isFloatStorage(dtype)) throw internalError(`${name} is quantized already`)
+    const make = (): Promise<StoredWeight> => {
+      step()
+      return quantized.load(name)
+    }
+    if (quantization !== undefined && quantizes(name)) return savedTensors({ name, shape, quantization, dtype, make })
+    return [{ name, dtype, shape, data: async () => floatBytes(await make()) }]
+  })
+}
+
+function floatBytes(weight: StoredWeight): Uint8Array {
+  const bytes = isFloat(weight) ? viewOf(weight.data) : undefined
+  if (bytes === undefined) throw internalError('a weight to be saved in floats is quantized')
+  return bytes
+}
+
+/** What a killed run may leave, and the next removes. */
+const leftover = '.checkpoint.tmp'
+
+/** Makes the output folder, which must be empty if it is there; returns what makes it so again. */
+async function claimFolder(output: string, model: string): Promise<() => Promise<void>> {
+  const [to, from] = await Promise.all([output, model].map((path) => realpath(path).catch(() => resolve(path))))
+  if (to === from) {
+    throw new LowrankError('config', `output: ${output} is the folder of the model itself`, {
+      hint: 'Choose another folder: the unquantized model is left as it is.',
+    })
+  }
+  const created = await mkdir(output, { recursive: true }).catch((error: Error) => {
+    throw writeError(output, error)
+  })
+  const found = (await readdir(output)).find((name) => name !== leftover)
+  if (found !== undefined) {
+    throw new LowrankError('config', `output: the folder ${output} is not empty (${found})`, {
+      hint: 'Choose a folder that is empty or not there yet.',
+    })
+  }
+  return async () => {
+    if (created !== undefined) await rm(created, { recursive: true, force: true })
+    else for (const name of await readdir(output)) await rm(join(output, name), { recursive: true, force: true })
+  }
+}
