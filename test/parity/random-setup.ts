@@ -102,7 +102,7 @@ function randomLora(draws: Draws, layers: number): Partial<TrainConfigInput> {
     ...(draws.chance(0.3) ? { rankPattern: { [draws.pick([name, inLayer])]: draws.between(1, 6) } } : {}),
     ...(draws.chance(0.3) ? { alphaPattern: { [draws.pick([name, inLayer])]: draws.between(1, 12) } } : {}),
     ...(kind === 'names' && draws.chance(0.2) ? { layersToTransform: [layer] } : {}),
-    ...(kind === 'all-linear' && draws.chance(0.3) ? { excludeModules: [draws.pick(modules)] } : {}),
+    ...(kind === 'all-linear' && draws.chance(0.3) ? excluding(draws.pick(modules), name) : {}),
     ...(draws.chance(0.25)
       ? { modulesToSave: [draws.pick(['lm_head', 'embed_tokens', 'norm', 'input_layernorm'])] }
       : {}),
@@ -212,4 +212,9 @@ function randomExamples(draws: Draws): Setup['examples'] {
     prompt: text(0, i === 0 ? 2 : 12),
     completion: ` ${text(1, 8)}`,
   }))
+}
+
+/** A pattern for what is left out would have no effect, and is refused. */
+function excluding(module: string, named: string): Partial<TrainConfigInput> {
+  return module === named ? {} : { excludeModules: [module] }
 }
