@@ -13,7 +13,7 @@ import { savedTensors } from './save.ts'
 import { openWeights, type WeightSource } from '../sources/checkpoint.ts'
 import { widened } from '../../storage/widened.ts'
 
-const golden = fileURLToPath(new URL('../../test/golden/', import.meta.url))
+const golden = fileURLToPath(new URL('../../../test/golden/', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-quantized-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 

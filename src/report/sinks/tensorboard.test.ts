@@ -13,7 +13,7 @@ beforeEach(() => {
 })
 
 const golden = (name: string): Buffer =>
-  readFileSync(new URL(`../../test/golden/tensorboard/${name}.bin`, import.meta.url))
+  readFileSync(new URL(`../../../test/golden/tensorboard/${name}.bin`, import.meta.url))
 
 const step: TrainEvent = {
   type: 'step',

@@ -1,0 +1,46 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const read = (path: string): string => readFileSync(join(root, path), 'utf8')
+const api = read('docs/api.md')
+
+test('docs/api.md names every export', () => {
+  const lists = [...read('src/index.ts').matchAll(/export (type )?\{([^}]*)\}/g)]
+  const names = lists.flatMap(([, , list = '']) =>
+    list
+      .split(',')
+      .map((entry) =>
+        entry
+          .trim()
+          .replace(/^type /, '')
+          .split(' as ')
+          .at(-1)!,
+      )
+      .filter((name) => name !== ''),
+  )
+  expect(names.length).toBeGreaterThan(20)
+  expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(api))).toEqual([])
+})
+
+test('docs/api.md has a row for every event, with every field', () => {
+  const declared = read('src/train/events.ts')
+  const union = declared.slice(declared.indexOf('export type TrainEvent'))
+  const events = [...union.matchAll(/readonly type: '(\w+)'([\s\S]*?)(?=\n {2}\||\n\n|$)/g)]
+  expect(events.length).toBeGreaterThan(8)
+  const missing = events.flatMap(([, type = '', body = '']) => {
+    const row = api.split('\n').find((line) => line.startsWith(`| \`${type}\``)) ?? ''
+    if (row === '') return [type]
+    const fields = [...body.matchAll(/^ {4,6}readonly (\w+)\??:/gm)].map(([, field = '']) => field)
+    return fields.filter((field) => !row.includes(`\`${field}\``)).map((field) => `${type}.${field}`)
+  })
+  expect(missing).toEqual([])
+})
+
+test('every page of the documentation is reached from README.md or another page', () => {
+  const pages = ['train', 'methods', 'evaluate', 'resume', 'reports', 'selftest', 'api', 'install', 'support']
+  const all = [read('README.md'), ...pages.map((page) => read(`docs/${page}.md`))].join('\n')
+  for (const page of [...pages, 'architecture', 'benchmarks', 'correctness']) expect(all).toContain(`${page}.md`)
+})
