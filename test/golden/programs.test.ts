@@ -22,7 +22,7 @@ const shape = {
   attention_bias: true,
 }
 
-const isLinear = (name: string): boolean => /_proj\.weight$/.test(name)
+const isLinear = (name: string): boolean => name.endsWith('_proj.weight')
 const isAdapter = (name: string): boolean => name.includes('.lora_')
 const lora = { r: 2, scale: 2, dropout: 0.1 }
 const adapterOf = (path: string): typeof lora | undefined => (/\.(q|v)_proj$/.test(path) ? lora : undefined)
@@ -59,7 +59,7 @@ const methods = {
 } as const satisfies Record<string, Omit<StagesOptions, 'config'>>
 
 function programsOf({ blocks, head }: DecoderStages): Program[] {
-  const all = [...blocks.flatMap(({ evaluate, forward, backward }) => [evaluate, forward, backward])]
+  const all = blocks.flatMap(({ evaluate, forward, backward }) => [evaluate, forward, backward])
   return [...new Set([...all, head.train, head.evaluate, head.logits])].filter((program) => program !== undefined)
 }
 
