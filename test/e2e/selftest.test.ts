@@ -55,7 +55,8 @@ test("passes with the user's adapter, whose dropout and biases are its own", asy
   const { passed, checks } = await selftest({ model: tiny, adapter }, { onStatus: (message) => told.push(message) })
   expect(named(checks, 'failed')).toEqual([])
   expect(passed).toBe(true)
-  expect(told).toHaveLength(checks.length)
+  // Besides how the base is held.
+  expect(told.filter((message) => /^\d+\//.test(message))).toHaveLength(checks.length)
 })
 
 describe('a build that is wrong in one place is found out', () => {
