@@ -91,7 +91,7 @@ describe('a build that is wrong in one place is found out', () => {
     },
     {
       wrong: 'an optimizer that forgets its steps when a run goes on',
-      file: 'train/checkpoint.js',
+      file: 'runs/checkpoint.js',
       right: 'optimizer.steps = record.optimizerSteps',
       instead: '',
       failed: [/^stopped and resumed$/],
