@@ -1,4 +1,4 @@
-"""Golden values from bitsandbytes on the CPU for the tests of src/quant (which need no Python).
+"""Golden values from bitsandbytes on the CPU for the tests of src/storage (which need no Python).
 
     pip install torch==2.13.0 bitsandbytes==0.50.2 safetensors==0.8.0
     python test/golden/make_quant_golden.py        # rewrites quant/ beside this file
