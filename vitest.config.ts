@@ -4,13 +4,7 @@ import { defineConfig } from 'vitest/config'
 const timeouts = { testTimeout: 60_000, hookTimeout: 60_000 }
 
 /** Tests of files in `src` that start the runtime, or try thousands of runs: they are not part of the quick ones. */
-const slow = [
-  'src/engine/**',
-  'src/train/watch-spikes.test.ts',
-  'src/model/quantized.test.ts',
-  'src/text/**',
-  'src/model/bitsandbytes/**',
-]
+const slow = ['src/engine/**', 'src/train/watch-spikes.test.ts', 'src/text/**', 'src/model/bitsandbytes/**']
 
 export default defineConfig({
   test: {

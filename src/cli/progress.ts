@@ -66,7 +66,7 @@ class BarProgress implements Progress {
       forceRedraw: true,
       gracefulExit: false,
     })
-    // A second Ctrl-C ends the process at once: cursor and line wrapping have to come back then, too.
+    // However the process ends, cursor and line wrapping have to come back.
     process.once('exit', this.#onExit)
   }
 

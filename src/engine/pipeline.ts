@@ -7,6 +7,7 @@ import { StackMemory, type Mark } from './memory.ts'
 import { idTensor, isPacked, positionFeeds, type Positions } from './positions.ts'
 import { f32Tensor, floats, type Feeds, type HostTensor, type Results, type Runtime } from './onnxruntime/runtime.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
+import { elements } from '../util/shape.ts'
 
 /** Token ids, right padded, and the flat positions whose next token is predicted. */
 export interface MicroBatch extends Positions {
@@ -353,7 +354,7 @@ function masks(
   const feeds: Record<string, HostTensor> = {}
   stage.dropouts.forEach(({ port, p, shape: dims }, i) => {
     const shape = dims.map((dim) => dimValue(dim, sizes))
-    const data = memory.bytes(shape.reduce((total, size) => total * size, 1))
+    const data = memory.bytes(elements(shape))
     fillMask(data, p, { micro: place.micro, stage: place.stage, index: place.from + i })
     feeds[port] = { dtype: 'u8', shape, data }
   })

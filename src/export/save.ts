@@ -10,7 +10,7 @@ import { configName, weightsName, writeAdapter } from '../model/peft/adapter.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import { tokenizerFiles } from '../text/tokenizer.ts'
 import { headName } from '../model/stages.ts'
-import { f32ToBytes, type FloatDtype, indexOfNonFinite } from '../util/dtype.ts'
+import { f32ToBytes, type FloatDtype, indexOfOverflow, torchNames } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { Trainable } from '../engine/trainable.ts'
 
@@ -79,9 +79,11 @@ async function saveWholeModel(options: SaveOptions): Promise<void> {
   const stored = new Set<FloatDtype>()
   const tensors = [...trainables.values()].map(({ name, shape, data }): TensorSource => {
     const asked = dtypeOf(name, { saveDtype, storage })
-    const dtype = widenLarge && overflowOf(data, f32ToBytes(data, asked), asked) !== -1 ? 'F32' : asked
+    const tooLarge = indexOfOverflow(data, asked)
+    if (tooLarge !== -1 && !widenLarge) throw overflowError(name, `element ${tooLarge}`, data[tooLarge], asked)
+    const dtype = tooLarge === -1 ? asked : 'F32'
     stored.add(dtype)
-    return { name, dtype, shape, data: () => finiteBytes(name, data, dtype) }
+    return { name, dtype, shape, data: () => f32ToBytes(data, dtype) }
   })
   await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize })
   for (const [name, bytes] of base.companions) await writeFileAtomic(join(folder, name), bytes)
@@ -99,31 +101,10 @@ function dtypeOf(name: string, { saveDtype, storage }: Pick<SaveOptions, 'saveDt
 
 const dtypes = { f32: 'F32', bf16: 'BF16', f16: 'F16' } as const
 
-const torchNames = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const
-
-/**
- * The bytes of trained values as `dtype`.
- *
- * @throws LowrankError `config`: a value is too large for it.
- */
-function finiteBytes(name: string, values: Float32Array, dtype: FloatDtype): Uint8Array {
-  const bytes = f32ToBytes(values, dtype)
-  const index = overflowOf(values, bytes, dtype)
-  if (index === -1) return bytes
-  throw new LowrankError(
-    'config',
-    `saveDtype: element ${index} of ${name} is ${values[index]}, too large for ${dtype}`,
-    {
-      hint: 'Resume the run with saveDtype bf16 or f32, which hold larger numbers.',
-    },
-  )
-}
-
-/** The first element that is finite, but not as `dtype`; -1 where there is none. */
-function overflowOf(values: Float32Array, bytes: Uint8Array, dtype: FloatDtype): number {
-  if (dtype === 'F32') return -1
-  const index = indexOfNonFinite(new Uint16Array(bytes.buffer, bytes.byteOffset, values.length), dtype)
-  return index !== -1 && Number.isFinite(values[index]) ? index : -1
+function overflowError(name: string, where: string, value: number | undefined, dtype: FloatDtype): LowrankError {
+  return new LowrankError('config', `saveDtype: ${where} of ${name} is ${value}, too large for ${dtype}`, {
+    hint: 'Resume the run with saveDtype bf16 or f32, which hold larger numbers.',
+  })
 }
 
 /** A config.json for float weights, all of this dtype if one is given; `ownHead`: the head is a weight of its own. */

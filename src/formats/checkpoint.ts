@@ -81,8 +81,13 @@ function shardName(index: number, count: number): string {
   return `model-${number}-of-${of}.safetensors`
 }
 
+/** Whether a file is called as those of a model in several parts are. */
+export function isShard(name: string): boolean {
+  return /^model-\d{5,}-of-\d{5,}\.safetensors$/.test(name)
+}
+
 function isWeights(name: string): boolean {
-  return name === singleName || /^model-\d{5,}-of-\d{5,}\.safetensors$/.test(name)
+  return name === singleName || isShard(name)
 }
 
 /** As transformers prints it: keys sorted. */

@@ -10,6 +10,11 @@ export async function hashFile(path: string): Promise<string> {
   return hash.digest('hex')
 }
 
+/** SHA-256 of a text as UTF-8, as hex. */
+export function hashText(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
+}
+
 /** SHA-256 of the files' names and contents, as hex. */
 export async function hashFiles(paths: readonly string[]): Promise<string> {
   const hash = createHash('sha256')

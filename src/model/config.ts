@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { editJson } from '../formats/json-edit.ts'
 import { isJsonObject, type JsonObject, readJsonObject } from '../formats/json.ts'
 import { listModelFolder, modelFolderHint } from '../formats/model-folder.ts'
-import type { FloatDtype } from '../util/dtype.ts'
+import { type FloatDtype, torchNames } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { DecoderConfig, FamilyName, Rope } from './decoder.ts'
 import { families } from './families/index.ts'
@@ -52,7 +52,7 @@ const schema = z.object({
   quantization: z.unknown().optional(),
 })
 
-const dtypes: Readonly<Record<string, FloatDtype>> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' }
+const dtypes = Object.fromEntries(Object.entries(torchNames).map(([dtype, name]) => [name, dtype as FloatDtype]))
 
 /** Reads and checks `config.json` of a model folder. */
 export async function readDecoderConfig(folder: string): Promise<DecoderConfig> {

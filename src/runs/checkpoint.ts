@@ -1,10 +1,9 @@
-import { createHash } from 'node:crypto'
 import { readdir, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { removeFolderAtomic, settleFolders, writeFolderAtomic } from '../formats/atomic-folder.ts'
-import { hashFile } from '../formats/hash.ts'
+import { hashFile, hashText } from '../formats/hash.ts'
 import { messageOf, readJsonObject } from '../formats/json.ts'
 import {
   openCheckpoint as openModelFiles,
@@ -141,10 +140,6 @@ function dtypeOf(data: Float32Array | Uint8Array): 'F32' | 'U8' {
 /** The same memory as bytes. */
 function bytesOf({ buffer, byteOffset, byteLength }: Float32Array | Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength)
-}
-
-function hashText(text: string): string {
-  return createHash('sha256').update(text).digest('hex')
 }
 
 /**

@@ -1,12 +1,14 @@
-import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, realpath, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { writeError } from '../formats/atomic.ts'
+import { isShard } from '../formats/checkpoint.ts'
+import { hashText } from '../formats/hash.ts'
 import { takeLock } from '../formats/lock.ts'
-import { isJsonObject, messageOf } from '../formats/json.ts'
+import { messageOf } from '../formats/json.ts'
 import { cardName } from '../model/peft/card.ts'
 import { LowrankError } from '../util/errors.ts'
 import { foreignCheckpoints } from './checkpoint.ts'
+import { readRecord, type RunRecord } from './record.ts'
 
 export interface ClaimOptions {
   /** Made where it is missing. */
@@ -21,8 +23,8 @@ export interface ClaimOptions {
 
 /** The output folder of a run, which no other run writes to meanwhile. */
 export interface OutputFolder {
-  /** Hashes of the model cards that runs have written here: one that has another was written or changed by somebody. */
-  readonly cards: readonly string[]
+  /** The record of the run of ours that was here before. */
+  readonly earlier: Partial<RunRecord> | undefined
   /** Whether a model card may be written: none is there, or one of ours. */
   readonly writesCard: boolean
   /** Lets others write there. `unused`: the folder is gone again, if it was made for this run and holds nothing. */
@@ -53,13 +55,13 @@ export async function claimOutputFolder(options: ClaimOptions): Promise<OutputFo
   try {
     await refuseReads(options)
     giveBack = await takeLock(join(folder, lockName), `outputDir: another run writes to ${folder}`)
-    if (!overwrite) await refuseForeign(options)
+    const earlier = await readRecord(folder)
+    if (!overwrite) await refuseForeign(options, earlier)
     await tryWriting(options)
-    const cards = await cardsOf(folder)
-    const writesCard = overwrite || (await cardIsOurs(folder, cards))
+    const writesCard = overwrite || (await cardIsOurs(folder, earlier))
     const unlock = giveBack
     return {
-      cards,
+      earlier,
       writesCard,
       release: async ({ unused = false } = {}) => {
         await unlock()
@@ -71,11 +73,6 @@ export async function claimOutputFolder(options: ClaimOptions): Promise<OutputFo
     await leave()
     throw error
   }
-}
-
-/** SHA-256 of a model card, as hex. */
-export function hashOfCard(text: string): string {
-  return createHash('sha256').update(text).digest('hex')
 }
 
 /** The first folder that had to be made. */
@@ -133,10 +130,9 @@ async function refuseReads({ folder, reads, writes }: ClaimOptions): Promise<voi
 }
 
 /** Nothing is ours in a folder without the record of a run of ours; checkpoints say themselves whose they are. */
-async function refuseForeign({ folder, writes }: ClaimOptions): Promise<void> {
+async function refuseForeign({ folder, writes }: ClaimOptions, earlier: OutputFolder['earlier']): Promise<void> {
   const names = await readdir(folder)
-  const ours = (await recordOf(folder)) !== undefined
-  const files = ours ? [] : names.filter((name) => writes.includes(name) || isShard(name))
+  const files = earlier !== undefined ? [] : names.filter((name) => writes.includes(name) || isShard(name))
   const foreign = [...(await nonEmpty(folder, files)), ...(await foreignCheckpoints(folder))]
   if (foreign.length === 0) return
   const listed = foreign.slice(0, 5).join(', ') + (foreign.length > 5 ? ` and ${foreign.length - 5} more` : '')
@@ -145,33 +141,20 @@ async function refuseForeign({ folder, writes }: ClaimOptions): Promise<void> {
   })
 }
 
-function isShard(name: string): boolean {
-  return /^model-\d{5,}-of-\d{5,}\.safetensors$/.test(name)
-}
-
 /** A run that was killed at its beginning leaves empty files. */
 async function nonEmpty(folder: string, names: readonly string[]): Promise<string[]> {
   const sizes = await Promise.all(names.map(async (name) => (await stat(join(folder, name))).size))
   return names.filter((_, i) => sizes[i] !== 0)
 }
 
-/** The `run.json` of a run of ours. */
-async function recordOf(folder: string): Promise<Readonly<Record<string, unknown>> | undefined> {
-  try {
-    const record: unknown = JSON.parse(await readFile(join(folder, 'run.json'), 'utf8'))
-    const versions = isJsonObject(record) ? record['versions'] : undefined
-    return isJsonObject(record) && isJsonObject(versions) && 'lowrank' in versions ? record : undefined
-  } catch {
-    return undefined
-  }
-}
-
-async function cardsOf(folder: string): Promise<string[]> {
-  const cards: unknown = (await recordOf(folder))?.['cards']
-  return Array.isArray(cards) ? cards.filter((card): card is string => typeof card === 'string') : []
-}
-
-async function cardIsOurs(folder: string, cards: readonly string[]): Promise<boolean> {
+/** A card that no run has written, or that somebody has changed since, has another hash than those of ours. */
+async function cardIsOurs(folder: string, earlier: OutputFolder['earlier']): Promise<boolean> {
   const text = await readFile(join(folder, cardName), 'utf8').catch(() => undefined)
-  return text === undefined || cards.includes(hashOfCard(text))
+  return text === undefined || cardsOf(earlier).includes(hashText(text))
+}
+
+/** Hashes of the model cards that runs have written to a folder. The file may have been edited. */
+export function cardsOf(record: Partial<RunRecord> | undefined): readonly string[] {
+  const cards: unknown = record?.cards
+  return Array.isArray(cards) ? cards.filter((card): card is string => typeof card === 'string') : []
 }

@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { isJsonObject, readJsonObject, type JsonObject } from '../formats/json.ts'
 import { readJsonl } from '../formats/jsonl.ts'
-import type { RunRecord } from './run-files.ts'
+import type { RunRecord } from './record.ts'
 import { dataSchema, planSchema, type RecordedData, type RecordedPlan } from './recorded.ts'
 
 /** The steps of a run, a place each; a value that is no number (a loss that overflowed) is NaN. */

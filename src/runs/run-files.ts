@@ -2,34 +2,16 @@ import { open, readdir, readFile, realpath, rm, type FileHandle } from 'node:fs/
 import { dirname, join, resolve, sep } from 'node:path'
 import { removeLeftovers, writeError, writeFileAtomic } from '../formats/atomic.ts'
 import { removeFolderAtomic } from '../formats/atomic-folder.ts'
+import { isShard } from '../formats/checkpoint.ts'
+import { adapterNames, modelNames } from '../export/save.ts'
 import { isJsonObject } from '../formats/json.ts'
 import { cardName } from '../model/peft/card.ts'
 import { LowrankError } from '../util/errors.ts'
 import { listCheckpoints, settleCheckpoints, type Checkpoint } from './checkpoint.ts'
 import type { TrainEvent } from '../train/events.ts'
-import type { OutputFolder } from './output-folder.ts'
+import { cardsOf, type OutputFolder } from './output-folder.ts'
+import { recordName, type RunRecord } from './record.ts'
 import type { RunInputs } from './run-inputs.ts'
-
-/** What `run.json` says of a run. */
-export interface RunRecord {
-  /** The resolved configuration. */
-  readonly config: unknown
-  readonly versions: RunInputs['versions']
-  /** SHA-256 of what went in, by what it is. */
-  readonly hashes: RunInputs['hashes']
-  /** What the training data became. */
-  readonly data: unknown
-  readonly startedAt: string
-  readonly status: 'running' | 'done' | 'cancelled' | 'failed'
-  /** When the run went on, and from which checkpoint. */
-  readonly resumed?: readonly { readonly at: string; readonly step: number; readonly path: string }[]
-  /** Wall time in seconds, without pauses, and highest resident memory in bytes; set at the end. */
-  readonly seconds?: number
-  readonly peakMemory?: number
-  readonly result?: unknown
-  /** SHA-256 of the model cards that runs have written to the folder. */
-  readonly cards?: readonly string[]
-}
 
 export interface RunFilesOptions {
   readonly folder: string
@@ -86,7 +68,7 @@ export class RunFiles {
       const metricsPath = join(folder, metricsName)
       const metrics = from === undefined ? '' : await metricsUpTo(from)
       await writeFileAtomic(metricsPath, metrics)
-      const earlier = inPlace ? await readRecord(folder) : undefined
+      const cards = cardsOf(output.earlier)
       const now = new Date().toISOString()
       const record: RunRecord = {
         config: inputs.config,
@@ -95,10 +77,15 @@ export class RunFiles {
         data,
         startedAt: from?.record.startedAt ?? now,
         status: 'running',
-        ...(output.cards.length > 0 ? { cards: output.cards } : {}),
+        ...(cards.length > 0 ? { cards } : {}),
         ...(from === undefined
           ? {}
-          : { resumed: [...(earlier?.resumed ?? []), { at: now, step: from.record.state.step, path: from.folder }] }),
+          : {
+              resumed: [
+                ...((inPlace ? output.earlier?.resumed : undefined) ?? []),
+                { at: now, step: from.record.state.step, path: from.folder },
+              ],
+            }),
       }
       const parts = { folder, removed, samples: samplesIn(metrics) }
       const files = new RunFiles(parts, await open(metricsPath, 'a'), record)
@@ -130,7 +117,7 @@ export class RunFiles {
 
   async update(changes: Partial<RunRecord>): Promise<void> {
     this.#record = { ...this.#record, ...changes }
-    await writeFileAtomic(join(this.folder, 'run.json'), `${JSON.stringify(this.#record, null, 2)}\n`)
+    await writeFileAtomic(join(this.folder, recordName), `${JSON.stringify(this.#record, null, 2)}\n`)
   }
 
   async close(): Promise<void> {
@@ -166,10 +153,9 @@ function kindOf(config: unknown): Kind | undefined {
 
 const metricsName = 'metrics.jsonl'
 
-const resultFiles: Readonly<Record<Kind, RegExp>> = {
-  adapter: /^(adapter_config\.json|adapter_model\.safetensors|README\.md)$/,
-  model:
-    /^(config\.json|generation_config\.json|model(-\d{5,}-of-\d{5,})?\.safetensors|model\.safetensors\.index\.json)$/,
+const isResult: Readonly<Record<Kind, (name: string) => boolean>> = {
+  adapter: (name) => name === cardName || adapterNames.includes(name),
+  model: (name) => name === 'generation_config.json' || modelNames.includes(name) || isShard(name),
 }
 
 /**
@@ -177,27 +163,17 @@ const resultFiles: Readonly<Record<Kind, RegExp>> = {
  * removed.
  */
 async function removeOtherResult(folder: string, kind: Kind | undefined, output: OutputFolder): Promise<string[]> {
-  const earlier = kindOf((await readRecord(folder))?.config)
+  const earlier = kindOf(output.earlier?.config)
   if (earlier === undefined || earlier === kind) return []
   const isOurs = (name: string): boolean => name !== cardName || output.writesCard
-  const names = (await readdir(folder)).filter((name) => resultFiles[earlier].test(name) && isOurs(name))
+  const names = (await readdir(folder)).filter((name) => isResult[earlier](name) && isOurs(name))
   for (const name of names) await rm(join(folder, name))
   return names.length === 0 ? [] : [`removed the ${earlier} of an earlier run: ${names.join(', ')} in ${folder}`]
 }
 
-async function readRecord(folder: string): Promise<Partial<RunRecord> | undefined> {
-  try {
-    const record: unknown = JSON.parse(await readFile(join(folder, 'run.json'), 'utf8'))
-    return isJsonObject(record) ? (record as Partial<RunRecord>) : undefined
-  } catch {
-    // There was no run, or what is there is none of ours.
-    return undefined
-  }
-}
-
 /** The events that a run had told when it wrote a checkpoint: whole lines, as far as they are still there. */
 async function metricsUpTo({ folder, record }: Checkpoint): Promise<string> {
-  const path = join(dirname(folder), 'metrics.jsonl')
+  const path = join(dirname(folder), metricsName)
   const bytes = (await readFile(path).catch(() => Buffer.alloc(0))).subarray(0, record.metricsBytes)
   return bytes.toString('utf8', 0, bytes.lastIndexOf('\n') + 1)
 }

@@ -32,6 +32,7 @@ import { isFloat, isFloatStorage, type Storage, type StoredWeight } from '../sto
 import type { Trainable } from '../engine/trainable.ts'
 import type { FloatDtype } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
+import { elements } from '../util/shape.ts'
 
 export interface DecoderOptions {
   /** Folder of the base model. */
@@ -243,7 +244,7 @@ export class PreparedDecoder {
         const storage = this.#source.storage(name)
         return isFloatStorage(storage) ? storage : 'F32'
       },
-      parameters: wanted.reduce((total, { shape }) => total + shape.reduce((n, size) => n * size, 1), 0),
+      parameters: wanted.reduce((total, { shape }) => total + elements(shape), 0),
       threads,
       close: async () => {
         await runtime.close()

@@ -1,5 +1,6 @@
 import type { FloatDtype } from '../util/dtype.ts'
 import { nestedBlockSize, type FourBit } from './fourbit.ts'
+import { elements } from '../util/shape.ts'
 
 /** A weight packed in 4 bits, as far as programs that compute with it are concerned. */
 export interface FourBitStorage {
@@ -59,7 +60,7 @@ export function fedBlockSize({ blockSize }: FourBitStorage): number {
 
 /** Bytes that a weight of this shape takes as it is stored. */
 export function storageBytes(storage: Storage, shape: readonly number[], doubleQuant: boolean): number {
-  const count = shape.reduce((total, size) => total * size, 1)
+  const count = elements(shape)
   if (storage === 'F32') return 4 * count
   if (storage === 'INT8') return count + 4 * (shape[0] ?? 0)
   if (typeof storage === 'string') return 2 * count

@@ -4,6 +4,7 @@ import { cardName } from '../model/peft/card.ts'
 import { readDecoderConfig } from '../model/config.ts'
 import { type Quantization, quantizationText, unusedOptions, type TrainConfig } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
+import { hashText } from '../formats/hash.ts'
 import { readSmallFiles } from '../formats/model-folder.ts'
 import { generateGreedy } from '../generate/greedy.ts'
 import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from '../session/open.ts'
@@ -15,7 +16,7 @@ import { readExamples, type Dataset, type Example } from '../text/examples.ts'
 import { companionFiles, loadTokenizer } from '../text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
 import type { TrainEvent } from '../train/events.ts'
-import { claimOutputFolder, hashOfCard, type OutputFolder } from '../runs/output-folder.ts'
+import { cardsOf, claimOutputFolder, type OutputFolder } from '../runs/output-folder.ts'
 import { RunFiles } from '../runs/run-files.ts'
 import { describeInputs, modelSize, type RunInputs } from '../runs/run-inputs.ts'
 import { adapterNames, cardOf, modelNames, type SavedBase, saveResult, type SaveOptions } from '../export/save.ts'
@@ -43,9 +44,10 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
   const decoder = await readDecoderConfig(config.model)
   const { base, leftOut } = await readBase(config.model)
   for (const message of leftOut) yield tell({ type: 'warning', message })
+  const reads = pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom'])
   const output = await claimOutputFolder({
     folder: config.outputDir,
-    reads: pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom']),
+    reads,
     writes: writtenNames(config, base),
     overwrite: config.overwriteOutputDir,
   })
@@ -99,7 +101,6 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
     try {
       const training = startTraining({ ...model, config, base: prepared.quantization, examples: data.train.examples })
       if (from !== undefined) await restoreTraining(from, training, model.adaptation.peftName)
-      const reads = [config.model, config.train, config.adapter, config.valid].filter((path) => path !== undefined)
       unused = false
       const files = await RunFiles.open({
         folder: config.outputDir,
@@ -107,7 +108,7 @@ export async function* runFinetune(config: TrainConfig, cancelled: () => boolean
         inputs,
         data: data.train.summary,
         from,
-        reads,
+        reads: Object.values(reads).filter((path) => path !== undefined),
       })
       for (const message of files.removed) yield tell({ type: 'warning', message })
       if (!output.writesCard && config.method !== 'full') {
@@ -204,7 +205,7 @@ class Run {
     const result = yield* train(training, { valid, trial, saveCheckpoint, cancelled })
     const saved = { ...this.#resultIn(outputDir), writesCard: output.writesCard }
     const card = cardOf(saved)
-    if (card !== undefined) await files.update({ cards: [...output.cards, hashOfCard(card)] })
+    if (card !== undefined) await files.update({ cards: [...cardsOf(output.earlier), hashText(card)] })
     await saveResult(saved)
     yield { type: 'save', step: result.steps, path: outputDir }
     yield* complete(model, samples, 'after', cancelled)

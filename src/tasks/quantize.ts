@@ -15,6 +15,7 @@ import { openWeights, type WeightSource } from '../model/sources/checkpoint.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
+import { elements } from '../util/shape.ts'
 
 /** What `quantize` has written. */
 export interface QuantizeResult {
@@ -55,7 +56,7 @@ export async function runQuantize(config: QuantizeConfig, cancelled: () => boole
         quantizedWeights(source, quantization, () => false),
         step,
       )
-      const parameters = source.specs.reduce((total, { shape }) => total + shape.reduce((n, size) => n * size, 1), 0)
+      const parameters = source.specs.reduce((total, { shape }) => total + elements(shape), 0)
       const written = await writeCheckpoint(output, tensors, { maxShardBytes: maxShardSize, parameters })
       step()
       for (const [name, bytes] of files) await writeFileAtomic(join(output, name), bytes)

@@ -180,20 +180,16 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
   const tried = Math.min(steps, Math.ceil(most / perStep))
   const labels = new Map(order.examples.map((example) => [example, labelsOf(example)]))
   let [rows, cost, microBatches] = [0, -1, 1]
-  let largest = { step: 0, index: 0, batch: 0, seq: 0, masks: 1 }
+  let largest = { step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
   for (let step = 0; step < tried; step++) {
     const batches = layOut(stepExamples(order, step).chosen, longest, order)
     microBatches = Math.max(microBatches, batches.length)
     for (const [index, lines] of batches.entries()) {
-      const examples = lines.flat()
-      rows = Math.max(
-        rows,
-        examples.reduce((total, example) => total + labels.get(example)!, 0),
-      )
-      const size = { batch: lines.length, seq: rowWidth(lines, order) }
+      const size = sizeOf(lines, order, (example) => labels.get(example)!)
+      rows = Math.max(rows, size.rows)
       if (microBatchCost(size) <= cost) continue
       cost = microBatchCost(size)
-      largest = { step, index, ...size, masks: masksOf(lines.length, examples.length) }
+      largest = { step, index, ...size }
     }
   }
   const { step, index, ...size } = largest
@@ -202,19 +198,25 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
 
 /** The size of the batch that costs most, with the most labels that any has. */
 function largestOf(layout: readonly (readonly Row[])[], options: Pick<LayoutOptions, 'padToMultipleOf'>): BatchSize {
-  let largest = { batch: 1, seq: 1, masks: 1 }
+  let largest = { batch: 1, seq: 1, masks: 1, rows: 1 }
   let rows = 1
   for (const lines of layout) {
-    const [batch, seq, examples] = [lines.length, rowWidth(lines, options), lines.flat()]
-    rows = Math.max(
-      rows,
-      examples.reduce((total, example) => total + labelsOf(example), 0),
-    )
-    if (microBatchCost({ batch, seq }) > microBatchCost(largest)) {
-      largest = { batch, seq, masks: masksOf(batch, examples.length) }
-    }
+    const size = sizeOf(lines, options, labelsOf)
+    rows = Math.max(rows, size.rows)
+    if (microBatchCost(size) > microBatchCost(largest)) largest = size
   }
   return { ...largest, rows }
+}
+
+function sizeOf(
+  lines: readonly Row[],
+  options: Pick<LayoutOptions, 'padToMultipleOf'>,
+  labels: (example: Example) => number,
+): Required<BatchSize> {
+  const examples = lines.flat()
+  const rows = examples.reduce((total, example) => total + labels(example), 0)
+  const [batch, seq] = [lines.length, rowWidth(lines, options)]
+  return { batch, seq, rows, masks: masksOf(batch, examples.length) }
 }
 
 function masksOf(lines: number, examples: number): number {

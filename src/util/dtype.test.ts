@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bf16ToF32, bytesToF32, f16ToF32, f32ToBf16, f32ToBytes, f32ToF16 } from './dtype.ts'
+import { bf16ToF32, bytesToF32, f16ToF32, f32ToBf16, f32ToBytes, f32ToF16, indexOfOverflow } from './dtype.ts'
 
 const everyHalf = Uint16Array.from({ length: 65536 }, (_, i) => i)
 const f32 = (bits: number): number => new Float32Array(Uint32Array.of(bits).buffer)[0]!
@@ -65,4 +65,24 @@ it('converts bytes at an odd offset', () => {
   bytes.set(f32ToBytes(Float32Array.of(1.5, -3), 'BF16'), 1)
   expect([...bytesToF32(bytes.subarray(1), 'BF16')]).toEqual([1.5, -3])
   expect([...bytesToF32(f32ToBytes(Float32Array.of(1.5, -3), 'F16'), 'F16')]).toEqual([1.5, -3])
+})
+
+describe('numbers too large for a dtype', () => {
+  it.each([
+    ['F16', f32ToF16, f16ToF32, 0x477ff000],
+    ['BF16', f32ToBf16, bf16ToF32, 0x7f7f8000],
+  ] as const)('of %s are those that its conversion makes infinite', (dtype, narrow, widen, border) => {
+    for (const bits of [border - 1, border, border + 1, border | 0x80000000]) {
+      const values = Float32Array.of(0, f32(bits))
+      const overflows = !Number.isFinite(widen(narrow(values))[1])
+      expect(overflows).toBe(bits !== border - 1)
+      expect(indexOfOverflow(values, dtype)).toBe(overflows ? 1 : -1)
+    }
+  })
+
+  it('are found behind what is not finite itself, and never in f32', () => {
+    const values = Float32Array.of(Infinity, NaN, -1e38)
+    expect(indexOfOverflow(values, 'F16')).toBe(2)
+    expect(indexOfOverflow(values, 'F32')).toBe(-1)
+  })
 })

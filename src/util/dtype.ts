@@ -1,6 +1,9 @@
 /** Float formats a checkpoint may hold, by their safetensors names. */
 export type FloatDtype = 'F32' | 'F16' | 'BF16'
 
+/** The dtypes as PyTorch calls them. */
+export const torchNames: Readonly<Record<FloatDtype, string>> = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' }
+
 /*
  * All conversions work on bit patterns through integer views of the same memory, so NaN payloads and signs survive. Typed
  * arrays have the byte order of the machine and the file formats are little-endian; every platform Node runs on
@@ -121,3 +124,17 @@ export function describeElement(data: Float32Array | Uint16Array, dtype: FloatDt
   const [value] = bytesToF32(new Uint8Array(one.buffer), dtype)
   return `${value} in element ${index}`
 }
+
+/** The first element that is finite, but too large for `dtype`, rounded as the conversions above do; -1 where there is none. */
+export function indexOfOverflow(values: Float32Array, dtype: FloatDtype): number {
+  const smallest = { F32: infinity, BF16: 0x7f7f8000, F16: 0x477ff000 }[dtype]
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
+  for (let i = 0; i < bits.length; i++) {
+    const magnitude = bits[i]! & 0x7fffffff
+    if (magnitude >= smallest && magnitude < infinity) return i
+  }
+  return -1
+}
+
+/** The bits of an f32. */
+const infinity = 0x7f800000

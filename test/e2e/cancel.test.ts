@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { evaluate, finetune, LowrankError, type TrainEvent } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
 import {
+  endless,
   evaluateByCommand,
   flags,
   last,
@@ -13,9 +14,10 @@ import {
   quickstart,
   readJson,
   readMetrics,
+  runScript,
   startLowrank,
-  startNode,
   temporaryFolder,
+  untilSteps,
   writeData,
 } from './support.ts'
 
@@ -26,16 +28,8 @@ beforeAll(async () => {
   tiny = await makeTinyModel(folder)
 })
 
-/** Far more steps than any test waits for. */
-const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 100_000, saveStrategy: 'no' } as const
-
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await sleep(20)
-}
-
-function stepsTold(outputDir: string): number {
-  const path = join(outputDir, 'metrics.jsonl')
-  return existsSync(path) ? readFileSync(path, 'utf8').split('"type":"step"').length - 1 : 0
 }
 
 test('Ctrl-C while training: code 130 and a checkpoint that can be used', async () => {
@@ -44,7 +38,7 @@ test('Ctrl-C while training: code 130 and a checkpoint that can be used', async 
     'train',
     ...flags({ ...endless, model: quickstart, ...data, outputDir, learningRate: 1e-3 }),
   ])
-  await until(() => stepsTold(outputDir) >= 2 || child.exitCode !== null)
+  await untilSteps(outputDir, child)
   child.kill('SIGINT')
   const { code, stdout, stderr } = await ended
   expect(code, stderr).toBe(130)
@@ -191,10 +185,7 @@ test('a loop that is left ends the run and its thread: the process exits by itse
   const script = `import { finetune } from 'lowrank'
     for (let i = 0; i < 4; i++) for await (const event of finetune(${config})) if (event.type === 'step') break
     console.log('left')`
-  const { child, ended } = startNode(['--input-type=module', '--eval', script])
-  const limit = setTimeout(() => child.kill('SIGKILL'), 30_000)
-  const { code, stdout, stderr } = await ended
-  clearTimeout(limit)
+  const { code, stdout, stderr } = await runScript(script, 30)
   expect(stdout, stderr).toBe('left\n')
   expect(code).toBe(0)
   // As one that is cancelled: what was learned is kept.

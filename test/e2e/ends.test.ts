@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process'
-import { existsSync, openSync, closeSync, readFileSync } from 'node:fs'
+import { existsSync, openSync, closeSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeAll, expect, test } from 'vitest'
 import {
+  endless,
   flags,
   last,
   listFiles,
@@ -13,9 +13,10 @@ import {
   readJson,
   readMetrics,
   root,
+  runScript,
   startLowrank,
-  startNode,
   temporaryFolder,
+  untilSteps,
   writeData,
 } from './support.ts'
 
@@ -28,18 +29,10 @@ beforeAll(async () => {
   tiny = await makeTinyModel(folder)
 })
 
-const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 100_000, saveStrategy: 'no' } as const
 const config = (outputDir: string): object => ({ ...endless, model: tiny, train: data.train, outputDir })
 
-/** Runs a script against the public API. */
-async function script(text: string): Promise<Outcome> {
-  const imports = `import { evaluate, finetune, loadModel } from 'lowrank';`
-  const { child, ended } = startNode(['--input-type=module', '--eval', imports + text])
-  const limit = setTimeout(() => child.kill('SIGKILL'), 45_000)
-  const result = await ended
-  clearTimeout(limit)
-  return result
-}
+const script = (text: string): Promise<Outcome> =>
+  runScript(`import { evaluate, finetune, loadModel } from 'lowrank';${text}`, 45)
 
 /** The step of the only checkpoint of a run, which says that it was cancelled. */
 function savedStep(outputDir: string): number {
@@ -99,12 +92,6 @@ test('a run whose events nobody takes any more stops, and does not keep the proc
   // Far fewer than it could have computed in the time.
   expect(savedStep(outputDir)).toBeLessThan(150)
 })
-
-async function untilSteps(outputDir: string, child: { readonly exitCode: number | null }): Promise<void> {
-  const path = join(outputDir, 'metrics.jsonl')
-  const told = (): boolean => existsSync(path) && readFileSync(path, 'utf8').includes('"step":2,')
-  while (!told() && child.exitCode === null) await sleep(20)
-}
 
 test.each([
   ['SIGHUP', 129],

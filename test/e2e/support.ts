@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { finetune, type EvalResult, type EvaluationResult, type TrainConfigInput, type TrainEvent } from 'lowrank'
 import { afterAll, expect } from 'vitest'
@@ -56,6 +57,29 @@ export async function makeTinyModel(folder: string, changes: Readonly<Record<str
   const options = { method: 'full', init: 'random', maxSteps: 1, maxLength: 64, saveStrategy: 'no' } as const
   await collect({ ...options, model: shape, train, outputDir: model })
   return model
+}
+
+/** Far more steps than any test waits for. */
+export const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 100_000, saveStrategy: 'no' } as const
+
+/** Waits until a run has told so many steps, or its process has ended. */
+export async function untilSteps(
+  outputDir: string,
+  child: { readonly exitCode: number | null },
+  steps = 2,
+): Promise<void> {
+  const path = join(outputDir, 'metrics.jsonl')
+  const told = (): number => (existsSync(path) ? readFileSync(path, 'utf8').split('"type":"step"').length - 1 : 0)
+  while (told() < steps && child.exitCode === null) await sleep(20)
+}
+
+/** Runs a script against the public API, which is ended where it takes `seconds`. */
+export async function runScript(text: string, seconds: number): Promise<Outcome> {
+  const { child, ended } = startNode(['--input-type=module', '--eval', text])
+  const limit = setTimeout(() => child.kill('SIGKILL'), seconds * 1000)
+  const outcome = await ended
+  clearTimeout(limit)
+  return outcome
 }
 
 /** All events of a run through the public API. */

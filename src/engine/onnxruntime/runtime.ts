@@ -9,6 +9,7 @@ import { LowrankError, internalError } from '../../util/errors.ts'
 import { checkThreads, isOutOfMemory, memoryError, smallerHint, threadsLeft } from '../../util/limits.ts'
 import { SharedState } from '../../util/shared-state.ts'
 import type { StackMemory } from '../memory.ts'
+import { elements } from '../../util/shape.ts'
 
 export type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
 
@@ -174,7 +175,7 @@ function placesOf(program: Program, sizes: DimValues, memory: StackMemory): Reco
   for (const { name, value } of program.outputs) {
     if (value.type.dtype !== 'f32') continue
     const shape = value.type.shape.map((dim) => dimValue(dim, sizes))
-    const count = shape.reduce((total, size) => total * size, 1)
+    const count = elements(shape)
     places[name] = new ort.Tensor('float32', memory.floats(count), shape)
   }
   return places
@@ -196,7 +197,7 @@ function checkFeed(
     solveDim(dim, size, sizes)
     if (dimValue(dim, sizes) !== size) throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
   })
-  const count = feed.shape.reduce((total, size) => total * size, 1)
+  const count = elements(feed.shape)
   if (count !== feed.data.length) throw internalError(`${found} but holds ${feed.data.length} elements`)
 }
 

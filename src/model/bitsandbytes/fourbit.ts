@@ -13,6 +13,7 @@ import {
 import type { FourBitWeight, StoredWeight } from '../../storage/stored.ts'
 import { LowrankError } from '../../util/errors.ts'
 import { badPart, checkPart, checkScales, readBytes, readFloats, type QuantizedSpec } from './parts.ts'
+import { elements } from '../../util/shape.ts'
 
 /** A weight in 4 bits as bitsandbytes saves it, its description checked; `load` as in `WeightSource`. */
 export interface FourBitEntry {
@@ -41,7 +42,7 @@ const nestedSchema = stateSchema.extend({
 /** Checks the parts of a weight and reads what describes it: all but codes and scales. */
 export async function openFourBit(reader: TensorReader, spec: QuantizedSpec): Promise<FourBitEntry> {
   const { name, shape } = spec
-  const count = shape.reduce((total, size) => total * size, 1)
+  const count = elements(shape)
   const stateName = findState(reader, name)
   const doubleQuant = reader.tensors.has(`${name}.nested_absmax`)
   const state = await readState(reader, stateName, doubleQuant)

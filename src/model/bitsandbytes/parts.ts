@@ -1,5 +1,6 @@
 import type { TensorDtype, TensorInfo, TensorReader } from '../../formats/safetensors.ts'
 import { LowrankError } from '../../util/errors.ts'
+import { elements } from '../../util/shape.ts'
 
 /** A linear layer's weight, [out, in], as config.json promises it. */
 export interface QuantizedSpec {
@@ -30,8 +31,7 @@ export function checkPart(reader: TensorReader, weight: string, part: PartSpec):
       { hint: again },
     )
   }
-  const elements = info.shape.reduce((total, size) => total * size, 1)
-  if (info.dtype !== part.dtype || elements !== part.elements) {
+  if (info.dtype !== part.dtype || elements(info.shape) !== part.elements) {
     const found = `${info.dtype} [${info.shape.join(', ')}]`
     throw new LowrankError(
       'model',

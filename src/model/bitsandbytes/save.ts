@@ -3,13 +3,11 @@ import type { TensorSource } from '../../formats/safetensors.ts'
 import { fourBitTables, nestedBlockSize, type FourBit } from '../../storage/fourbit.ts'
 import { dynamicMap } from '../../storage/blockwise.ts'
 import type { FourBitWeight, Int8Weight, StoredWeight } from '../../storage/stored.ts'
-import type { FloatDtype } from '../../util/dtype.ts'
+import { type FloatDtype, torchNames } from '../../util/dtype.ts'
 import { internalError } from '../../util/errors.ts'
 import { quantStateKey } from './fourbit.ts'
 import { viewOf, type QuantizedSpec } from './parts.ts'
-
-/** The dtypes as PyTorch calls them. */
-export const torchNames: Readonly<Record<FloatDtype, string>> = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' }
+import { elements } from '../../util/shape.ts'
 
 export interface SavedWeight extends QuantizedSpec {
   readonly quantization: Quantization
@@ -42,7 +40,7 @@ function fourBitParts(
   { name, shape, dtype }: SavedWeight,
   { quantType, blockSize, doubleQuant }: Quantization & { readonly kind: '4bit' },
 ): Part[] {
-  const count = shape.reduce((total, size) => total * size, 1)
+  const count = elements(shape)
   const blocks = Math.ceil(count / blockSize)
   const f32 = (key: string, elements: number, pick: (packed: FourBit) => Float32Array): Part => ({
     name: `${name}.${key}`,

@@ -1,14 +1,14 @@
 import { closest } from '../../config/index.ts'
 import type { TensorDtype, TensorReader } from '../../formats/safetensors.ts'
 import type { FloatWeight } from '../../storage/stored.ts'
-import { bytesToF32, indexOfNonFinite } from '../../util/dtype.ts'
+import { bytesToF32 } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
 import { fillUniform, stream } from '../../util/random.ts'
 import type { LoraModule } from './lora.ts'
 import { type Adapter, baseNameOf, savedTensorName } from './adapter.ts'
 import { matchModules, ranksOf, scalesOf, type LoraConfig } from './targets.ts'
 import { embeddingName, headName } from '../stages.ts'
-import { linearPaths, notFiniteHint, type WeightSource, type WeightSpec } from '../sources/checkpoint.ts'
+import { checkFinite, linearPaths, type WeightSource, type WeightSpec } from '../sources/checkpoint.ts'
 import { widened } from '../../storage/widened.ts'
 
 /** What a run changes in a model: which weights it adds, which it trains, and how they start. */
@@ -118,12 +118,9 @@ export async function readAdapterWeight(
       { hint: 'Was the adapter made for this base model?' },
     )
   }
-  const data = toF32(await reader.read(name), tensor.dtype)
-  const index = indexOfNonFinite(data, 'F32')
-  if (index === -1) return { storage: 'F32', shape, data }
-  throw new LowrankError('adapter', `${tensor.file}: tensor ${name} holds ${data[index]} in element ${index}`, {
-    hint: notFiniteHint,
-  })
+  const weight: FloatWeight = { storage: 'F32', shape, data: toF32(await reader.read(name), tensor.dtype) }
+  checkFinite(weight, { name, file: tensor.file, code: 'adapter' })
+  return weight
 }
 
 /** Values of a tensor of an adapter, which was opened and so has one of the dtypes that are read. */

@@ -12,6 +12,7 @@ import { viewOf } from '../bitsandbytes/parts.ts'
 import { embeddingName, headName } from '../stages.ts'
 import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
 import { widened } from '../../storage/widened.ts'
+import { elements } from '../../util/shape.ts'
 
 /** The weights a decoder has, as its checkpoint names them. */
 export interface WeightSpec {
@@ -83,7 +84,8 @@ export async function openWeights(folder: string): Promise<WeightSource> {
         if (entry !== undefined) return entry.load(reuse)
         const weight = await loadFloats(reader, name, reuse)
         // Weights on disk are read again and again.
-        if (!checked.has(name)) checkFinite(weight, reader.tensors.get(name)?.file ?? folder, name)
+        if (!checked.has(name))
+          checkFinite(weight, { name, file: reader.tensors.get(name)?.file ?? folder, code: 'model' })
         checked.add(name)
         return weight
       },
@@ -137,7 +139,7 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
     load: async (name) => {
       const index = specs.findIndex((spec) => spec.name === name)
       const shape = specs[index]?.shape ?? []
-      const data = new Float32Array(shape.reduce((total, size) => total * size, 1))
+      const data = new Float32Array(elements(shape))
       if (name.endsWith('norm.weight')) data.fill(1)
       else if (!name.endsWith('.bias')) fillNormal(data, 0, config.initializerRange, stream(seed, 'weights', index))
       return { storage: 'F32', shape, data }
@@ -178,14 +180,14 @@ function checkTensor(folder: string, reader: TensorReader, { name, shape }: Weig
   }
 }
 
-/** @throws LowrankError `model`: an element is not finite, and so would be every loss. */
-function checkFinite({ storage, data }: FloatWeight, file: string, name: string): void {
+/** @throws LowrankError `code`: an element is not finite, and so would be every loss. */
+export function checkFinite(
+  { storage, data }: FloatWeight,
+  { name, file, code }: { readonly name: string; readonly file: string; readonly code: 'model' | 'adapter' },
+): void {
   const index = indexOfNonFinite(data, storage)
   if (index === -1) return
-  throw new LowrankError('model', `${file}: tensor ${name} holds ${describeElement(data, storage, index)}`, {
-    hint: notFiniteHint,
+  throw new LowrankError(code, `${file}: tensor ${name} holds ${describeElement(data, storage, index)}`, {
+    hint: 'The weights are damaged, or overflowed before they were saved.',
   })
 }
-
-/** What to do about weights that hold NaN or infinity. */
-export const notFiniteHint = 'The weights are damaged, or overflowed before they were saved.'
