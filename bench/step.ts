@@ -9,7 +9,7 @@ import { defaultThreads, peakMemory } from '../src/engine/machine.ts'
 import { Runtime } from '../src/engine/onnxruntime/runtime.ts'
 import { b } from '../src/graph/build.ts'
 import { program } from '../src/graph/program.ts'
-import { families } from '../src/model/families/index.ts'
+import { linearSpecs } from '../src/model/weight-specs.ts'
 import type { OpenDecoder } from '../src/session/open.ts'
 import { findPython, modelFolder, runNode, runPython } from './python.ts'
 import { flagValue, length, median, openTrainingStep, rank, rows } from './training-step.ts'
@@ -24,7 +24,7 @@ interface StepResult {
 /** Floating point operations of the products that a step cannot do without; recomputed ones do not count. */
 function neededFlops({ config }: OpenDecoder): number {
   const tokens = rows * length
-  const linears = families[config.modelType].linears(config)
+  const linears = linearSpecs(config)
   const frozen = linears.reduce(
     (total, { inFeatures, outFeatures }) => total + 2 * 2 * tokens * inFeatures * outFeatures,
     0,
@@ -47,7 +47,7 @@ async function productRate({ config, threads }: OpenDecoder): Promise<number> {
   const runtime = new Runtime({ threads })
   const m = rows * length
   let best = 0
-  for (const { inFeatures: k, outFeatures: n } of families[config.modelType].linears(config)) {
+  for (const { inFeatures: k, outFeatures: n } of linearSpecs(config)) {
     const x = b.input('x', { dtype: 'f32', shape: [m, k] })
     const w = b.input('w', { dtype: 'f32', shape: [n, k] })
     // The sum keeps the result inside: copying it out is not part of the product.

@@ -43,7 +43,7 @@ const elementwise = (op: 'add' | 'sub' | 'mul'): Case[] => [
     build: (v) => b[op](at(v, 'x'), at(v, 'y')),
   },
 ]
-const unary = (op: 'exp' | 'sigmoid' | 'silu' | 'softmax'): Case => ({
+const unary = (op: 'exp' | 'sigmoid' | 'tanh' | 'erf' | 'silu' | 'softmax'): Case => ({
   op,
   name: '',
   inputs: { x: ['batch', 'seq', 4] },
@@ -64,7 +64,7 @@ const cases: Case[] = [
   ...elementwise('add'),
   ...elementwise('sub'),
   ...elementwise('mul'),
-  ...(['exp', 'sigmoid', 'silu', 'softmax'] as const).map(unary),
+  ...(['exp', 'sigmoid', 'tanh', 'erf', 'silu', 'softmax'] as const).map(unary),
   ...matmuls,
   {
     op: 'matmul',
@@ -78,16 +78,16 @@ const cases: Case[] = [
     inputs: { x: ['batch', 'seq', 6], w: [6] },
     build: (v) => b.rmsNorm(at(v, 'x'), at(v, 'w'), 1e-5),
   },
-  {
+  ...[8, 12].map((width): Case => ({
     op: 'rope',
-    name: '',
-    inputs: { x: ['batch', 'seq', 8] },
+    name: width === 8 ? '' : 'a part of each head',
+    inputs: { x: ['batch', 'seq', width] },
     fixed: {
       cos: { dtype: 'f32', shape: ['batch', 'seq', 2], values: Array.from({ length: 20 }, (_, i) => Math.cos(i)) },
       sin: { dtype: 'f32', shape: ['batch', 'seq', 2], values: Array.from({ length: 20 }, (_, i) => Math.sin(i)) },
     },
     build: (v) => b.rope(at(v, 'x'), at(v, 'cos'), at(v, 'sin'), 2),
-  },
+  })),
   {
     op: 'linear',
     name: 'weight [n, k]',

@@ -4,7 +4,8 @@ import { isFloat, type FloatWeight } from '../storage/stored.ts'
 import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
 import { internalError } from '../util/errors.ts'
 import { StackMemory, type Mark } from './memory.ts'
-import { idTensor, isPacked, positionFeeds, type Positions } from './positions.ts'
+import { idTensor, type PositionKind, type Positions } from './positions.ts'
+import { PositionCache } from './position-cache.ts'
 import { f32Tensor, floats, type Feeds, type HostTensor, type Results, type Runtime } from './onnxruntime/runtime.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
 import { elements } from '../util/shape.ts'
@@ -41,11 +42,10 @@ export interface PipelineOptions {
   readonly blocks: readonly BlockPrograms[]
   readonly head: HeadPrograms
   readonly weights: WeightStore
-  /** Name of the embedding [vocabulary, hidden], and whether it is trained. */
-  readonly embedding: { readonly name: string; readonly trainable: boolean }
-  /** cos and sin [positions, headDim / 2] of the first positions. */
-  readonly rope: (positions: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
-  readonly headDim: number
+  /** Name of the embedding [vocabulary, hidden], whether it is trained, and by what its rows are multiplied. */
+  readonly embedding: { readonly name: string; readonly trainable: boolean; readonly scale: number }
+  /** How each block sees positions; blocks of one kind share the object. */
+  readonly kinds: readonly PositionKind[]
   /** Parts in which queries go through attention; no sequence may be shorter. */
   readonly attentionParts: number
   /** Most rows that go through the head at once: what a large vocabulary takes is this times its size. */
@@ -80,7 +80,8 @@ export interface Randomness {
 interface Pass {
   readonly batch: MicroBatch
   readonly micro: number
-  readonly context: Feeds
+  /** What each kind of block is fed of its positions. */
+  readonly context: (block: number) => Feeds
   x: HostTensor
   dy: HostTensor | undefined
   /** What backward reads of each block; dropped as soon as it was read, since it is most of the memory of a step. */
@@ -102,10 +103,11 @@ export class Pipeline {
   readonly #tape = new StackMemory()
   /** What only the next stage reads: stages take turns. */
   readonly #passing = [new StackMemory(), new StackMemory()] as const
-  #known: { readonly batch: number; readonly seq: number; readonly feeds: Feeds } | undefined
+  readonly #positions: PositionCache
 
   constructor(options: PipelineOptions) {
     this.#o = options
+    this.#positions = new PositionCache(options.kinds, options.attentionParts)
   }
 
   /** Micro-batches that are best given to `train` together. */
@@ -152,7 +154,8 @@ export class Pipeline {
       this.#tape.returnTo(heights[i] ?? this.#tape.mark)
     }
     for (const { batch, dy } of passes) {
-      if (embedding.trainable && dy !== undefined) gradients.addRows(embedding.name, batch.ids, floats(dy))
+      if (!embedding.trainable || dy === undefined) continue
+      gradients.addRows(embedding.name, batch.ids, scaled(floats(dy), embedding.scale))
     }
     return losses
   }
@@ -163,7 +166,7 @@ export class Pipeline {
     const kept = block.backward !== undefined || this.#o.blocks[i + 1]?.backward !== undefined
     const memory = kept ? this.#tape : this.#passingOf(i)
     const sizes = { batch: batch.batch, seq: batch.seq, rows: batch.rows.length }
-    const feeds = { x, ...context, ...masks(block, { micro, stage: i, from: 0 }, sizes, fill, memory) }
+    const feeds = { x, ...context(i), ...masks(block, { micro, stage: i, from: 0 }, sizes, fill, memory) }
     const { y, ...saved } = await this.#run(block, block.forward, feeds, lookup, memory)
     if (block.backward !== undefined) pass.tape[i] = { ...feeds, ...saved }
     pass.x = needed(y)
@@ -239,7 +242,15 @@ export class Pipeline {
     // What follows the last token does not change it.
     const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts))
     padded.set(ids)
-    const batch = { batch: 1, seq: padded.length, ids: padded, rows: last, targets: last, starts: Int32Array.of(0) }
+    const batch = {
+      batch: 1,
+      seq: padded.length,
+      ids: padded,
+      rows: last,
+      targets: last,
+      starts: Int32Array.of(0),
+      lengths: Int32Array.of(ids.length),
+    }
     const [x] = (await this.#hidden([batch], cancelled)) ?? []
     if (x === undefined) return undefined
     return floats((await this.#run(head, head.logits, { x }, weights.resident, undefined))['logits'])
@@ -268,7 +279,9 @@ export class Pipeline {
       const memory = this.#passingOf(i)
       memory.clear()
       for (const pass of passes) {
-        pass.x = needed((await this.#run(block, block.evaluate, { x: pass.x, ...pass.context }, lookup, memory))['y'])
+        pass.x = needed(
+          (await this.#run(block, block.evaluate, { x: pass.x, ...pass.context(i) }, lookup, memory))['y'],
+        )
       }
     }
     return passes.map((pass) => pass.x)
@@ -325,22 +338,21 @@ export class Pipeline {
       else if (storage === 'BF16') bf16ToF32(row, target)
       else f16ToF32(row, target)
     })
-    return f32Tensor(out, [batch, seq, width])
+    return f32Tensor(scaled(out, this.#o.embedding.scale), [batch, seq, width])
   }
 
-  #contextOf(batch: MicroBatch): Feeds {
-    return { ...this.#positions(batch), rows: idTensor(batch.rows) }
+  #contextOf(batch: MicroBatch): (block: number) => Feeds {
+    const rows = idTensor(batch.rows)
+    const positions = this.#positions.of(batch)
+    return (block) => ({ ...positions(block), rows })
   }
+}
 
-  #positions(batch: MicroBatch): Feeds {
-    // Micro-batches of one shape differ only where they are packed.
-    const known = isPacked(batch) ? undefined : this.#known
-    if (known?.batch === batch.batch && known.seq === batch.seq) return known.feeds
-    const { attentionParts: parts, headDim, rope } = this.#o
-    const feeds = positionFeeds(batch, { parts, headDim, rope })
-    if (!isPacked(batch)) this.#known = { batch: batch.batch, seq: batch.seq, feeds }
-    return feeds
-  }
+/** The same values times a factor, in place, rounded to f32 as PyTorch does it. */
+function scaled(values: Float32Array, factor: number): Float32Array {
+  const by = Math.fround(factor)
+  if (by !== 1) for (let i = 0; i < values.length; i++) values[i] = values[i]! * by
+  return values
 }
 
 /** Fresh dropout masks of a stage; `from` counts those of it that came before. */

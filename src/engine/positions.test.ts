@@ -1,13 +1,20 @@
 import { expect, test } from 'vitest'
 import { positionFeeds } from './positions.ts'
+import { PositionCache } from './position-cache.ts'
 import { floats } from './onnxruntime/runtime.ts'
 
 /** Angles that tell their position. */
-const rope = (positions: number) => ({
-  cos: Float32Array.from({ length: positions }, (_, t) => t),
-  sin: Float32Array.from({ length: positions }, (_, t) => -t),
-})
-const options = { parts: 2, headDim: 2, rope }
+const rope = {
+  width: 1,
+  byLength: false,
+  tables: (positions: number) => ({
+    cos: Float32Array.from({ length: positions }, (_, t) => t),
+    sin: Float32Array.from({ length: positions }, (_, t) => -t),
+  }),
+}
+const whole = { rope, window: undefined }
+const single = { batch: 2, seq: 4, starts: Int32Array.of(0, 4), lengths: Int32Array.of(4, 3) }
+const packed = { batch: 2, seq: 5, starts: Int32Array.of(0, 2, 4, 5), lengths: Int32Array.of(2, 2, 1, 5) }
 
 /** Which keys each query of each row sees, as text: `x` where the mask lets it. */
 function seen(feeds: ReturnType<typeof positionFeeds>): string[] {
@@ -22,7 +29,7 @@ function seen(feeds: ReturnType<typeof positionFeeds>): string[] {
 }
 
 test('rows of one example: one causal mask for all', () => {
-  const feeds = positionFeeds({ batch: 2, seq: 4, starts: Int32Array.of(0, 4) }, options)
+  const feeds = positionFeeds(single, whole, 2)
   expect([...floats(feeds['cos'])]).toEqual([0, 1, 2, 3, 0, 1, 2, 3])
   expect(feeds['mask.0']?.shape).toEqual([1, 1, 1, 2, 2])
   expect(feeds['mask.1']?.shape).toEqual([1, 1, 1, 2, 4])
@@ -30,9 +37,29 @@ test('rows of one example: one causal mask for all', () => {
 })
 
 test('packed rows: positions begin anew, and each position sees its own example', () => {
-  const feeds = positionFeeds({ batch: 2, seq: 5, starts: Int32Array.of(0, 2, 4, 5) }, options)
+  const feeds = positionFeeds(packed, whole, 2)
   expect([...floats(feeds['cos'])]).toEqual([0, 1, 0, 1, 0, 0, 1, 2, 3, 4])
   expect([...floats(feeds['sin'])].map(Math.abs)).toEqual([0, 1, 0, 1, 0, 0, 1, 2, 3, 4])
   expect(feeds['mask.1']?.shape).toEqual([2, 1, 1, 3, 5])
   expect(seen(feeds)).toEqual(['x.', 'xx', 'x.', 'xx', '..x..', '..xx.', '....x', 'xxx..', 'xxxx.', 'xxxxx'])
+})
+
+test('a window: each position sees so many, and none of another example', () => {
+  expect(seen(positionFeeds(single, { rope, window: 2 }, 2))).toEqual(['x.', 'xx', '.xx.', '..xx'])
+  const feeds = positionFeeds(packed, { rope: undefined, window: 2 }, 2)
+  expect(feeds['cos']).toBeUndefined()
+  expect(seen(feeds)).toEqual(['x.', 'xx', 'x.', 'xx', '..x..', '..xx.', '....x', '.xx..', '..xx.', '...xx'])
+})
+
+test('angles may depend on the length of an example, without its padding', () => {
+  const tables = (positions: number, length: number) => {
+    const angles = Float32Array.from({ length: positions }, (_, t) => t * length)
+    return { cos: angles, sin: angles }
+  }
+  const feeds = positionFeeds(single, { rope: { width: 1, byLength: true, tables }, window: undefined }, 2)
+  expect([...floats(feeds['cos'])]).toEqual([0, 4, 8, 12, 0, 3, 6, 9])
+  const cache = new PositionCache([{ rope: { width: 1, byLength: true, tables }, window: undefined }], 2)
+  expect([...floats(cache.of(single)(0)['cos'])]).toEqual([0, 4, 8, 12, 0, 3, 6, 9])
+  const others = { ...single, lengths: Int32Array.of(1, 2) }
+  expect([...floats(cache.of(others)(0)['cos'])]).toEqual([0, 1, 2, 3, 0, 2, 4, 6])
 })

@@ -7,6 +7,23 @@ export interface Positions {
   readonly seq: number
   /** Flat positions b * seq + t at which examples begin, ascending; each row begins with one. */
   readonly starts: Int32Array
+  /** How many tokens each of them has. */
+  readonly lengths: Int32Array
+}
+
+/** How a block sees positions. */
+export interface PositionKind {
+  readonly rope: Rotation | undefined
+  /** Positions that one sees, itself included; undefined: all up to itself. */
+  readonly window: number | undefined
+}
+
+/** Rotary embedding: cos and sin [positions, width] for the first positions of an example of `length` tokens. */
+export interface Rotation {
+  readonly width: number
+  readonly tables: (positions: number, length: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
+  /** Whether the tables differ with the length. */
+  readonly byLength: boolean
 }
 
 /** The lowest f32, as transformers masks: minus infinity would make a fully masked row NaN. */
@@ -18,33 +35,33 @@ export function isPacked({ batch, starts }: Positions): boolean {
 }
 
 /**
- * cos and sin of each position, counted from where its example begins, and the masks of attention. Where rows hold one example each, they
- * share a causal mask; where several, each row has one that lets a position see its own example alone.
+ * What a block of this kind is fed of the positions in a micro-batch: `cos` and `sin` of each, counted from where its example begins, and
+ * the masks of attention in `parts` parts. Where rows hold one example each, they share a causal mask; where several, each row has one that
+ * lets a position see its own example alone.
  */
-export function positionFeeds(
-  positions: Positions,
-  options: {
-    readonly parts: number
-    readonly headDim: number
-    readonly rope: (positions: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
-  },
-): Feeds {
+export function positionFeeds(positions: Positions, kind: PositionKind, parts: number): Feeds {
   const { batch, seq, starts } = positions
-  const { parts, headDim, rope } = options
-  const half = headDim / 2
-  const tables = rope(seq)
-  const begins = new Int32Array(batch * seq)
-  const [cos, sin] = [new Float32Array(batch * seq * half), new Float32Array(batch * seq * half)]
+  const { rope, window = seq } = kind
+  const begins = new Int32Array(isPacked(positions) ? batch * seq : seq)
+  if (isPacked(positions)) {
+    starts.forEach((start, i) => begins.fill(start % seq, start, starts[i + 1] ?? batch * seq))
+  }
+  const first = begins.map((begin, i) => Math.max(begin, (i % seq) - window + 1))
+  return { ...(rope && rotaryFeeds(positions, rope)), ...attentionFeeds(first, seq, parts) }
+}
+
+function rotaryFeeds({ batch, seq, starts, lengths }: Positions, { width, tables, byLength }: Rotation): Feeds {
+  const [cos, sin] = [new Float32Array(batch * seq * width), new Float32Array(batch * seq * width)]
+  const common = byLength ? undefined : tables(seq, seq)
   starts.forEach((start, i) => {
     // Padding counts on from the last example of its row: nothing is predicted from it, and nothing sees it.
-    const end = starts[i + 1] ?? batch * seq
-    begins.fill(start % seq, start, end)
-    cos.set(tables.cos.subarray(0, (end - start) * half), start * half)
-    sin.set(tables.sin.subarray(0, (end - start) * half), start * half)
+    const positions = (starts[i + 1] ?? batch * seq) - start
+    const own = common ?? tables(positions, lengths[i] ?? positions)
+    cos.set(own.cos.subarray(0, positions * width), start * width)
+    sin.set(own.sin.subarray(0, positions * width), start * width)
   })
-  const shape = [batch, seq, half]
-  const masked = isPacked(positions) ? begins : begins.subarray(0, seq)
-  return { cos: f32Tensor(cos, shape), sin: f32Tensor(sin, shape), ...attentionFeeds(masked, seq, parts) }
+  const shape = [batch, seq, width]
+  return { cos: f32Tensor(cos, shape), sin: f32Tensor(sin, shape) }
 }
 
 /**

@@ -49,10 +49,16 @@ export const b: Builder = {
   scale: (x, factor) => b.mul(x, b.constant(factor)),
   exp: (x) => only(makeNode('exp', {}, [x])),
   sigmoid: (x) => only(makeNode('sigmoid', {}, [x])),
+  tanh: (x) => only(makeNode('tanh', {}, [x])),
+  erf: (x) => only(makeNode('erf', {}, [x])),
   silu: (x) => only(makeNode('silu', {}, [x])),
   softmax: (x) => only(makeNode('softmax', {}, [x])),
   rmsNorm: (x, weight, epsilon) => two(makeNode('rmsNorm', { epsilon }, [x, weight]))[0],
-  rope: (x, cos, sin, heads) => only(makeNode('rope', { heads }, [x, cos, sin])),
+  rope: (x, cos, sin, heads) => {
+    const channels = 2 * Number(lastDim(cos.type))
+    const attributes = channels * heads === lastDim(x.type) ? { heads } : { heads, channels }
+    return only(makeNode('rope', attributes, [x, cos, sin]))
+  },
   linear: (x, weight, { transposed = true } = {}) => only(makeNode('linear', { transposed }, [x, weight])),
   matmul: (x, y, { transA = false, transB = false, alpha = 1 } = {}) =>
     only(makeNode('matmul', { transA, transB, alpha }, [x, y])),
@@ -75,6 +81,14 @@ export const b: Builder = {
   fourBitWeight: (codes, scales, attributes) => only(makeNode('fourBitWeight', attributes, [codes, scales])),
   toFloat: (x) => only(makeNode('toFloat', {}, [x])),
 
+  gelu: (x, { approximate } = {}) => {
+    const inner =
+      approximate === 'tanh'
+        ? b.tanh(b.scale(b.add(x, b.scale(b.mul(x, b.mul(x, x)), 0.044715)), Math.sqrt(2 / Math.PI)))
+        : b.erf(b.scale(x, Math.SQRT1_2))
+    return b.mul(b.scale(x, 0.5), b.add(inner, b.constant(1)))
+  },
+  softCap: (x, cap) => b.scale(b.tanh(b.scale(x, 1 / cap)), cap),
   sumLast: (x) => b.reduceSum(x, [x.type.shape.length - 1]),
   rows: (x) => b.reshape(x, [product(x.type.shape.slice(0, -1)), lastDim(x.type)]),
   column: (x) => b.reshape(x, [...x.type.shape, 1]),

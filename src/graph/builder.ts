@@ -17,12 +17,19 @@ export interface Builder {
   scale(x: Value, factor: number): Value
   exp(x: Value): Value
   sigmoid(x: Value): Value
+  tanh(x: Value): Value
+  /** 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x. */
+  erf(x: Value): Value
   silu(x: Value): Value
+  /** x / 2 times (1 + erf(x / sqrt 2)), or its form with tanh. Hendrycks and Gimpel 2016. */
+  gelu(x: Value, options?: { readonly approximate?: 'tanh' }): Value
+  /** cap tanh(x / cap), between -cap and cap. */
+  softCap(x: Value, cap: number): Value
   /** Over the last axis. */
   softmax(x: Value): Value
   /** x [..., n], weight [n] -> x / sqrt(mean(x^2) + epsilon) * weight. */
   rmsNorm(x: Value, weight: Value, epsilon: number): Value
-  /** x [batch, seq, heads * d], cos and sin [.., seq, d / 2]. */
+  /** x [batch, seq, heads * d], cos and sin [.., seq, c / 2]: the first c of the d channels of each head are rotated. */
   rope(x: Value, cos: Value, sin: Value, heads: number): Value
   /** x [..., k] times a weight [n, k], transposed as checkpoints store it (the default), or [k, n]. */
   linear(x: Value, weight: Value, options?: { readonly transposed?: boolean }): Value

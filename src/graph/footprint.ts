@@ -14,7 +14,7 @@ const views = new Set<OpName>(['reshape'])
 /** Results that no memory is taken for: constants, and weights that the product after them reads packed. */
 const free = new Set<OpName>(['constant', 'integers', 'fourBitWeight', 'input'])
 /** Results that may take the place of an operand that is not read again. */
-const inPlace = new Set<OpName>(['add', 'sub', 'mul', 'exp', 'sigmoid', 'softmax'])
+const inPlace = new Set<OpName>(['add', 'sub', 'mul', 'exp', 'sigmoid', 'tanh', 'erf', 'softmax'])
 /** Memory that an op takes besides its results while it runs, as a multiple of their bytes: copies between the ONNX ops it is made of. */
 const scratch: Partial<Record<OpName, number>> = { decode: 0.5, putRows: 1, rmsNorm: 0, addAt: 0 }
 

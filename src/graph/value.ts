@@ -19,10 +19,13 @@ export interface OpAttributes {
   mul: NoAttributes
   exp: NoAttributes
   sigmoid: NoAttributes
+  tanh: NoAttributes
+  erf: NoAttributes
   silu: NoAttributes
   softmax: NoAttributes
   rmsNorm: { readonly epsilon: number }
-  rope: { readonly heads: number }
+  /** `channels`: how many of each head are rotated, the first ones; all when left out. */
+  rope: { readonly heads: number; readonly channels?: number }
   linear: { readonly transposed: boolean }
   matmul: { readonly transA: boolean; readonly transB: boolean; readonly alpha: number }
   reshape: { readonly shape: Shape }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { LowrankError } from '../util/errors.ts'
-import type { DecoderConfig } from './decoder.ts'
+import type { DecoderConfig, Rope } from './decoder.ts'
 import { parseDecoderConfig, readDecoderConfig } from './config.ts'
 
 /** What transformers 5.23.0 writes: LlamaConfig(hidden_size=64, ..., rope_parameters=...).to_json_string(). */
@@ -56,9 +56,22 @@ const older = {
 }
 
 const parse = (json: unknown): DecoderConfig => parseDecoderConfig(json, 'm/config.json')
+const ropeOf = (json: unknown): Rope | undefined => parse(json).layers[0]?.rope
 
 describe('config.json', () => {
   test('of newer and older versions of transformers says the same', () => {
+    const rope = {
+      theta: 500000,
+      channels: 16,
+      scaling: {
+        type: 'llama3',
+        factor: 8,
+        lowFrequencyFactor: 1,
+        highFrequencyFactor: 4,
+        originalMaxPositions: 8192,
+      },
+    } as const
+    const layer = { rope, window: undefined }
     const config: DecoderConfig = {
       modelType: 'llama',
       hiddenSize: 64,
@@ -70,20 +83,17 @@ describe('config.json', () => {
       vocabSize: 100,
       maxPositionEmbeddings: 2048,
       rmsNormEps: 1e-6,
-      rope: {
-        theta: 500000,
-        scaling: {
-          type: 'llama3',
-          factor: 8,
-          lowFrequencyFactor: 1,
-          highFrequencyFactor: 4,
-          originalMaxPositions: 8192,
-        },
-      },
+      layers: [layer, layer],
+      activation: 'silu',
+      normOffset: 0,
+      biases: { qkv: false, output: false, mlp: false },
+      attentionScale: 0.25,
+      scoreCap: undefined,
+      logitCap: undefined,
+      embeddingScale: 1,
+      multipliers: { input: 1, residual: 1, logits: 1 },
       tieWordEmbeddings: false,
-      attentionBias: false,
-      mlpBias: false,
-      attentionDropout: 0,
+      dropout: undefined,
       dtype: 'F32',
       initializerRange: 0.02,
       quantization: undefined,
@@ -95,26 +105,26 @@ describe('config.json', () => {
 
   test('may scale rotary positions linearly, or not at all, in either spelling', () => {
     const scaling = { type: 'linear', factor: 4 }
-    expect(parse({ ...rest, rope_scaling: scaling }).rope).toEqual({ theta: 10000, scaling })
+    expect(ropeOf({ ...rest, rope_scaling: scaling })).toEqual({ theta: 10000, channels: 16, scaling })
     const parameters = { rope_type: 'linear', factor: 4, rope_theta: 1e6 }
-    expect(parse({ ...rest, rope_parameters: parameters }).rope).toEqual({ theta: 1e6, scaling })
-    const none = { theta: 10000, scaling: { type: 'default' } }
-    expect(parse(rest).rope).toEqual(none)
-    expect(parse({ ...rest, rope_scaling: null }).rope).toEqual(none)
-    expect(parse({ ...rest, rope_parameters: { rope_type: 'default', rope_theta: 10000 } }).rope).toEqual(none)
+    expect(ropeOf({ ...rest, rope_parameters: parameters })).toEqual({ theta: 1e6, channels: 16, scaling })
+    const none = { theta: 10000, channels: 16, scaling: { type: 'default' } }
+    expect(ropeOf(rest)).toEqual(none)
+    expect(ropeOf({ ...rest, rope_scaling: null })).toEqual(none)
+    expect(ropeOf({ ...rest, rope_parameters: { rope_type: 'default', rope_theta: 10000 } })).toEqual(none)
   })
 
   test('may have both kinds of rope keys: rope_scaling counts, as in transformers, unless it is empty', () => {
     const rope_parameters = { rope_type: 'default', rope_theta: 5e5 }
     const scaling = { type: 'linear', factor: 4 }
-    expect(parse({ ...rest, rope_parameters, rope_scaling: scaling }).rope).toEqual({ theta: 10000, scaling })
-    expect(parse({ ...rest, rope_parameters, rope_scaling: {} }).rope.theta).toBe(5e5)
+    expect(ropeOf({ ...rest, rope_parameters, rope_scaling: scaling })).toEqual({ theta: 10000, channels: 16, scaling })
+    expect(ropeOf({ ...rest, rope_parameters, rope_scaling: {} })?.theta).toBe(5e5)
   })
 
   test('may leave out the trained length of llama3 scaling: it is max_position_embeddings', () => {
     const rope_scaling = { ...llama3, original_max_position_embeddings: undefined }
-    const { scaling } = parse({ ...rest, max_position_embeddings: 777, rope_scaling }).rope
-    expect(scaling).toMatchObject({ originalMaxPositions: 777 })
+    const rope = ropeOf({ ...rest, max_position_embeddings: 777, rope_scaling })
+    expect(rope?.scaling).toMatchObject({ originalMaxPositions: 777 })
   })
 
   test('may name the activation swish, start from zeros, and spell dtypes as PyTorch prints them', () => {
@@ -154,12 +164,12 @@ describe('a bad config.json is refused, with the file and the field:', () => {
     ['half a head', { ...rest, num_attention_heads: 2.5 }, 'num_attention_heads: '],
     ['a size as text', { ...rest, hidden_size: '64' }, 'hidden_size: '],
     ['an epsilon of zero', { ...rest, rms_norm_eps: 0 }, 'rms_norm_eps: '],
-    ['another activation', { ...rest, hidden_act: 'gelu' }, 'hidden_act "gelu" is not supported'],
+    ['another activation', { ...rest, hidden_act: 'relu' }, 'hidden_act "relu" is not supported'],
     ['heads that share unevenly', { ...rest, num_key_value_heads: 3 }, '4 is not a multiple of num_key_value_heads 3'],
     ['more key heads than heads', { ...rest, num_key_value_heads: 8 }, 'not a multiple'],
     ['an odd head', { ...rest, head_dim: 15 }, 'a head has 15 channels'],
     ['a broken head', { ...rest, head_dim: null, hidden_size: 66 }, 'a head has 16.5 channels'],
-    ['another scaling', { ...rest, rope_scaling: { type: 'yarn', factor: 2 } }, 'type "yarn" is not supported'],
+    ['another scaling', { ...rest, rope_scaling: { type: 'ntk', factor: 2 } }, 'type "ntk" is not supported'],
     ['a scaling without its factor', { ...rest, rope_scaling: { type: 'linear' } }, 'type "linear" needs factor'],
     ['a scaling that shrinks', { ...rest, rope_scaling: { type: 'linear', factor: 0.5 } }, 'rope_scaling.factor: '],
     [

@@ -1,5 +1,6 @@
 import type { Dim } from '../graph/dims.ts'
 import type { Value } from '../graph/value.ts'
+import type { JsonObject } from '../formats/json.ts'
 import type { FloatDtype } from '../util/dtype.ts'
 import type { PromisedQuantization } from './bitsandbytes/config.ts'
 
@@ -8,24 +9,59 @@ import type { PromisedQuantization } from './bitsandbytes/config.ts'
  */
 
 /** The `model_type`s that are computed; each has a line in `families/index.ts`. */
-export type FamilyName = 'llama'
+export type FamilyName =
+  'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'gemma2' | 'gemma3_text' | 'phi3' | 'smollm3' | 'olmo2' | 'granite'
 
-/** Rotary embedding: the base, and how positions beyond the trained length are handled. */
+/** Rotary embedding: the base, how many channels of a head are rotated, and how positions beyond the trained length are handled. */
 export interface Rope {
   readonly theta: number
-  readonly scaling:
-    | { readonly type: 'default' }
-    | { readonly type: 'linear'; readonly factor: number }
-    | {
-        readonly type: 'llama3'
-        readonly factor: number
-        readonly lowFrequencyFactor: number
-        readonly highFrequencyFactor: number
-        readonly originalMaxPositions: number
-      }
+  /** The first so many channels of a head; an even number. */
+  readonly channels: number
+  readonly scaling: RopeScaling
 }
 
-/** A decoder as `config.json` describes it; names are those of the file in camelCase. */
+/** As in transformers' `modeling_rope_utils.py`. Where `attentionFactor` is given, cos and sin are multiplied by it. */
+export type RopeScaling =
+  | { readonly type: 'default' }
+  | { readonly type: 'linear'; readonly factor: number }
+  /** Changes with the length of an example, beyond `maxPositions`. */
+  | { readonly type: 'dynamic'; readonly factor: number; readonly maxPositions: number }
+  | {
+      readonly type: 'llama3'
+      readonly factor: number
+      readonly lowFrequencyFactor: number
+      readonly highFrequencyFactor: number
+      readonly originalMaxPositions: number
+    }
+  | {
+      readonly type: 'yarn'
+      readonly factor: number
+      readonly betaFast: number
+      readonly betaSlow: number
+      readonly originalMaxPositions: number
+      readonly truncate: boolean
+      readonly attentionFactor: number
+    }
+  /** Factors [channels / 2]: the long ones for examples of more than `originalMaxPositions` tokens. */
+  | {
+      readonly type: 'longrope'
+      readonly shortFactor: readonly number[]
+      readonly longFactor: readonly number[]
+      readonly originalMaxPositions: number
+      readonly attentionFactor: number
+    }
+
+/** How a layer sees positions. */
+export interface LayerKind {
+  /** Undefined: it knows of no positions. */
+  readonly rope: Rope | undefined
+  /** Keys that a query sees, its own included; undefined: all up to its own. */
+  readonly window: number | undefined
+}
+
+export type Activation = 'silu' | 'gelu' | 'gelu_tanh'
+
+/** A decoder as `config.json` describes it; what a family does not have is at the value that changes nothing. */
 export interface DecoderConfig {
   readonly modelType: FamilyName
   readonly hiddenSize: number
@@ -36,13 +72,26 @@ export interface DecoderConfig {
   readonly headDim: number
   readonly vocabSize: number
   readonly maxPositionEmbeddings: number
+  /** One for each layer; layers of one kind share the object. */
+  readonly layers: readonly LayerKind[]
+  readonly activation: Activation
   readonly rmsNormEps: number
-  readonly rope: Rope
+  /** What is added to the weights of norms: 1 where they are stored around zero. */
+  readonly normOffset: number
+  /** Which linear layers have a bias: those of queries, keys and values; that after attention; those of the MLP. */
+  readonly biases: { readonly qkv: boolean; readonly output: boolean; readonly mlp: boolean }
+  /** By what the products of queries and keys are multiplied. */
+  readonly attentionScale: number
+  /** Bounds to which scores and logits are bent, cap tanh(x / cap); undefined: none. */
+  readonly scoreCap: number | undefined
+  readonly logitCap: number | undefined
+  /** By what the embedding multiplies its rows. */
+  readonly embeddingScale: number
+  /** Factors of what the first block is given, of what a block adds, and of the logits. */
+  readonly multipliers: { readonly input: number; readonly residual: number; readonly logits: number }
   readonly tieWordEmbeddings: boolean
-  readonly attentionBias: boolean
-  readonly mlpBias: boolean
-  /** Probability with which training drops an attention weight. Training refuses any but 0; elsewhere it changes nothing. */
-  readonly attentionDropout: number
+  /** Probability with which training drops something that PEFT would drop too. Training refuses any but 0; elsewhere it changes nothing. */
+  readonly dropout: { readonly key: string; readonly p: number } | undefined
   /** How the weights are stored, or are to be, where they are random. */
   readonly dtype: FloatDtype
   /** Standard deviation of random initial weights. */
@@ -53,9 +102,8 @@ export interface DecoderConfig {
 
 /** What a block computes with besides its input. */
 export interface BlockContext {
-  /** Per position of each row, since packed rows restart with each example: [batch, seq, headDim / 2] each. */
-  readonly cos: Value
-  readonly sin: Value
+  /** Per position of each row, since packed rows restart with each example: [batch, seq, channels / 2] each. Undefined: no positions. */
+  readonly rope: { readonly cos: Value; readonly sin: Value } | undefined
   /** Attention goes through its queries in parts, so that early ones skip the late keys: their lengths, i64 [parts]. */
   readonly sizes: Value
   readonly parts: readonly AttentionPart[]
@@ -76,23 +124,23 @@ export interface AttentionPart {
   readonly mask: Value
 }
 
-/** A linear layer as the checkpoint names it, relative to its block: weight [outFeatures, inFeatures]. */
-export interface LinearSpec {
-  readonly module: string
-  readonly inFeatures: number
-  readonly outFeatures: number
-  readonly bias: boolean
-}
-
-/** A decoder family: its computation, written once over symbolic tensors, and the names of its weights. */
-export interface Decoder {
-  /** Linear layers of a block. */
-  linears(config: DecoderConfig): readonly LinearSpec[]
+/**
+ * A decoder family: how it is described, and its computation, written once over symbolic tensors. Which weights it has is found by writing
+ * it over `Layers` that note what is asked for (`weight-specs.ts`).
+ */
+export interface Family {
+  /** Keys of config.json that it knows. */
+  readonly keys: ReadonlySet<string>
+  /** @throws LowrankError by way of `refuse`: what is asked for is not computed. */
+  describe(json: JsonObject, refuse: Refuse): DecoderConfig
   /** One block: x [batch, seq, hidden] -> the same shape, or [rows, hidden] where only some positions are wanted. */
   block(layers: Layers, config: DecoderConfig, x: Value, context: BlockContext): Value
   /** Rows [n, hidden] after the last block -> logits [n, vocabulary]. */
   head(layers: Layers, config: DecoderConfig, rows: Value): Value
 }
+
+/** Refuses a config.json, naming the file. */
+export type Refuse = (message: string, hint?: string) => never
 
 /** Where a decoder gets its weights from. Adapters are made by wrapping one (`lora.ts`). */
 export interface Layers {

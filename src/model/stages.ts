@@ -4,10 +4,11 @@ import { gradients } from '../graph/grad.ts'
 import { print, program, type Port, type Program } from '../graph/program.ts'
 import { chooseSaved } from '../graph/saved.ts'
 import type { Value } from '../graph/value.ts'
-import type { DecoderConfig } from './decoder.ts'
+import { attentionParts, blockContext } from './block-context.ts'
+import type { DecoderConfig, LayerKind } from './decoder.ts'
 import { families } from './families/index.ts'
-import type { AttentionPart } from './decoder.ts'
 import { StageLayers, type ParameterPolicy, type StageDropout, type StageParameter } from './layers.ts'
+import { embeddingName, headName } from './names.ts'
 import { withLora, type LoraModule } from './peft/lora.ts'
 
 /** Whether a block returns what its backward pass needs, or computes it again. */
@@ -20,11 +21,12 @@ export interface GradientPort {
 }
 
 /**
- * A transformer block as programs. Inputs `x`, `cos`, `sin`, `sizes`, `cut.N` and `mask.N` (see `BlockContext`), parameters and dropout
- * masks by port; the last block also `rows`, the positions it is wanted for, and its `y` and `dy` are [rows, hidden].
+ * A transformer block as programs. Inputs `x`, those of `blockContext`, parameters and dropout masks by port; `y` and `dy` of the last
+ * block are [rows, hidden].
  * `evaluate`: -> `y`. `forward`: -> `y` and values named `saved.N`. `backward`: those and `dy` -> `dx` (if wanted) and gradients.
  */
 export interface BlockStage {
+  readonly kind: LayerKind
   readonly evaluate: Program
   readonly forward: Program
   /** Undefined where nothing at or below the block is trained. */
@@ -53,9 +55,6 @@ export interface DecoderStages {
   readonly trainsEmbedding: boolean
 }
 
-export const embeddingName = 'model.embed_tokens.weight'
-export const headName = 'lm_head.weight'
-
 export interface StagesOptions {
   readonly config: DecoderConfig
   readonly policy: ParameterPolicy
@@ -67,12 +66,6 @@ export interface StagesOptions {
   /** Share of each label that is spread over the vocabulary, in the loss that is trained on; 0 by default. */
   readonly labelSmoothing?: number | undefined
 }
-
-/**
- * Parts in which queries go through attention. Each skips the keys behind it, and its scores are smaller, so that more of them stay in
- * the cache.
- */
-export const attentionParts = 4
 
 /**
  * What the symbols of the stages stand for in a micro-batch of `batch` x `seq` positions, `rows` of which predict a label. Of attention
@@ -103,9 +96,8 @@ export function buildStages(options: StagesOptions): DecoderStages {
   const trainsEmbedding = policy.trainable(embeddingName)
   let trainedBelow = trainsEmbedding
   const blocks: BlockStage[] = []
-  for (let i = 0; i < config.numHiddenLayers; i++) {
-    const last = i === config.numHiddenLayers - 1
-    const block = buildBlock(options, { prefix: `model.layers.${i}.`, last, wantsDx: trainedBelow }, share)
+  for (const [index, kind] of config.layers.entries()) {
+    const block = buildBlock(options, { index, kind, wantsDx: trainedBelow }, share)
     trainedBelow ||= block.gradients.length > 0
     blocks.push(block)
   }
@@ -130,32 +122,19 @@ interface Written {
 
 function buildBlock(
   { config, policy, activations, adapterOf }: StagesOptions,
-  { prefix, last, wantsDx }: { readonly prefix: string; readonly last: boolean; readonly wantsDx: boolean },
+  { index, kind, wantsDx }: { readonly index: number; readonly kind: LayerKind; readonly wantsDx: boolean },
   share: (candidate: Program) => Program,
 ): BlockStage {
-  const decoder = families[config.modelType]
-  const f32 = (name: string, ...shape: (number | string)[]): Value => b.input(name, { dtype: 'f32', shape })
-  const x = f32('x', 'batch', 'seq', config.hiddenSize)
-  const cos = f32('cos', 'batch', 'seq', config.headDim / 2)
-  const sin = f32('sin', 'batch', 'seq', config.headDim / 2)
-  const parts = Array.from({ length: attentionParts }, (_, i): AttentionPart => {
-    const final = i === attentionParts - 1
-    const [queries, keys] = [`part ${i}`, final ? 'seq' : `upto ${i}`]
-    const cut = final ? undefined : b.input(`cut.${i}`, { dtype: 'i64', shape: [2] })
-    return { queries, keys, cut, mask: f32(`mask.${i}`, '1|batch', 1, 1, queries, keys) }
-  })
-  const sizes = b.input('sizes', { dtype: 'i64', shape: [attentionParts] })
-  // Past attention, what no label is predicted from is never read: the last block leaves it out.
-  const rows = last ? b.input('rows', { dtype: 'i64', shape: ['rows'] }) : undefined
-  const context = { cos, sin, sizes, parts, rows }
-  const partPorts = parts.flatMap(({ cut, mask }, i) =>
-    ports({ ...(cut === undefined ? {} : { [`cut.${i}`]: cut }), [`mask.${i}`]: mask }),
-  )
-  const fixed = [...ports({ x, cos, sin, sizes, ...(rows === undefined ? {} : { rows }) }), ...partPorts]
+  const family = families[config.modelType]
+  const prefix = `model.layers.${index}.`
+  const input = b.input('x', { dtype: 'f32', shape: ['batch', 'seq', config.hiddenSize] })
+  const x = index === 0 ? b.scale(input, config.multipliers.input) : input
+  const { context, ports: contextPorts } = blockContext(config, index)
+  const fixed = [...ports({ x: input }), ...contextPorts]
   const write = (training: boolean): Written => {
     const stage = new StageLayers({ prefix, policy })
     const layers = withLora(stage, (module) => evaluationOf(adapterOf(`${prefix}${module}`), training))
-    return { stage, y: decoder.block(layers, config, x, context) }
+    return { stage, y: family.block(layers, config, x, context) }
   }
 
   const plain = write(false)
@@ -165,8 +144,8 @@ function buildBlock(
   const { stage, y } = write(true)
   const given = [...fixed, ...inputPorts(stage)]
   const givenBackward = [...fixed, ...inputPorts(stage, { unpacked: true })]
-  const { gradientPorts, wrt, names } = wantedGradients(stage, x, wantsDx)
-  const common = { evaluate, parameters: stage.parameters, dropouts: stage.dropouts, gradients: gradientPorts }
+  const { gradientPorts, wrt, names } = wantedGradients(stage, input, wantsDx)
+  const common = { kind, evaluate, parameters: stage.parameters, dropouts: stage.dropouts, gradients: gradientPorts }
   if (wrt.length === 0) {
     const forward = share(program({ name: 'block.forward', inputs: given, outputs: ports({ y }) }))
     return { ...common, forward, backward: undefined }
@@ -198,7 +177,7 @@ function buildHead(
   wantsDx: boolean,
   share: (candidate: Program) => Program,
 ): HeadStage {
-  const decoder = families[config.modelType]
+  const family = families[config.modelType]
   const x = b.input('x', { dtype: 'f32', shape: ['rows', config.hiddenSize] })
   const targets = b.input('targets', { dtype: 'i64', shape: ['rows'] })
   const tied = config.tieWordEmbeddings && !separateHead
@@ -207,7 +186,7 @@ function buildHead(
     const stage = new StageLayers({ prefix: '', policy, rename })
     return {
       stage,
-      y: decoder.head(
+      y: family.head(
         withLora(stage, (module) => evaluationOf(adapterOf(module), training)),
         config,
         x,

@@ -2,6 +2,7 @@ import { quantizationText, type Quantization } from '../config/index.ts'
 import { Pipeline } from '../engine/pipeline.ts'
 import { defaultThreads } from '../engine/machine.ts'
 import { Runtime } from '../engine/onnxruntime/runtime.ts'
+import type { PositionKind } from '../engine/positions.ts'
 import { residentWeights, StreamedWeights, type WeightStore } from '../engine/weights.ts'
 import {
   adaptNothing,
@@ -12,19 +13,14 @@ import {
   readAdapterWeight,
   type Adaptation,
 } from '../model/peft/adapt.ts'
-import type { DecoderConfig } from '../model/decoder.ts'
+import type { DecoderConfig, LayerKind } from '../model/decoder.ts'
 import { readDecoderConfig } from '../model/config.ts'
 import { readAdapter, type Adapter } from '../model/peft/adapter.ts'
-import { ropeTables } from '../model/rope.ts'
+import { dependsOnLength, ropeTables } from '../model/rope.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
-import {
-  attentionParts,
-  buildStages,
-  embeddingName,
-  headName,
-  type Activations,
-  type DecoderStages,
-} from '../model/stages.ts'
+import { attentionParts } from '../model/block-context.ts'
+import { embeddingName, headName } from '../model/names.ts'
+import { buildStages, type Activations, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
 import { openWeights, randomWeights, type WeightSource } from '../model/sources/checkpoint.ts'
 import { widened } from '../storage/widened.ts'
@@ -126,7 +122,7 @@ export class PreparedDecoder {
     // An adapter that is trained further keeps its own shape.
     this.lora = adapter?.config ?? training?.lora
     if (training !== undefined && this.lora === undefined) refuseQuantized(model, base.quantization)
-    if (training !== undefined) refuseAttentionDropout(model, base.config)
+    if (training !== undefined) refuseDropout(model, base.config)
     this.adaptation =
       this.lora !== undefined
         ? adaptWithLora(base, this.lora, { loaded: adapter !== undefined })
@@ -228,9 +224,8 @@ export class PreparedDecoder {
       head: stages.head,
       weights,
       group: choice.streamed?.group ?? 1,
-      embedding: { name: embeddingName, trainable: stages.trainsEmbedding },
-      rope: (positions) => ropeTables(config.rope, config.headDim, positions),
-      headDim: config.headDim,
+      embedding: { name: embeddingName, trainable: stages.trainsEmbedding, scale: config.embeddingScale },
+      kinds: positionKinds(config),
       attentionParts,
       headRows: choice.headRows,
     })
@@ -287,12 +282,30 @@ export class PreparedDecoder {
   }
 }
 
-/** transformers drops attention weights while it trains such a model; with PEFT too. */
-function refuseAttentionDropout(model: string, { attentionDropout }: DecoderConfig): void {
-  if (attentionDropout === 0) return
+/** How each block sees positions, as the engine computes it. */
+function positionKinds({ layers }: DecoderConfig): PositionKind[] {
+  const kinds = new Map<LayerKind, PositionKind>()
+  return layers.map((kind) => {
+    const { rope, window } = kind
+    const made = kinds.get(kind) ?? {
+      window,
+      rope: rope && {
+        width: rope.channels / 2,
+        tables: (positions, length) => ropeTables(rope, positions, length),
+        byLength: dependsOnLength(rope),
+      },
+    }
+    kinds.set(kind, made)
+    return made
+  })
+}
+
+/** transformers drops values while it trains such a model; with PEFT too. */
+function refuseDropout(model: string, { dropout }: DecoderConfig): void {
+  if (dropout === undefined) return
   throw new LowrankError(
     'model',
-    `${model}/config.json: training with "attention_dropout": ${attentionDropout} is not supported`,
+    `${model}/config.json: training with "${dropout.key}": ${dropout.p} is not supported`,
     {
       hint: 'Set it to 0 in config.json to train without. Evaluating and generating do not depend on it.',
     },

@@ -84,7 +84,11 @@ function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Wo
   const size = training ?? evaluation
   if (size === undefined) return 0
   const sizes = stageSizes(size)
-  const context = blocks[0]?.evaluate.inputs.filter(({ name }) => /^(cos|sin|mask\.\d+)$/.test(name)) ?? []
+  // One for each kind of layer, since layers of a kind share them.
+  const kinds = new Map(blocks.map((block) => [block.kind, block.evaluate]))
+  const context = [...kinds.values()].flatMap(({ inputs }) =>
+    inputs.filter(({ name }) => /^(cos|sin|mask\.\d+)$/.test(name)),
+  )
   let total = context.reduce((bytes, { value }) => bytes + valueBytes(value, sizes), 0)
   for (const { forward, backward, dropouts } of blocks) {
     if (backward === undefined) continue

@@ -15,6 +15,8 @@ export interface Batch {
   readonly examples: readonly Example[]
   /** Flat positions at which the examples begin, ascending, [examples]. Each row begins with one. */
   readonly starts: Int32Array
+  /** How many tokens each of them has. */
+  readonly lengths: Int32Array
   /** Positions that are no padding. */
   readonly realTokens: number
 }
@@ -75,7 +77,9 @@ export function batchOf(lines: readonly Row[], options: Pick<LayoutOptions, 'pad
     }
   }
   const positions = { ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets) }
-  return { batch, seq, ...positions, examples: lines.flat(), starts: Int32Array.from(starts), realTokens }
+  const examples = lines.flat()
+  const lengths = Int32Array.from(examples, ({ ids: tokens }) => tokens.length)
+  return { batch, seq, ...positions, examples, starts: Int32Array.from(starts), lengths, realTokens }
 }
 
 function rowWidth(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): number {

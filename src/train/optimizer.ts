@@ -1,6 +1,6 @@
 import { settingsOfSgd, type TrainConfig } from '../config/index.ts'
 import type { Trainable } from '../engine/trainable.ts'
-import { embeddingName } from '../model/stages.ts'
+import { embeddingName } from '../model/names.ts'
 import { BlockwiseMoments, smallest8bitSize } from './moments-8bit.ts'
 import { FloatMoments, type Moments } from './moments.ts'
 

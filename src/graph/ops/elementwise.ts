@@ -22,6 +22,8 @@ export const elementwise: OpDefinitions<
   | 'mul'
   | 'exp'
   | 'sigmoid'
+  | 'tanh'
+  | 'erf'
   | 'silu'
   | 'softmax'
   | 'rmsNorm'
@@ -61,6 +63,22 @@ export const elementwise: OpDefinitions<
       return [b.mul(dy, b.mul(y, b.sub(b.constant(1), y)))]
     },
     emit: plain('Sigmoid'),
+  },
+  tanh: {
+    infer: sameAsFirst,
+    vjp: (b, { outputs }, dy) => {
+      const y = single(outputs)
+      return [b.mul(dy, b.sub(b.constant(1), b.mul(y, y)))]
+    },
+    emit: plain('Tanh'),
+  },
+  erf: {
+    infer: sameAsFirst,
+    vjp: (b, { inputs }, dy) => {
+      const x = single(inputs)
+      return [b.mul(dy, b.scale(b.exp(b.scale(b.mul(x, x), -1)), 2 / Math.sqrt(Math.PI)))]
+    },
+    emit: plain('Erf'),
   },
   /** x sigmoid(x). */
   silu: {
@@ -106,14 +124,17 @@ export const elementwise: OpDefinitions<
       }),
   },
   /**
-   * (x [batch, seq, heads*d], cos [.., seq, d/2], sin) -> x with each head's two halves rotated. Su et al. 2021; the
-   * half-split layout of hub checkpoints. Its transpose is the rotation by the opposite angle.
+   * (x [batch, seq, heads*d], cos [.., seq, c/2], sin) -> x with the two halves of the first c channels of each head rotated. Su et al.
+   * 2021; the half-split layout of hub checkpoints. Its transpose is the rotation by the opposite angle.
    */
   rope: {
-    infer: (inputs, { heads }) => {
+    infer: (inputs, { heads, channels }) => {
       const [x, cos, sin] = inputs
       if (x === undefined || cos === undefined || sin === undefined) throw internalError('rope of fewer than 3 inputs')
-      need(sameShape(cos.shape, sin.shape) && lastDim(x) === 2 * heads * Number(lastDim(cos)), 'rope', inputs)
+      const width = Number(lastDim(x)) / heads
+      const rotated = channels ?? width
+      const fits = sameShape(cos.shape, sin.shape) && 2 * Number(lastDim(cos)) === rotated && rotated <= width
+      need(fits && Number.isInteger(width), 'rope', inputs)
       return [x]
     },
     vjp: (b, { inputs, attributes }, dy) => {
@@ -121,7 +142,12 @@ export const elementwise: OpDefinitions<
       if (cos === undefined || sin === undefined) throw internalError('rope of fewer than 3 inputs')
       return [b.rope(dy, cos, b.scale(sin, -1), attributes.heads), undefined, undefined]
     },
-    emit: (e, { heads }) => e.node('RotaryEmbedding', e.inputs, e.outputs, { num_heads: heads, interleaved: 0 }),
+    emit: (e, { heads, channels = 0 }) =>
+      e.node('RotaryEmbedding', e.inputs, e.outputs, {
+        num_heads: heads,
+        interleaved: 0,
+        ...(channels === 0 ? {} : { rotary_embedding_dim: channels }),
+      }),
   },
   /** Keeps the summed axes as 1. */
   reduceSum: {

@@ -8,8 +8,8 @@ const one: Neutral = (value) => value === 1
 const absent: Neutral = () => false
 
 /**
- * Keys of `config.json` that give a decoder another computation, in the families that know them. Lowrank computes none of them, and a
- * checkpoint that has one may well go by the name of a family that does not: such a model is refused, not approximated.
+ * Keys of `config.json` that give a decoder another computation, in the families that know them. A checkpoint that has one may well go by
+ * the name of a family that does not: such a model is refused, not approximated.
  */
 const foreignKeys: Readonly<Record<string, Neutral>> = {
   // Attention to fewer positions, or in another way in some layers.
@@ -50,11 +50,11 @@ const foreignKeys: Readonly<Record<string, Neutral>> = {
   clip_qkv: absent,
 }
 
-/** The first key that changes the computation, as it stands in the file: `"sliding_window": 4096`. */
-export function foreignKey(json: JsonObject): string | undefined {
+/** The first key that changes the computation and is not among `known`, as it stands in the file: `"sliding_window": 4096`. */
+export function foreignKey(json: JsonObject, known: ReadonlySet<string>): string | undefined {
   for (const [key, neutral] of Object.entries(foreignKeys)) {
     const value = json[key]
-    if (value === undefined || value === null || neutral(value)) continue
+    if (known.has(key) || value === undefined || value === null || neutral(value)) continue
     return `"${key}": ${(JSON.stringify(value) ?? '').slice(0, 60)}`
   }
   return undefined

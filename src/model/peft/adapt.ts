@@ -7,8 +7,9 @@ import { fillUniform, stream } from '../../util/random.ts'
 import type { LoraModule } from './lora.ts'
 import { type Adapter, baseNameOf, savedTensorName } from './adapter.ts'
 import { matchModules, ranksOf, scalesOf, type LoraConfig } from './targets.ts'
-import { embeddingName, headName } from '../stages.ts'
-import { checkFinite, linearPaths, type WeightSource, type WeightSpec } from '../sources/checkpoint.ts'
+import { embeddingName, headName } from '../names.ts'
+import { checkFinite, type WeightSource } from '../sources/checkpoint.ts'
+import { linearPaths, type WeightSpec } from '../weight-specs.ts'
 import { widened } from '../../storage/widened.ts'
 
 /** What a run changes in a model: which weights it adds, which it trains, and how they start. */

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { writeSafetensors, type TensorDtype } from '../../formats/safetensors.ts'
 import { parseDecoderConfig } from '../config.ts'
-import { linearPaths, openWeights, randomWeights, weightSpecs } from './checkpoint.ts'
+import { linearPaths, weightSpecs } from '../weight-specs.ts'
+import { openWeights, randomWeights } from './checkpoint.ts'
 import { widened } from '../../storage/widened.ts'
 
 const json = {

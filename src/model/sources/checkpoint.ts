@@ -6,47 +6,13 @@ import { LowrankError } from '../../util/errors.ts'
 import { fillNormal, stream } from '../../util/random.ts'
 import type { DecoderConfig } from '../decoder.ts'
 import { readDecoderConfig } from '../config.ts'
-import { families } from '../families/index.ts'
 import { openQuantized, type QuantizedEntries, type QuantizedEntry } from '../bitsandbytes/checkpoint.ts'
 import { viewOf } from '../bitsandbytes/parts.ts'
-import { embeddingName, headName } from '../stages.ts'
+import { headName } from '../names.ts'
+import { isNorm, linearPaths, weightSpecs, type WeightSpec } from '../weight-specs.ts'
 import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
 import { widened } from '../../storage/widened.ts'
 import { elements } from '../../util/shape.ts'
-
-/** The weights a decoder has, as its checkpoint names them. */
-export interface WeightSpec {
-  readonly name: string
-  readonly shape: readonly number[]
-}
-
-/** Every weight of a decoder. A tied head is not listed: it is the embedding. */
-export function weightSpecs(config: DecoderConfig): WeightSpec[] {
-  const { hiddenSize, vocabSize, numHiddenLayers, tieWordEmbeddings } = config
-  const specs: WeightSpec[] = [{ name: embeddingName, shape: [vocabSize, hiddenSize] }]
-  for (let i = 0; i < numHiddenLayers; i++) {
-    const prefix = `model.layers.${i}.`
-    for (const norm of ['input_layernorm', 'post_attention_layernorm']) {
-      specs.push({ name: `${prefix}${norm}.weight`, shape: [hiddenSize] })
-    }
-    for (const { module, inFeatures, outFeatures, bias } of families[config.modelType].linears(config)) {
-      specs.push({ name: `${prefix}${module}.weight`, shape: [outFeatures, inFeatures] })
-      if (bias) specs.push({ name: `${prefix}${module}.bias`, shape: [outFeatures] })
-    }
-  }
-  specs.push({ name: 'model.norm.weight', shape: [hiddenSize] })
-  if (!tieWordEmbeddings) specs.push({ name: headName, shape: [vocabSize, hiddenSize] })
-  return specs
-}
-
-/** Paths of all linear layers, the output head last. */
-export function linearPaths(config: DecoderConfig): string[] {
-  const linears = families[config.modelType].linears(config)
-  const paths = Array.from({ length: config.numHiddenLayers }, (_, i) =>
-    linears.map(({ module }) => `model.layers.${i}.${module}`),
-  )
-  return [...paths.flat(), 'lm_head']
-}
 
 /** Where the weights of a model come from: a checkpoint on disk, or a random generator. */
 export interface WeightSource {
@@ -128,7 +94,7 @@ async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeigh
   return { storage, shape: info?.shape ?? [], data }
 }
 
-/** Random weights as transformers initialises them: normal(0, initializer_range), norms 1, biases 0. */
+/** Random weights as transformers initialises them: normal(0, initializer_range), norms such that they scale by 1, biases 0. */
 export function randomWeights(config: DecoderConfig, seed: number): WeightSource {
   const specs = weightSpecs(config)
   return {
@@ -140,7 +106,7 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
       const index = specs.findIndex((spec) => spec.name === name)
       const shape = specs[index]?.shape ?? []
       const data = new Float32Array(elements(shape))
-      if (name.endsWith('norm.weight')) data.fill(1)
+      if (isNorm(name)) data.fill(1 - config.normOffset)
       else if (!name.endsWith('.bias')) fillNormal(data, 0, config.initializerRange, stream(seed, 'weights', index))
       return { storage: 'F32', shape, data }
     },

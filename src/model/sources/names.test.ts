@@ -5,8 +5,9 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { type TensorSource, writeSafetensors } from '../../formats/safetensors.ts'
 import { isFloat } from '../../storage/stored.ts'
 import { parseDecoderConfig } from '../config.ts'
-import { embeddingName, headName } from '../stages.ts'
-import { openWeights, weightSpecs, type WeightSource } from './checkpoint.ts'
+import { embeddingName, headName } from '../names.ts'
+import { weightSpecs } from '../weight-specs.ts'
+import { openWeights, type WeightSource } from './checkpoint.ts'
 
 let folder: string
 beforeEach(async () => {

@@ -1,7 +1,7 @@
 import { renameTensors, type TensorReader } from '../../formats/safetensors.ts'
 import { LowrankError } from '../../util/errors.ts'
 import type { DecoderConfig } from '../decoder.ts'
-import { embeddingName, headName } from '../stages.ts'
+import { embeddingName, headName } from '../names.ts'
 
 /**
  * A checkpoint by the names that a decoder asks for. As transformers does, one of the decoder without its head is read, whose names lack

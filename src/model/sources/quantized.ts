@@ -3,8 +3,9 @@ import { quantizeFourBit } from '../../storage/fourbit.ts'
 import { quantizeInt8 } from '../../storage/int8.ts'
 import type { Storage, StoredWeight } from '../../storage/stored.ts'
 import { LowrankError } from '../../util/errors.ts'
-import { headName } from '../stages.ts'
-import { linearPaths, type WeightSource } from './checkpoint.ts'
+import { headName } from '../names.ts'
+import { linearPaths } from '../weight-specs.ts'
+import type { WeightSource } from './checkpoint.ts'
 import { widened, type F32Weight } from '../../storage/widened.ts'
 
 /**

@@ -1,0 +1,52 @@
+import { z } from 'zod'
+import { isJsonObject } from '../../formats/json.ts'
+import type { DecoderConfig, LayerKind, Refuse } from '../decoder.ts'
+import { checkLength, family, positions, positive } from './describe.ts'
+import { describeGemma, gemmaFields, sandwichBlock } from './gemma2.ts'
+import { normedHead } from './parts.ts'
+import { parseRope, ropeFields, type RopeFields } from './rope.ts'
+
+const perType = z.looseObject({ full_attention: ropeFields.nullish(), sliding_attention: ropeFields.nullish() })
+
+const fields = {
+  ...gemmaFields,
+  max_position_embeddings: positions.default(131072),
+  final_logit_softcapping: positive.nullish(),
+  sliding_window_pattern: z.int().min(1).default(6),
+  rope_theta: positive.default(1e6),
+  rope_local_base_freq: positive.default(1e4),
+  rope_parameters: perType.nullish(),
+}
+
+/**
+ * Five of six layers see a window and have a rope base of their own. Newer checkpoints give rotary parameters by the type of a layer, in
+ * older ones `rope_scaling` is about the layers that see everything.
+ */
+function gemma3Layers(
+  c: z.output<z.ZodObject<typeof fields>> & { readonly rope_scaling?: RopeFields | null | undefined },
+  base: DecoderConfig,
+  refuse: Refuse,
+): LayerKind[] {
+  const given = c.rope_parameters ?? {}
+  const flat = Object.entries(given).find(([, value]) => value !== null && !isJsonObject(value))
+  if (flat) refuse(`rope_parameters: "${flat[0]}" is not given by the type of a layer`)
+  const rope = (own: RopeFields | null | undefined, theta: number): LayerKind['rope'] =>
+    parseRope(own ?? {}, { headDim: base.headDim, theta, maxPositions: base.maxPositionEmbeddings, refuse })
+  const full = { rope: rope({ ...given.full_attention, ...c.rope_scaling }, c.rope_theta), window: undefined }
+  const sliding = { rope: rope(given.sliding_attention, c.rope_local_base_freq), window: c.sliding_window ?? undefined }
+  checkLength('layer_types', c.layer_types, base, refuse)
+  return base.layers.map((_, i) => {
+    const slides = c.layer_types ? c.layer_types[i] === 'sliding_attention' : (i + 1) % c.sliding_window_pattern !== 0
+    if (slides && sliding.window === undefined) refuse(`layer ${i} sees a window, but sliding_window is not set`)
+    return slides ? sliding : full
+  })
+}
+
+/** Gemma 3, the decoder of texts: norms of each query and key, two rope bases. Gemma Team 2025. */
+export const gemma3 = family({
+  ownRope: true,
+  fields,
+  describe: (c, base, refuse) => ({ ...describeGemma(c, base, refuse), layers: gemma3Layers(c, base, refuse) }),
+  block: sandwichBlock({ queryKeyNorm: 'head' }),
+  head: normedHead,
+})

@@ -1,0 +1,164 @@
+import { b } from '../../graph/build.ts'
+import { product } from '../../graph/dims.ts'
+import { lastDim, only as firstOf, type Value } from '../../graph/value.ts'
+import type { BlockContext, DecoderConfig, Layers } from '../decoder.ts'
+
+/*
+ * What the blocks of families are made of.
+ */
+
+/** RMSNorm over the last axis of x. Zhang and Sennrich 2019. */
+export function norm(layers: Layers, { rmsNormEps, normOffset }: DecoderConfig, module: string, x: Value): Value {
+  const stored = layers.parameter(`${module}.weight`, [Number(lastDim(x.type))])
+  return b.rmsNorm(x, normOffset === 0 ? stored : b.add(stored, b.constant(normOffset)), rmsNormEps)
+}
+
+/** The positions of x [batch, seq, n] that the rest of the block is computed for: all, or [rows, n]. */
+export function wanted(x: Value, { rows }: BlockContext): Value {
+  return rows === undefined ? x : b.takeRows(x, rows)
+}
+
+/** x + y, what a part of the block makes of x. */
+export function residual({ multipliers }: DecoderConfig, x: Value, y: Value): Value {
+  return b.add(x, b.scale(y, multipliers.residual))
+}
+
+export interface AttentionOptions {
+  /** Whether one layer, `qkv_proj`, makes queries, keys and values. */
+  readonly fused?: boolean
+  /** Norms of queries and keys: of each head by itself, or of all heads as one vector. */
+  readonly queryKeyNorm?: 'head' | 'all'
+}
+
+/**
+ * softmax(Q KT * scale + mask) V, causal, with grouped queries. The query heads that share a key head are laid along the sequence,
+ * [batch, kv heads, group * seq, d], so that keys are never repeated and their gradients sum by themselves.
+ */
+export function attention(
+  layers: Layers,
+  config: DecoderConfig,
+  x: Value,
+  context: BlockContext,
+  options: AttentionOptions = {},
+): Value {
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, biases } = config
+  const { rope, sizes, parts } = context
+  const group = heads / kvHeads
+  const [batch, seq] = ['batch', 'seq']
+  const keyHeads = (y: Value): Value => b.transpose(b.reshape(y, [batch, seq, kvHeads, headDim]), [0, 2, 1, 3])
+  const rotated = (y: Value, count: number): Value => (rope === undefined ? y : b.rope(y, rope.cos, rope.sin, count))
+
+  const [projectedQ, projectedK, projectedV] = projections(layers, config, x, options)
+  const q = rotated(queryKeyNorm(layers, config, 'q_norm', projectedQ, options), heads)
+  const k = keyHeads(rotated(queryKeyNorm(layers, config, 'k_norm', projectedK, options), kvHeads))
+  const v = keyHeads(projectedV)
+  const queries = b.transpose(b.reshape(q, [batch, seq, kvHeads, group, headDim]), [0, 2, 3, 1, 4])
+  const queryParts = b.split(queries, sizes, { axis: 3, parts: parts.map((part) => part.queries) })
+  const mixedParts = parts.map(({ keys, cut, mask }, i) => {
+    const seen = (all: Value): Value =>
+      cut === undefined ? all : firstOf(b.split(all, cut, { axis: 2, parts: [keys, `after ${keys}`] }))
+    return attend(queryParts[i] ?? queries, seen(k), seen(v), mask, config)
+  })
+  const mixed = b.concat(mixedParts, sizes, { axis: 3, whole: seq })
+  const joined = b.reshape(b.transpose(mixed, [0, 3, 1, 2, 4]), [batch, seq, heads * headDim])
+  const output = { outFeatures: config.hiddenSize, bias: biases.output }
+  return layers.linear('self_attn.o_proj', wanted(joined, context), output)
+}
+
+/** Queries, keys and values of all heads, [batch, seq, heads * d] each. */
+function projections(
+  layers: Layers,
+  { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, biases }: DecoderConfig,
+  x: Value,
+  { fused = false }: AttentionOptions,
+): readonly [Value, Value, Value] {
+  const [qWidth, kvWidth] = [heads * headDim, kvHeads * headDim]
+  const project = (name: string, outFeatures: number): Value =>
+    layers.linear(`self_attn.${name}`, x, { outFeatures, bias: biases.qkv })
+  if (!fused) return [project('q_proj', qWidth), project('k_proj', kvWidth), project('v_proj', kvWidth)]
+  const [q = x, k = x, v = x] = splitLast(project('qkv_proj', qWidth + 2 * kvWidth), [qWidth, kvWidth, kvWidth])
+  return [q, k, v]
+}
+
+/** Parts of the last axis. */
+function splitLast(x: Value, widths: readonly number[]): readonly Value[] {
+  return b.split(x, b.integers(widths), { axis: x.type.shape.length - 1, parts: widths })
+}
+
+function queryKeyNorm(
+  layers: Layers,
+  config: DecoderConfig,
+  name: string,
+  x: Value,
+  { queryKeyNorm: over }: AttentionOptions,
+): Value {
+  if (over === undefined) return x
+  const module = `self_attn.${name}`
+  if (over === 'all') return norm(layers, config, module, x)
+  const [batch = 0, seq = 0, width = 0] = x.type.shape
+  const byHead = b.reshape(x, [batch, seq, Number(width) / config.headDim, config.headDim])
+  return b.reshape(norm(layers, config, module, byHead), x.type.shape)
+}
+
+/** Queries [batch, kv heads, group, n, d] over keys and values [batch, kv heads, m, d] -> the shape of the queries. */
+function attend(
+  queries: Value,
+  keys: Value,
+  values: Value,
+  mask: Value,
+  { attentionScale: alpha, scoreCap }: DecoderConfig,
+): Value {
+  const [batch = 0, kvHeads = 0, group = 0, n = 0, headDim = 0] = queries.type.shape
+  const m = keys.type.shape[2] ?? 0
+  const rows = b.reshape(queries, [batch, kvHeads, product([group, n]), headDim])
+  const products = b.matmul(rows, keys, { transB: true, alpha })
+  const scores = scoreCap === undefined ? products : b.softCap(products, scoreCap)
+  const masked = b.add(b.reshape(scores, [batch, kvHeads, group, n, m]), mask)
+  const weights = b.reshape(b.softmax(masked), scores.type.shape)
+  return b.reshape(b.matmul(weights, values), queries.type.shape)
+}
+
+/** down(act(gate x) * up x); `fused`: one layer, `gate_up_proj`, makes both. Shazeer 2020. */
+export function mlp(
+  layers: Layers,
+  config: DecoderConfig,
+  x: Value,
+  { fused = false }: { readonly fused?: boolean } = {},
+): Value {
+  const { intermediateSize: size, biases } = config
+  const project = (name: string, outFeatures: number): Value =>
+    layers.linear(`mlp.${name}`, x, { outFeatures, bias: biases.mlp })
+  const [gate = x, up = x] = fused
+    ? splitLast(project('gate_up_proj', 2 * size), [size, size])
+    : [project('gate_proj', size), project('up_proj', size)]
+  const inner = b.mul(activated(gate, config), up)
+  return layers.linear('mlp.down_proj', inner, { outFeatures: config.hiddenSize, bias: biases.mlp })
+}
+
+function activated(x: Value, { activation }: DecoderConfig): Value {
+  switch (activation) {
+    case 'silu':
+      return b.silu(x)
+    case 'gelu':
+      return b.gelu(x)
+    case 'gelu_tanh':
+      return b.gelu(x, { approximate: 'tanh' })
+  }
+}
+
+/** A block with a norm before attention and before the MLP, as in Llama. */
+export function preNormBlock(options: AttentionOptions = {}) {
+  return (layers: Layers, config: DecoderConfig, x: Value, context: BlockContext): Value => {
+    const attended = attention(layers, config, norm(layers, config, 'input_layernorm', x), context, options)
+    const h = residual(config, wanted(x, context), attended)
+    return residual(config, h, mlp(layers, config, norm(layers, config, 'post_attention_layernorm', h), options))
+  }
+}
+
+/** The last norm and the head: rows [n, hidden] -> logits [n, vocabulary]. */
+export function normedHead(layers: Layers, config: DecoderConfig, rows: Value): Value {
+  const { vocabSize: outFeatures, multipliers, logitCap } = config
+  const products = layers.linear('lm_head', norm(layers, config, 'model.norm', rows), { outFeatures, bias: false })
+  const logits = b.scale(products, multipliers.logits)
+  return logitCap === undefined ? logits : b.softCap(logits, logitCap)
+}

@@ -1,0 +1,198 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import {
+  openSafetensors,
+  type TensorReader,
+  type TensorSource,
+  writeSafetensors,
+} from '../../src/formats/safetensors.ts'
+import type { DecoderConfig } from '../../src/model/decoder.ts'
+import { families } from '../../src/model/families/index.ts'
+import { openDecoder, type OpenDecoder } from '../../src/session/open.ts'
+import { batchOf, makeBatch, type Batch } from '../../src/text/batches.ts'
+import type { Example } from '../../src/text/examples.ts'
+import { evaluateBatches } from '../../src/train/evaluate.ts'
+import { AdamW } from '../../src/train/optimizer.ts'
+import { accumulateGradients } from '../../src/train/step.ts'
+import { elements } from '../../src/util/shape.ts'
+import { uniform } from './uniform.ts'
+
+/*
+ * Every family against transformers and PEFT, with every option of its config.json turned on: see make_family_golden.py.
+ */
+
+const folder = fileURLToPath(new URL('families', import.meta.url))
+
+type Shapes = readonly (readonly [name: string, shape: readonly number[]])[]
+
+interface Golden {
+  readonly config: { readonly model_type: string }
+  readonly tensors: Shapes
+  readonly adapter: Shapes
+  readonly examples: readonly (readonly [ids: readonly number[], labels: number])[]
+  readonly losses: { readonly base: number; readonly adapter: number }
+  readonly learningRate: number
+  readonly curve: readonly number[]
+}
+
+/** The values that the script has given a tensor. */
+function valueOf(name: string, shape: readonly number[], salt: number, offset: number): TensorSource {
+  const root = Math.fround(Math.sqrt(shape[1] ?? 1))
+  const scaled = (x: number): number => {
+    if (name.endsWith('norm.weight')) return offset + 0.6 * x
+    if (/bias$|embed_tokens|lm_head/.test(name)) return 0.8 * x
+    if (name.includes('.lora_')) return ((name.includes('lora_A') ? 3 : 1) * x) / root
+    return (5 * x) / root
+  }
+  const data = Float32Array.from({ length: elements(shape) }, (_, i) => scaled(uniform(i, salt)))
+  return { name, dtype: 'F32', shape, data: async () => new Uint8Array(data.buffer) }
+}
+
+async function writeTensors(path: string, shapes: Shapes, salt: number, offset: number): Promise<void> {
+  const sources = shapes.map(([name, shape], i) => valueOf(name, shape, salt + i, offset))
+  await writeSafetensors(path, sources, { format: 'pt' })
+}
+
+/** Whether a text is computed as the beginning of a longer one is: where positions depend on the length, it may not be. */
+function isScaledAlike({ layers }: DecoderConfig, length: number, whole: number): boolean {
+  const scaling = layers[0]?.rope?.scaling
+  if (scaling?.type === 'dynamic') return whole <= scaling.maxPositions
+  if (scaling?.type !== 'longrope') return true
+  return length > scaling.originalMaxPositions || whole <= scaling.originalMaxPositions
+}
+
+/** The largest differences found, a line at the end: how far from the tolerances they are. */
+const largest = new Map<string, number>()
+function note(what: string, difference: number): number {
+  largest.set(what, Math.max(largest.get(what) ?? 0, difference))
+  return difference
+}
+afterAll(() => {
+  const found = [...largest].map(([what, difference]) => `${what} ${difference.toExponential(1)}`)
+  console.info(`families, largest differences from PyTorch: ${found.join(', ')}`)
+})
+
+const cases = (await readdir(folder)).filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -5))
+
+test('every family has a case', async () => {
+  const types = await Promise.all(
+    cases.map(async (name) => (JSON.parse(await readFile(join(folder, `${name}.json`), 'utf8')) as Golden).config),
+  )
+  expect(new Set(types.map(({ model_type: type }) => type))).toEqual(new Set(Object.keys(families)))
+})
+
+describe.each(cases)('%s', (name) => {
+  let golden: Golden
+  let tensors: TensorReader
+  let model: string
+  let examples: Example[]
+
+  beforeAll(async () => {
+    golden = JSON.parse(await readFile(join(folder, `${name}.json`), 'utf8')) as Golden
+    tensors = await openSafetensors(join(folder, `${name}.safetensors`))
+    model = await mkdtemp(join(tmpdir(), 'lowrank-family-'))
+    await writeFile(join(model, 'config.json'), JSON.stringify(golden.config))
+    const offset = golden.config.model_type.startsWith('gemma') ? 0 : 1
+    await writeTensors(join(model, 'model.safetensors'), golden.tensors, 1, offset)
+    await mkdir(join(model, 'adapter'))
+    const adapter = { peft_type: 'LORA', task_type: 'CAUSAL_LM', r: 2, lora_alpha: 4, target_modules: 'all-linear' }
+    await writeFile(join(model, 'adapter', 'adapter_config.json'), JSON.stringify(adapter))
+    await writeTensors(join(model, 'adapter', 'adapter_model.safetensors'), golden.adapter, 500, offset)
+    examples = golden.examples.map(([ids, labels], line) => ({
+      ids: Int32Array.from(ids),
+      labelMask: Uint8Array.from(ids, (_, i) => (i < ids.length - labels ? 0 : 1)),
+      line,
+    }))
+  })
+  afterAll(async () => {
+    await tensors.close()
+    await rm(model, { recursive: true })
+  })
+
+  const open = (run: 'base' | 'adapter', activations?: 'keep' | 'recompute'): Promise<OpenDecoder> =>
+    openDecoder({
+      model,
+      adapter: run === 'adapter' ? join(model, 'adapter') : undefined,
+      threads: 1,
+      ...(activations && {
+        training: { lora: undefined, init: 'pretrained', seed: 1 },
+        choice: { activations, expandWeights: activations === 'keep' },
+      }),
+    })
+  const read = async (tensor: string): Promise<Float32Array> => new Float32Array((await tensors.read(tensor)).buffer)
+
+  test.each(['base', 'adapter'] as const)('loss within 1e-5: %s, also packed', async (run) => {
+    const { pipeline, close } = await open(run)
+    const packed: Batch = batchOf([examples, examples.toReversed()], {})
+    for (const batch of [makeBatch(examples), packed]) {
+      const { loss } = await evaluateBatches({ pipeline, batches: [batch] })
+      expect(note('loss', Math.abs(loss - golden.losses[run]))).toBeLessThan(1e-5)
+    }
+    await close()
+  })
+
+  test('logits within 1e-4', async () => {
+    const { pipeline, config, close } = await open('base')
+    const expected = await read('logits')
+    let row = 0
+    for (const { ids, labelMask } of examples) {
+      for (let t = labelMask.indexOf(1); t < ids.length; t++, row++) {
+        const found = await pipeline.nextLogits(ids.slice(0, t))
+        if (!isScaledAlike(config, t, ids.length)) continue
+        found.forEach((value, i) => {
+          const difference = Math.abs(value - (expected[row * config.vocabSize + i] ?? NaN))
+          expect(note('logits', difference)).toBeLessThan(1e-4)
+        })
+      }
+    }
+    expect(expected).toHaveLength(row * config.vocabSize)
+    await close()
+  })
+
+  test.each([
+    ['base', 'keep'],
+    ['base', 'recompute'],
+    ['adapter', 'keep'],
+    ['adapter', 'recompute'],
+  ] as const)('every gradient within 1e-4 of its largest entry: %s, %s', async (run, activations) => {
+    const { pipeline, trainables, adaptation, close } = await open(run, activations)
+    const batches = [makeBatch(examples)]
+    const { labelTokens } = await accumulateGradients({ pipeline, trainables, batches, seed: 1, step: 1 })
+    const nameOf = (weight: string): string => `${run}.${run === 'base' ? weight : adaptation.peftName(weight)}`
+    const wanted = [...tensors.tensors.keys()].filter((tensor) => tensor.startsWith(`${run}.`))
+    expect([...trainables.keys()].map(nameOf).sort()).toEqual(wanted.sort())
+    for (const [weight, { gradient }] of trainables) {
+      const expected = await read(nameOf(weight))
+      const scale = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+      const worst = expected.reduce(
+        (most, value, i) => Math.max(most, Math.abs(value - (gradient[i] ?? NaN) / labelTokens)),
+        0,
+      )
+      // A bias of keys changes nothing, since it adds the same to all scores of a query: its gradient is rounding.
+      if (scale < 1e-6) continue
+      expect.soft(note('gradients', worst / scale), weight).toBeLessThan(1e-4)
+    }
+    await close()
+  })
+
+  test('ten losses within 1e-3', async () => {
+    const { pipeline, trainables, close } = await open('adapter', 'keep')
+    const optimizer = new AdamW(trainables.values(), {
+      beta1: 0.9,
+      beta2: 0.999,
+      epsilon: 1e-8,
+      weightDecay: 0,
+      decays: () => true,
+    })
+    const batches = [makeBatch(examples)]
+    for (const [step, expected] of golden.curve.entries()) {
+      const sums = await accumulateGradients({ pipeline, trainables, batches, seed: 1, step })
+      optimizer.step(golden.learningRate, 1 / sums.labelTokens)
+      expect(note('ten losses', Math.abs(sums.lossSum / sums.labelTokens - expected))).toBeLessThan(1e-3)
+    }
+    await close()
+  })
+})
