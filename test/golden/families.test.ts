@@ -2,14 +2,16 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { isDeepStrictEqual } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
   openSafetensors,
   type TensorReader,
   type TensorSource,
   writeSafetensors,
 } from '../../src/formats/safetensors.ts'
-import type { DecoderConfig } from '../../src/model/decoder.ts'
+import type { JsonObject } from '../../src/formats/json.ts'
+import type { DecoderConfig, FamilyName } from '../../src/model/decoder.ts'
 import { families } from '../../src/model/families/index.ts'
 import { openDecoder, type OpenDecoder } from '../../src/session/open.ts'
 import { batchOf, makeBatch, type Batch } from '../../src/text/batches.ts'
@@ -29,7 +31,7 @@ const folder = fileURLToPath(new URL('families', import.meta.url))
 type Shapes = readonly (readonly [name: string, shape: readonly number[]])[]
 
 interface Golden {
-  readonly config: { readonly model_type: string }
+  readonly config: JsonObject & { readonly model_type: string }
   readonly tensors: Shapes
   readonly adapter: Shapes
   readonly examples: readonly (readonly [ids: readonly number[], labels: number])[]
@@ -84,6 +86,24 @@ test('every family has a case', async () => {
   expect(new Set(types.map(({ model_type: type }) => type))).toEqual(new Set(Object.keys(families)))
 })
 
+/** Writes the model and the adapter of a case. */
+async function writeModel(name: string, model: string): Promise<{ golden: Golden; examples: Example[] }> {
+  const golden = JSON.parse(await readFile(join(folder, `${name}.json`), 'utf8')) as Golden
+  await writeFile(join(model, 'config.json'), JSON.stringify(golden.config))
+  const offset = golden.config.model_type.startsWith('gemma') ? 0 : 1
+  await writeTensors(join(model, 'model.safetensors'), golden.tensors, 1, offset)
+  await mkdir(join(model, 'adapter'))
+  const adapter = { peft_type: 'LORA', task_type: 'CAUSAL_LM', r: 2, lora_alpha: 4, target_modules: 'all-linear' }
+  await writeFile(join(model, 'adapter', 'adapter_config.json'), JSON.stringify(adapter))
+  await writeTensors(join(model, 'adapter', 'adapter_model.safetensors'), golden.adapter, 500, offset)
+  const examples = golden.examples.map(([ids, labels], line) => ({
+    ids: Int32Array.from(ids),
+    labelMask: Uint8Array.from(ids, (_, i) => (i < ids.length - labels ? 0 : 1)),
+    line,
+  }))
+  return { golden, examples }
+}
+
 describe.each(cases)('%s', (name) => {
   let golden: Golden
   let tensors: TensorReader
@@ -91,21 +111,9 @@ describe.each(cases)('%s', (name) => {
   let examples: Example[]
 
   beforeAll(async () => {
-    golden = JSON.parse(await readFile(join(folder, `${name}.json`), 'utf8')) as Golden
     tensors = await openSafetensors(join(folder, `${name}.safetensors`))
     model = await mkdtemp(join(tmpdir(), 'lowrank-family-'))
-    await writeFile(join(model, 'config.json'), JSON.stringify(golden.config))
-    const offset = golden.config.model_type.startsWith('gemma') ? 0 : 1
-    await writeTensors(join(model, 'model.safetensors'), golden.tensors, 1, offset)
-    await mkdir(join(model, 'adapter'))
-    const adapter = { peft_type: 'LORA', task_type: 'CAUSAL_LM', r: 2, lora_alpha: 4, target_modules: 'all-linear' }
-    await writeFile(join(model, 'adapter', 'adapter_config.json'), JSON.stringify(adapter))
-    await writeTensors(join(model, 'adapter', 'adapter_model.safetensors'), golden.adapter, 500, offset)
-    examples = golden.examples.map(([ids, labels], line) => ({
-      ids: Int32Array.from(ids),
-      labelMask: Uint8Array.from(ids, (_, i) => (i < ids.length - labels ? 0 : 1)),
-      line,
-    }))
+    ;({ golden, examples } = await writeModel(name, model))
   })
   afterAll(async () => {
     await tensors.close()
@@ -194,5 +202,49 @@ describe.each(cases)('%s', (name) => {
       expect(note('ten losses', Math.abs(sums.lossSum / sums.labelTokens - expected))).toBeLessThan(1e-3)
     }
     await close()
+  })
+})
+
+/** Descriptions in which one option is as if config.json did not have it. */
+const without: Readonly<Record<string, (config: DecoderConfig) => Partial<DecoderConfig>>> = {
+  window: ({ layers }) => ({ layers: layers.map((kind) => ({ ...kind, window: undefined })) }),
+  'rope scaling': ({ layers }) => ({
+    layers: layers.map(({ rope, window }) => ({ rope: rope && { ...rope, scaling: { type: 'default' } }, window })),
+  }),
+  'rope bases': ({ layers }) => ({ layers: layers.map(({ window }) => ({ rope: layers.at(-1)?.rope, window })) }),
+  'layers without positions': ({ layers }) => ({
+    layers: layers.map(({ rope, window }) => ({ rope: rope ?? layers[0]?.rope, window })),
+  }),
+  activation: () => ({ activation: 'silu' }),
+  'norm offset': () => ({ normOffset: 0 }),
+  'score cap': () => ({ scoreCap: undefined }),
+  'logit cap': () => ({ logitCap: undefined }),
+  'attention scale': ({ headDim }) => ({ attentionScale: 1 / Math.sqrt(headDim) }),
+  'embedding scale': () => ({ embeddingScale: 1 }),
+  'input multiplier': ({ multipliers }) => ({ multipliers: { ...multipliers, input: 1 } }),
+  'residual multiplier': ({ multipliers }) => ({ multipliers: { ...multipliers, residual: 1 } }),
+  'logits multiplier': ({ multipliers }) => ({ multipliers: { ...multipliers, logits: 1 } }),
+}
+
+describe('each option that a case turns on changes its loss', () => {
+  test.each(cases)('%s', async (name) => {
+    const model = await mkdtemp(join(tmpdir(), 'lowrank-family-'))
+    const { golden, examples } = await writeModel(name, model)
+    const family = families[golden.config.model_type as FamilyName]
+    const describe = family.describe.bind(family)
+    const own = describe(golden.config, (message) => {
+      throw new Error(message)
+    })
+    for (const [option, change] of Object.entries(without)) {
+      const changed = { ...own, ...change(own) }
+      if (isDeepStrictEqual(changed, own)) continue
+      const spy = vi.spyOn(family, 'describe').mockReturnValue(changed)
+      const { pipeline, close } = await openDecoder({ model, threads: 1 })
+      spy.mockRestore()
+      const { loss } = await evaluateBatches({ pipeline, batches: [makeBatch(examples)] })
+      expect.soft(Math.abs(loss - golden.losses.base), option).toBeGreaterThan(1e-4)
+      await close()
+    }
+    await rm(model, { recursive: true })
   })
 })
