@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
 import { flags, lowrank, only, quickstart, readJson, readMetrics, temporaryFolder } from './support.ts'
 
-// What the plan says a run takes is what it takes.
+// What the plan says a run takes is what it takes. A short form of `npm run bench:memory`, which tries twenty shapes.
 
 const folder = temporaryFolder()
 const model = join(folder, 'model')
@@ -14,10 +14,10 @@ beforeAll(async () => {
   cpSync(quickstart, shape, { recursive: true, filter: (path) => !path.endsWith('.safetensors') })
   const config = {
     ...(readJson(join(shape, 'config.json')) as object),
-    hidden_size: 768,
-    intermediate_size: 2048,
+    hidden_size: 512,
+    intermediate_size: 1536,
     num_hidden_layers: 12,
-    num_attention_heads: 12,
+    num_attention_heads: 8,
     num_key_value_heads: 4,
     head_dim: 64,
   }
@@ -41,18 +41,6 @@ beforeAll(async () => {
 const [keep, recompute] = [{ activations: 'keep' }, { activations: 'recompute' }]
 test.each([
   ['lora, kept', { method: 'lora', ...keep }],
-  ['lora, recomputed', { method: 'lora', ...recompute }],
-  [
-    'lora on all layers with dropout, long rows',
-    {
-      method: 'lora',
-      targetModules: 'all-linear',
-      loraDropout: 0.1,
-      maxLength: 512,
-      perDeviceTrainBatchSize: 2,
-      ...keep,
-    },
-  ],
   [
     'lora, packed',
     {
@@ -64,11 +52,8 @@ test.each([
       ...keep,
     },
   ],
-  ['qlora, kept', { method: 'qlora', ...keep }],
   ['qlora, recomputed', { method: 'qlora', ...recompute }],
-  ['8 bits, recomputed', { method: 'qlora', loadIn8bit: true, ...recompute }],
-  ['qlora, blocks on disk', { model: join(folder, 'nf4'), memory: '460MB' }],
-  ['full, kept', { method: 'full', ...keep }],
+  ['qlora, blocks on disk', { model: join(folder, 'nf4'), memory: '380MB' }],
   ['full, recomputed, 8-bit optimizer', { method: 'full', optim: 'adamw-8bit', ...recompute }],
 ])(
   '%s',
@@ -80,7 +65,7 @@ test.each([
       outputDir,
       maxLength: 192,
       perDeviceTrainBatchSize: 4,
-      maxSteps: 3,
+      maxSteps: 2,
       saveStrategy: 'no',
     }
     const { code, stderr } = await lowrank(['train', ...flags({ ...shared, ...options })])
@@ -88,10 +73,10 @@ test.each([
     const [plan] = only(readMetrics(outputDir), 'plan')
     const expected = plan?.memory.expected ?? 0
     const { peakMemory } = readJson(join(outputDir, 'run.json')) as { peakMemory: number }
-    const apart = Math.abs(peakMemory - expected)
     const megabytes = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`
     console.log(`${name}: ${megabytes(expected)} expected, ${megabytes(peakMemory)} taken`)
-    expect(apart).toBeLessThan(Math.max(0.1 * expected, 200e6))
+    expect(peakMemory).toBeLessThan(1.1 * expected)
+    expect(peakMemory).toBeGreaterThan(0.8 * expected)
   },
   120_000,
 )

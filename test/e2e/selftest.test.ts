@@ -78,8 +78,8 @@ describe('a build that is wrong in one place is found out', () => {
     {
       wrong: 'attention between packed examples',
       file: 'engine/positions.js',
-      right: 'begins.fill(start % seq, start, end)',
-      instead: 'void end',
+      right: 'begins.fill(start % seq, start, starts[i + 1] ?? batch * seq)',
+      instead: 'void start',
       failed: [/^packing$/],
     },
     {

@@ -25,7 +25,7 @@ const config = {
   maxLength: 16,
   perDeviceTrainBatchSize: 1,
   gradientAccumulationSteps: 2,
-  maxSteps: 2,
+  maxSteps: 1,
   saveStrategy: 'no',
   activations: 'recompute',
 } as const
@@ -60,7 +60,7 @@ test('blocks on disk: the same bytes as in memory, within the bound', async () =
     expect(bytesRead).toBeGreaterThan(1.8 * size)
     expect(bytesRead).toBeLessThan(2.2 * size)
   }
-  expect(only(readMetrics(resident.outputDir), 'step').map(({ bytesRead }) => bytesRead)).toEqual([0, 0])
+  expect(only(readMetrics(resident.outputDir), 'step').map(({ bytesRead }) => bytesRead)).toEqual([0])
 
   const losses = [streamed, resident].map(({ outputDir }) =>
     only(readMetrics(outputDir), 'step').map(({ loss, gradNorm }) => [loss, gradNorm]),
