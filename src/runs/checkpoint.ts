@@ -32,37 +32,51 @@ const format = 1
 
 const step = z.int().min(0)
 const texts = z.record(z.string(), z.string())
-const recordSchema = z.looseObject({
-  format: z.literal(format),
-  state: z.object({
-    step,
-    epoch: z.number(),
-    evaluated: z.int().min(-1),
-    lossTotal: z.number(),
-    skipped: step,
-    sinceLog: z.number(),
-    skippedSinceLog: step,
-    logged: step,
-    tokens: step,
-    realTokens: step,
-    labelTokens: step,
-    best: z.object({ step, loss: z.number() }).optional(),
-    watch: watchSchema,
-    stopped: z.string().optional(),
-  }),
-  optimizerSteps: step,
-  startedAt: z.string(),
-  seconds: z.number(),
-  metricsBytes: z.int().min(0),
-  inputs: z.object({ config: z.record(z.string(), z.unknown()), versions: texts, hashes: texts, threads: z.int() }),
-  memory: z.object({
-    activations: z.enum(['keep', 'recompute']),
-    expandWeights: z.boolean(),
-    headRows: z.int().min(1),
-    streamed: z.object({ group: z.int().min(1) }).optional(),
-  }),
-  files: z.record(z.string(), z.object({ bytes: z.int().min(0), sha256: z.string() })),
-})
+const recordSchema = z
+  .looseObject({
+    format: z.literal(format),
+    state: z.object({
+      step,
+      epoch: z.number().min(0),
+      evaluated: z.int().min(-1),
+      lossTotal: z.number(),
+      skipped: step,
+      sinceLog: z.number(),
+      skippedSinceLog: step,
+      logged: step,
+      tokens: step,
+      realTokens: step,
+      labelTokens: step,
+      best: z.object({ step, loss: z.number() }).optional(),
+      watch: watchSchema,
+      stopped: z.string().optional(),
+    }),
+    optimizerSteps: step,
+    startedAt: z.string(),
+    seconds: z.number().min(0),
+    metricsBytes: z.int().min(0),
+    inputs: z.object({ config: z.record(z.string(), z.unknown()), versions: texts, hashes: texts, threads: z.int() }),
+    memory: z.object({
+      activations: z.enum(['keep', 'recompute']),
+      expandWeights: z.boolean(),
+      headRows: z.int().min(1),
+      streamed: z.object({ group: z.int().min(1) }).optional(),
+    }),
+    files: z.record(z.string(), z.object({ bytes: z.int().min(0), sha256: z.string() })),
+  })
+  .superRefine(({ state, optimizerSteps }, context) => {
+    const { step: now, evaluated, skipped, skippedSinceLog, logged, best, tokens, realTokens, labelTokens } = state
+    const atMost = (most: number, found: Readonly<Record<string, number | undefined>>): void => {
+      for (const [name, value = 0] of Object.entries(found)) {
+        if (value <= most) continue
+        context.addIssue({ code: 'custom', path: name.split('.'), message: `found ${value}, expected at most ${most}` })
+      }
+    }
+    atMost(now, { 'state.evaluated': evaluated, 'state.logged': logged, 'state.best.step': best?.step, optimizerSteps })
+    atMost(now, { 'state.skipped': skipped, 'state.skippedSinceLog': skippedSinceLog })
+    atMost(tokens, { 'state.realTokens': realTokens })
+    atMost(realTokens, { 'state.labelTokens': labelTokens })
+  })
 
 /** What memory is spent on. It decides in which order is summed, so a run that goes on must not choose anew. */
 export interface MemoryRecord {

@@ -3,6 +3,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { writeError } from '../formats/atomic.ts'
 import { isShard } from '../formats/checkpoint.ts'
 import { hashText } from '../formats/hash.ts'
+import { singleName } from '../formats/safetensors.ts'
 import { takeLock } from '../formats/lock.ts'
 import { messageOf } from '../formats/json.ts'
 import { cardName } from '../model/peft/card.ts'
@@ -25,6 +26,10 @@ export interface ClaimOptions {
 export interface OutputFolder {
   /** The record of the run of ours that was here before. */
   readonly earlier: Partial<RunRecord> | undefined
+  /** Whether a file of this name was written by a run of ours; of a model card, its hash says so. */
+  isOurs(name: string): boolean
+  /** Names of the files that runs of ours have written and this one will write. */
+  readonly files: readonly string[]
   /** Whether a model card may be written: none is there, or one of ours. */
   readonly writesCard: boolean
   /** Lets others write there. `unused`: the folder is gone again, if it was made for this run and holds nothing. */
@@ -56,12 +61,15 @@ export async function claimOutputFolder(options: ClaimOptions): Promise<OutputFo
     await refuseReads(options)
     giveBack = await takeLock(join(folder, lockName), `outputDir: another run writes to ${folder}`)
     const earlier = await readRecord(folder)
-    if (!overwrite) await refuseForeign(options, earlier)
+    const isOurs = oursAmong(earlier)
+    if (!overwrite) await refuseForeign(options, isOurs)
     await tryWriting(options)
     const writesCard = overwrite || (await cardIsOurs(folder, earlier))
     const unlock = giveBack
     return {
       earlier,
+      isOurs,
+      files: [...new Set([...namesIn(earlier?.files), ...options.writes])],
       writesCard,
       release: async ({ unused = false } = {}) => {
         await unlock()
@@ -129,10 +137,16 @@ async function refuseReads({ folder, reads, writes }: ClaimOptions): Promise<voi
   }
 }
 
-/** Nothing is ours in a folder without the record of a run of ours; checkpoints say themselves whose they are. */
-async function refuseForeign({ folder, writes }: ClaimOptions, earlier: OutputFolder['earlier']): Promise<void> {
+/** Nothing is ours in a folder without the record of a run of ours. Of how many parts a model has, it does not say. */
+function oursAmong(earlier: OutputFolder['earlier']): (name: string) => boolean {
+  const files = namesIn(earlier?.files)
+  return (name) => files.includes(isShard(name) ? singleName : name)
+}
+
+/** Checkpoints say themselves whose they are. */
+async function refuseForeign({ folder, writes }: ClaimOptions, isOurs: OutputFolder['isOurs']): Promise<void> {
   const names = await readdir(folder)
-  const files = earlier !== undefined ? [] : names.filter((name) => writes.includes(name) || isShard(name))
+  const files = names.filter((name) => (writes.includes(name) || isShard(name)) && !isOurs(name))
   const foreign = [...(await nonEmpty(folder, files)), ...(await foreignCheckpoints(folder))]
   if (foreign.length === 0) return
   const listed = foreign.slice(0, 5).join(', ') + (foreign.length > 5 ? ` and ${foreign.length - 5} more` : '')
@@ -153,8 +167,12 @@ async function cardIsOurs(folder: string, earlier: OutputFolder['earlier']): Pro
   return text === undefined || cardsOf(earlier).includes(hashText(text))
 }
 
-/** Hashes of the model cards that runs have written to a folder. The file may have been edited. */
+/** The texts of a list that may have been edited. */
+function namesIn(list: unknown): readonly string[] {
+  return Array.isArray(list) ? list.filter((one): one is string => typeof one === 'string') : []
+}
+
+/** Hashes of the model cards that runs have written to a folder. */
 export function cardsOf(record: Partial<RunRecord> | undefined): readonly string[] {
-  const cards: unknown = record?.cards
-  return Array.isArray(cards) ? cards.filter((card): card is string => typeof card === 'string') : []
+  return namesIn(record?.cards)
 }

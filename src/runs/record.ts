@@ -22,6 +22,8 @@ export interface RunRecord {
   readonly seconds?: number
   readonly peakMemory?: number
   readonly result?: unknown
+  /** Names of the files that runs write to the folder. */
+  readonly files?: readonly string[]
   /** SHA-256 of the model cards that runs have written to the folder. */
   readonly cards?: readonly string[]
 }

@@ -77,6 +77,7 @@ export class RunFiles {
         data,
         startedAt: from?.record.startedAt ?? now,
         status: 'running',
+        files: output.files,
         ...(cards.length > 0 ? { cards } : {}),
         ...(from === undefined
           ? {}
@@ -165,7 +166,7 @@ const isResult: Readonly<Record<Kind, (name: string) => boolean>> = {
 async function removeOtherResult(folder: string, kind: Kind | undefined, output: OutputFolder): Promise<string[]> {
   const earlier = kindOf(output.earlier?.config)
   if (earlier === undefined || earlier === kind) return []
-  const isOurs = (name: string): boolean => name !== cardName || output.writesCard
+  const isOurs = (name: string): boolean => (name === cardName ? output.writesCard : output.isOurs(name))
   const names = (await readdir(folder)).filter((name) => isResult[earlier](name) && isOurs(name))
   for (const name of names) await rm(join(folder, name))
   return names.length === 0 ? [] : [`removed the ${earlier} of an earlier run: ${names.join(', ')} in ${folder}`]

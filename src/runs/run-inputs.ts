@@ -2,6 +2,7 @@ import { readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { trainSchema, type TrainConfig } from '../config/index.ts'
+import { indexName } from '../formats/safetensors.ts'
 import { hashFile, hashFiles } from '../formats/hash.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 
@@ -53,7 +54,7 @@ export async function modelSize(folder: string): Promise<number> {
 async function modelFiles(folder: string): Promise<string[]> {
   const names = await readdir(folder)
   const isPart = (name: string): boolean =>
-    name === 'config.json' || companionFiles.includes(name) || name.endsWith('.safetensors')
+    name === 'config.json' || name === indexName || companionFiles.includes(name) || name.endsWith('.safetensors')
   const parts = names.filter(isPart)
   const paths = parts.sort().map((name) => join(folder, name))
   // A folder of such a name, or a link to nowhere, is read by no one.

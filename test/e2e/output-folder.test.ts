@@ -101,6 +101,24 @@ test.each([
   for (const options of [{}, { resume: true }]) await refused(config(outputDir, options), named)
 })
 
+test('nor is what somebody has put beside an earlier run', async () => {
+  const outputDir = join(folder, 'beside')
+  await collect(config(outputDir))
+  const { files } = readJson(join(outputDir, 'run.json')) as { files: string[] }
+  expect(files).toContain('adapter_model.safetensors')
+  expect(files).not.toContain('model.safetensors')
+  writeFileSync(join(outputDir, 'model.safetensors'), 'mine')
+  await refused(config(outputDir, { method: 'full' }), /holds what no run of Lowrank wrote: model.safetensors/)
+  // An adapter does not stand in its way, and neither is removed for it.
+  await collect(config(outputDir))
+  expect(readFileSync(join(outputDir, 'model.safetensors'), 'utf8')).toBe('mine')
+  rmSync(join(outputDir, 'model.safetensors'))
+  await collect(config(outputDir, { method: 'full', maxShardSize: '100KB' }))
+  expect(existsSync(join(outputDir, 'adapter_model.safetensors'))).toBe(false)
+  // Parts of a model are ours where a model is.
+  await collect(config(outputDir, { method: 'full' }))
+})
+
 test('unless that was asked for', async () => {
   const outputDir = made('asked', {
     'tokenizer.json': '{}',

@@ -13,6 +13,7 @@ import { finetune, type TrainConfigInput, type TrainEvent } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
 import {
   collect,
+  editCheckpoint,
   flags,
   hashFolder,
   last,
@@ -214,6 +215,34 @@ describe('a damaged checkpoint', () => {
     expect(results(outputDir)).toEqual(results(whole))
     // What was damaged is written anew.
     expect(warnings(await collect({ ...common, outputDir, resume: true }))).toEqual([])
+  })
+
+  test.each<[string, unknown]>([
+    ['state.step', -1],
+    ['state.evaluated', 7],
+    ['state.logged', 1e15],
+    ['state.best.step', 9],
+    ['state.skipped', 'none'],
+    ['state.labelTokens', 1e9],
+    ['state.watch', [null]],
+    ['optimizerSteps', 1e300],
+    ['memory.headRows', 0],
+    ['seconds', -1],
+    ['inputs.hashes', { model: 1 }],
+  ])('that is right by its hashes and says what cannot be, in %s: %j', async (field, value) => {
+    const outputDir = copy(`forged ${field}`)
+    const folder6 = join(outputDir, 'checkpoint-6')
+    editCheckpoint(folder6, () => {
+      const path = join(folder6, 'trainer_state.json')
+      const record = readJson(path) as Record<string, unknown>
+      const keys = field.split('.')
+      const parent = keys.slice(0, -1).reduce((inner, key) => inner[key] as Record<string, unknown>, record)
+      parent[last(keys)] = value
+      writeFileSync(path, JSON.stringify(record))
+    })
+    const error = await refused({ ...common, outputDir, resumeFrom: folder6 })
+    expect(error).toMatchObject({ code: 'checkpoint', message: expect.stringContaining(`trainer_state.json`) })
+    expect(error.message).toContain(field)
   })
 
   test('that was asked for by its path is refused', async () => {
