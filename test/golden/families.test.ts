@@ -10,10 +10,13 @@ import {
   type TensorSource,
   writeSafetensors,
 } from '../../src/formats/safetensors.ts'
+import { parseQuantizeConfig, quantizationOf } from '../../src/config/index.ts'
 import type { JsonObject } from '../../src/formats/json.ts'
 import type { DecoderConfig, FamilyName } from '../../src/model/decoder.ts'
 import { families } from '../../src/model/families/index.ts'
+import type { DecoderOptions, MemoryChoice } from '../../src/session/decoder.ts'
 import { openDecoder, type OpenDecoder } from '../../src/session/open.ts'
+import { runQuantize } from '../../src/tasks/quantize.ts'
 import { batchOf, makeBatch, type Batch } from '../../src/text/batches.ts'
 import type { Example } from '../../src/text/examples.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
@@ -246,5 +249,62 @@ describe('each option that a case turns on changes its loss', () => {
       await close()
     }
     await rm(model, { recursive: true })
+  })
+})
+
+const lora = {
+  r: 2,
+  loraAlpha: 4,
+  loraDropout: 0.1,
+  targetModules: 'all-linear',
+  bias: 'none',
+  useRslora: false,
+} as const
+
+describe('what can be done with a Llama can be done with', () => {
+  test.each(cases)('%s', async (name) => {
+    const root = await mkdtemp(join(tmpdir(), 'lowrank-family-'))
+    const { examples } = await writeModel(name, root)
+    const batches = [makeBatch(examples)]
+    const lossOf = async (options: Pick<DecoderOptions, 'model' | 'quantization'>): Promise<number> => {
+      const { pipeline, close } = await openDecoder({ ...options, threads: 1 })
+      const { loss } = await evaluateBatches({ pipeline, batches })
+      await close()
+      return loss
+    }
+    const plain = await lossOf({ model: root })
+
+    for (const loadIn8bit of [false, true]) {
+      const output = join(root, loadIn8bit ? 'int8' : 'nf4')
+      const config = parseQuantizeConfig({ model: root, output, ...(loadIn8bit && { loadIn8bit }) })
+      const quantization = quantizationOf(config)
+      await runQuantize(config, () => false)
+      const loss = await lossOf({ model: output })
+      // Quantized as it is read, or before.
+      expect(await lossOf({ model: root, quantization })).toBe(loss)
+      expect(Math.abs(loss - plain)).toBeGreaterThan(1e-6)
+      expect(Math.abs(loss - plain)).toBeLessThan(1)
+
+      const gradientsOf = async (choice: Partial<MemoryChoice>): Promise<unknown> => {
+        const training = { lora, init: 'pretrained', seed: 1 } as const
+        const decoder = await openDecoder({ model: output, threads: 1, training, choice })
+        await accumulateGradients({ ...decoder, batches, seed: 1, step: 1 })
+        await decoder.close()
+        return [...decoder.trainables].map(([weight, { gradient }]) => [weight, gradient])
+      }
+      const resident = await gradientsOf({ activations: 'recompute' })
+      expect(await gradientsOf({ activations: 'recompute', streamed: { group: 1 } })).toEqual(resident)
+    }
+
+    const random = await openDecoder({
+      model: root,
+      threads: 1,
+      training: { lora: undefined, init: 'random', seed: 1 },
+    })
+    const { loss } = await evaluateBatches({ pipeline: random.pipeline, batches })
+    // Random weights know nothing.
+    expect(Math.abs(loss - Math.log(random.config.vocabSize))).toBeLessThan(0.5)
+    await random.close()
+    await rm(root, { recursive: true })
   })
 })
