@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { format, resolveConfig } from 'prettier'
 import { expect, test } from 'vitest'
+import { supportPage } from '../scripts/support.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string): string => readFileSync(join(root, path), 'utf8')
@@ -37,6 +39,14 @@ test('docs/api.md has a row for every event, with every field', () => {
     return fields.filter((field) => !row.includes(`\`${field}\``)).map((field) => `${type}.${field}`)
   })
   expect(missing).toEqual([])
+})
+
+test('the table of families in docs/support.md is that of the program', async () => {
+  const page = supportPage(root)
+  const options = await resolveConfig(join(root, 'docs/support.md'))
+  expect(await format(page, { ...options, parser: 'markdown' }), 'run npm run docs:support').toBe(
+    read('docs/support.md'),
+  )
 })
 
 test('every page of the documentation is reached from README.md or another page', () => {

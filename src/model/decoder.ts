@@ -129,8 +129,11 @@ export interface AttentionPart {
  * it over `Layers` that note what is asked for (`weight-specs.ts`).
  */
 export interface Family {
-  /** Keys of config.json that it knows. */
+  /** Models that are of it, in words. */
+  readonly models: string
+  /** Keys of config.json that it knows, and those of them that not every family has. */
   readonly keys: ReadonlySet<string>
+  readonly ownKeys: readonly string[]
   /** @throws LowrankError by way of `refuse`: what is asked for is not computed. */
   describe(json: JsonObject, refuse: Refuse): DecoderConfig
   /** One block: x [batch, seq, hidden] -> the same shape, or [rows, hidden] where only some positions are wanted. */

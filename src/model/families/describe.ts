@@ -42,7 +42,7 @@ type Fields<S extends Shape> = Omit<Common, keyof S> & z.output<z.ZodObject<S>>
 
 /** A family from its own keys of config.json, and what they change of a description that knows the common ones. */
 export function family<S extends Shape>(
-  parts: Pick<Family, 'block' | 'head'> & {
+  parts: Pick<Family, 'models' | 'block' | 'head'> & {
     readonly fields: S
     readonly describe?: (c: Fields<S>, base: DecoderConfig, refuse: Refuse) => Partial<DecoderConfig>
     /** Whether rotary embeddings are read by `describe`, and not alike for all layers. */
@@ -51,9 +51,11 @@ export function family<S extends Shape>(
 ): Family {
   const schema = z.object({ ...common, ...parts.fields })
   return {
+    models: parts.models,
     block: parts.block,
     head: parts.head,
     keys: new Set(Object.keys(schema.shape)),
+    ownKeys: Object.keys(parts.fields).filter((key) => !(key in common)),
     describe: (json, refuse) => {
       const parsed = schema.safeParse(json)
       if (!parsed.success) return refuse(...problemsOf(parsed.error))
@@ -125,7 +127,7 @@ function describeCommon(c: Common, refuse: Refuse, ownRope: boolean): DecoderCon
 const dtypes = Object.fromEntries(Object.entries(torchNames).map(([dtype, name]) => [name, dtype as FloatDtype]))
 
 /** Names as transformers has them; it knows some functions by two. */
-const activations: Readonly<Record<string, Activation>> = {
+export const activations: Readonly<Record<string, Activation>> = {
   silu: 'silu',
   swish: 'silu',
   gelu: 'gelu',

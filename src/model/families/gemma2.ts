@@ -62,6 +62,7 @@ export function sandwichBlock(options: AttentionOptions = {}) {
 
 /** Gemma 2: every other layer sees a window, scores and logits are capped. Gemma Team 2024. */
 export const gemma2 = family({
+  models: 'Gemma 2',
   fields: {
     ...gemmaFields,
     max_position_embeddings: positions.default(8192),

@@ -44,6 +44,7 @@ function gemma3Layers(
 
 /** Gemma 3, the decoder of texts: norms of each query and key, two rope bases. Gemma Team 2025. */
 export const gemma3 = family({
+  models: 'Gemma 3, the models of texts (270M, 1B)',
   ownRope: true,
   fields,
   describe: (c, base, refuse) => ({ ...describeGemma(c, base, refuse), layers: gemma3Layers(c, base, refuse) }),

@@ -4,6 +4,7 @@ import { normedHead, preNormBlock } from './parts.ts'
 
 /** Granite 3: Llama with factors of embedded tokens, scores, what a block adds, and logits. Granite Team 2024. */
 export const granite = family({
+  models: 'Granite 3, dense',
   fields: {
     attention_bias: attentionBias,
     mlp_bias: z.boolean().default(false),

@@ -8,6 +8,7 @@ const longrope = new Set(['su', 'yarn'])
 
 /** Phi 3, 3.5 and 4: Llama with fused projections, of whose heads a part may be rotated. Abdin et al. 2024. */
 export const phi3 = family({
+  models: 'Phi 3, Phi 3.5 mini, Phi 4, Phi 4 mini',
   ownRope: true,
   fields: {
     max_position_embeddings: positions.default(4096),

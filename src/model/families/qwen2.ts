@@ -26,6 +26,7 @@ export function qwenLayers(
 
 /** Qwen 2 and 2.5: Llama with biases for queries, keys and values. Yang et al. 2024. */
 export const qwen2 = family({
+  models: 'Qwen 2, Qwen 2.5',
   fields: qwenFields,
   describe: (c, base, refuse) => ({
     biases: { qkv: true, output: false, mlp: false },

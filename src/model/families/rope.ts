@@ -58,6 +58,16 @@ export interface RopeOptions {
   readonly refuse: Refuse
 }
 
+/** The kinds of scaling that are computed. */
+export const ropeTypes = [
+  'default',
+  'linear',
+  'dynamic',
+  'llama3',
+  'yarn',
+  'longrope',
+] as const satisfies readonly RopeScaling['type'][]
+
 /** Reads the fields of one kind of layer. */
 export function parseRope(fields: RopeFields, { headDim, theta, maxPositions, partial, refuse }: RopeOptions): Rope {
   const rotated = fields.partial_rotary_factor ?? partial ?? 1
@@ -120,8 +130,6 @@ function parseScaling(
       return { type, shortFactor, longFactor, originalMaxPositions, attentionFactor }
     }
     default:
-      return refuse(
-        `rope scaling of type "${type}" is not supported (supported: default, linear, dynamic, llama3, yarn, longrope)`,
-      )
+      return refuse(`rope scaling of type "${type}" is not supported (supported: ${ropeTypes.join(', ')})`)
   }
 }

@@ -13,6 +13,7 @@ import { normedHead, preNormBlock } from './parts.ts'
 
 /** SmolLM 3: Llama, of whose layers every fourth knows of no positions. Bakouch et al. 2025. */
 export const smollm3 = family({
+  models: 'SmolLM 3',
   fields: {
     num_key_value_heads: heads.nullable().default(4),
     max_position_embeddings: positions.default(32768),
