@@ -125,7 +125,7 @@ function randomFourBit(spec: WeightSpec, pool: Pool, salt: number): FourBitWeigh
   const absmax = new Float32Array(Math.ceil(blocks / 256)).fill(0.01)
   const scales = { codes: scaleCodes, absmax, map: dynamicMap(true), offset: Math.fround(0.04) }
   return {
-    storage: { quantType, blockSize },
+    storage: quantization,
     shape: spec.shape,
     packed: { quantType, blockSize, count, codes, scales },
   }

@@ -1,6 +1,6 @@
 import type { Program } from '../graph/program.ts'
-import { blockScales, dequantizeFourBit, type FourBit } from '../storage/fourbit.ts'
-import { fedBlockSize, storedBytes, type FourBitWeight, type StoredWeight } from '../storage/stored.ts'
+import { fedPart, storedBytes, type PartSpec } from '../storage/formats.ts'
+import type { StoredWeight } from '../storage/stored.ts'
 import { internalError } from '../util/errors.ts'
 import { f32Tensor, type Feeds, type HostTensor } from './onnxruntime/runtime.ts'
 
@@ -88,17 +88,13 @@ function emptySlot(): Slot {
   return { block: undefined, weights: Promise.resolve(new Map<string, StoredWeight>()) }
 }
 
-interface FedPart {
-  readonly port: string
-  readonly part: 'data' | 'scales' | 'unpacked'
-  readonly rows?: { readonly start: number; readonly end: number }
-}
-
 /** What a weight is fed as: see `StageParameter` of the model. */
 export interface FedWeight {
   readonly name: string
-  readonly inputs: readonly FedPart[]
+  readonly inputs: readonly FedInput[]
 }
+
+type FedInput = PartSpec & { readonly port: string }
 
 /** An unpacked weight, which stays as long as the same is asked for: micro-batches that share a block unpack it once. */
 interface Unpacked {
@@ -107,7 +103,7 @@ interface Unpacked {
   readonly lookup: WeightLookup
 }
 
-/** Turns stored weights into what programs are fed. Unpacked weights and scales go through memory that the next block overwrites. */
+/** Turns stored weights into what programs are fed. What is computed of them goes through memory that the next block overwrites. */
 export class WeightFeeds {
   readonly #scratch = new Map<string, Unpacked>()
 
@@ -121,46 +117,16 @@ export class WeightFeeds {
     return feeds
   }
 
-  #feed(input: FedPart, name: string, lookup: WeightLookup): HostTensor {
-    const { part, rows } = input
-    const weight = lookup(name)
-    if ('packed' in weight) return this.#packed(input, weight, name, lookup)
-    if (part === 'scales' && 'scale' in weight) {
-      const scales = weight.scale.map((scale) => scale / 127)
-      return f32Tensor(scales, [scales.length])
-    }
-    const { shape, data } = weight
-    const dtype = data instanceof Float32Array ? 'f32' : data instanceof Int8Array ? 'i8' : 'u16'
-    if (rows === undefined) return { dtype, shape, data }
-    const [, ...width] = shape
-    const size = width.reduce((total, dim) => total * dim, 1)
-    return { dtype, shape: [rows.end - rows.start, ...width], data: data.subarray(rows.start * size, rows.end * size) }
-  }
-
-  #packed({ port, part }: FedPart, weight: FourBitWeight, name: string, lookup: WeightLookup): HostTensor {
-    const { packed, shape, storage } = weight
-    if (part === 'data') return { dtype: 'u8', shape: [packed.codes.length], data: packed.codes }
-    if (part === 'scales' && !('offset' in packed.scales) && fedBlockSize(storage) === storage.blockSize) {
-      return f32Tensor(packed.scales.absmax, [packed.scales.absmax.length])
-    }
-    const count = part === 'unpacked' ? packed.count : Math.ceil(packed.count / fedBlockSize(storage))
-    const before = this.#scratch.get(port)
-    const memory = before?.memory.length === count ? before.memory : new Float32Array(count)
+  #feed(input: FedInput, name: string, lookup: WeightLookup): HostTensor {
+    const { dtype, shape } = input
+    const fed = fedPart(lookup(name), input)
+    if ('data' in fed) return { dtype, shape, data: fed.data }
+    const before = this.#scratch.get(input.port)
+    const memory = before?.memory.length === fed.count ? before.memory : new Float32Array(fed.count)
     if (before?.memory !== memory || before.name !== name || before.lookup !== lookup) {
-      if (part === 'unpacked') dequantizeFourBit(packed, memory)
-      else fillScales(packed, fedBlockSize(storage), memory)
-      this.#scratch.set(port, { memory, name, lookup })
+      fed.fill(memory)
+      this.#scratch.set(input.port, { memory, name, lookup })
     }
-    return f32Tensor(memory, part === 'unpacked' ? shape : [count])
+    return f32Tensor(memory, shape)
   }
-}
-
-/** A scale for each block of `fed` elements. */
-function fillScales(packed: FourBit, fed: number, out: Float32Array): void {
-  if (fed === packed.blockSize) {
-    blockScales(packed, out)
-    return
-  }
-  const own = blockScales(packed)
-  for (let i = 0; i < out.length; i++) out[i] = own[Math.floor((i * fed) / packed.blockSize)]!
 }

@@ -1,6 +1,8 @@
 import { elementCount, type DimValues } from './dims.ts'
 import type { Program } from './program.ts'
-import type { DType, Node, OpName, Value } from './value.ts'
+import { ops } from './ops.ts'
+import type { OpMemory } from './ops/definition.ts'
+import type { DType, Node, Value } from './value.ts'
 
 const elementBytes: Record<DType, number> = { f32: 4, i64: 8, u16: 2, i8: 1, u8: 1 }
 
@@ -8,15 +10,6 @@ const elementBytes: Record<DType, number> = { f32: 4, i64: 8, u16: 2, i8: 1, u8:
 export function valueBytes(value: Value, sizes: DimValues): number {
   return elementCount(value.type.shape, sizes) * elementBytes[value.type.dtype]
 }
-
-/** Results that are the memory of their operand under another shape. */
-const views = new Set<OpName>(['reshape'])
-/** Results that no memory is taken for: constants, and weights that the product after them reads packed. */
-const free = new Set<OpName>(['constant', 'integers', 'fourBitWeight', 'input'])
-/** Results that may take the place of an operand that is not read again. */
-const inPlace = new Set<OpName>(['add', 'sub', 'mul', 'exp', 'sigmoid', 'tanh', 'erf', 'softmax'])
-/** Memory that an op takes besides its results while it runs, as a multiple of their bytes: copies between the ONNX ops it is made of. */
-const scratch: Partial<Record<OpName, number>> = { decode: 0.5, putRows: 1, rmsNorm: 0, addAt: 0 }
 
 /** Where memory of a program comes from. */
 interface Allocator {
@@ -37,7 +30,7 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   program.nodes.forEach((node, i) => {
     for (const output of node.outputs) {
       const [operand] = node.inputs
-      if (views.has(node.op) && operand !== undefined) owner.set(output, ownerOf(operand))
+      if (ops[node.op].memory === 'view' && operand !== undefined) owner.set(output, ownerOf(operand))
     }
     for (const input of node.inputs) lastRead.set(ownerOf(input), i)
   })
@@ -45,7 +38,8 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
 
   const taken = new Map<Value, { readonly place: number; readonly bytes: number }>()
   program.nodes.forEach((node, i) => {
-    if (!free.has(node.op) && !views.has(node.op)) allocate(node, i)
+    const { memory: kind } = ops[node.op]
+    if (kind !== 'free' && kind !== 'view') allocate(node, i, kind)
     for (const value of [...node.inputs.map(ownerOf), ...node.outputs]) {
       const held = taken.get(value)
       if ((lastRead.get(value) ?? -1) > i || held === undefined) continue
@@ -55,13 +49,15 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   })
 
   /** Takes memory for the results of a node, and for what it needs only while it runs. */
-  function allocate(node: Node, i: number): void {
+  function allocate(node: Node, i: number, kind: OpMemory): void {
     const dying = node.inputs.map(ownerOf).filter((value) => taken.has(value) && lastRead.get(value) === i)
     for (const output of node.outputs) {
       if (given.has(output)) continue
       const bytes = valueBytes(output, sizes)
-      const temporary = [bytes * (scratch[node.op] ?? 0), unpackedBytes(node)].filter((size) => size > 0)
-      const replaced = inPlace.has(node.op) ? dying.find((value) => taken.get(value)?.bytes === bytes) : undefined
+      const temporary = [bytes * (typeof kind === 'object' ? kind.scratch : 0), unpackedBytes(node)].filter(
+        (size) => size > 0,
+      )
+      const replaced = kind === 'inPlace' ? dying.find((value) => taken.get(value)?.bytes === bytes) : undefined
       if (placed.has(output)) {
         for (const place of temporary.map((size) => memory.take(size))) memory.give(place)
         continue

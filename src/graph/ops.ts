@@ -9,7 +9,7 @@ import type { OpName } from './value.ts'
 export type { OpDefinition } from './ops/definition.ts'
 
 /**
- * Every op, with its shape rule, gradient rule and ONNX form, closed: an op without one of the three is a compile error.
+ * Every op, with its shape rule, gradient rule, ONNX form and memory, closed: an op without one of these is a compile error.
  * Reference for the emitted ops: onnx.ai/onnx/operators and ContribOperators.md of ONNX Runtime.
  */
 export const ops: OpDefinitions<OpName> = { ...elementwise, ...products, ...layout, ...loss, ...storage }

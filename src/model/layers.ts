@@ -1,26 +1,13 @@
 import { b } from '../graph/build.ts'
 import type { Shape } from '../graph/dims.ts'
-import { lastDim, type DType, type Value } from '../graph/value.ts'
+import { lastDim, type Value } from '../graph/value.ts'
 import { internalError } from '../util/errors.ts'
-import { fedBlockSize, type Storage } from '../storage/stored.ts'
+import type { Storage } from '../storage/stored.ts'
 import type { Layers } from './decoder.ts'
-
-/**
- * What of a stored weight is fed: its elements, the scales of its blocks or rows, or (where a packed weight is multiplied from the other
- * side) all of it unpacked to f32.
- */
-export type WeightPart = 'data' | 'scales' | 'unpacked'
-
-export interface WeightInput {
-  readonly port: string
-  readonly part: WeightPart
-  /** Which rows of the weight, where it is fed in slices: from `start` up to `end`. */
-  readonly rows?: { readonly start: number; readonly end: number }
-  readonly value: Value
-}
+import { storedValue, type StoredValue } from './stored-values.ts'
 
 /** A weight that a stage reads. */
-export interface StageParameter {
+export interface StageParameter extends StoredValue {
   /** Name within the stage. */
   readonly port: string
   /** Name in the whole model, as in the checkpoint. */
@@ -28,12 +15,6 @@ export interface StageParameter {
   readonly shape: readonly number[]
   readonly storage: Storage
   readonly trainable: boolean
-  /** What may be fed for it; a program takes what it needs. */
-  readonly inputs: readonly WeightInput[]
-  /** Its f32 value, in slices of rows where it is large and not stored in f32; of rows in 8 bits, the value before it is scaled. */
-  readonly slices: readonly Value[]
-  /** By what the result of a product is multiplied, f32 [outFeatures], where rows are stored in 8 bits. */
-  readonly outputScale: Value | undefined
 }
 
 /** A dropout mask that a stage wants: u8, 1 where an element is kept, of the shape of what it masks. */
@@ -94,7 +75,7 @@ export class StageLayers implements Layers {
     const trainable = this.#policy.trainable(name)
     const storage = this.#policy.storage(name)
     if (trainable && storage !== 'F32') throw internalError(`${name} is trained but not stored as F32`)
-    const parameter = { port, name, shape, storage, trainable, ...weightInputs(port, shape, storage) }
+    const parameter = { port, name, shape, storage, trainable, ...storedValue(port, shape, storage) }
     this.#parameters.set(port, parameter)
     return parameter
   }
@@ -128,54 +109,4 @@ function joined(products: readonly Value[], outFeatures: number): Value {
   if (products.length === 1) return first
   const widths = products.map((product) => Number(lastDim(product.type)))
   return b.concat(products, b.integers(widths), { axis: first.type.shape.length - 1, whole: outFeatures })
-}
-
-/**
- * Elements of a 16-bit weight that are decoded at once: the f32 form of a large one, which takes three times its own memory with the copy
- * on the way, never exists whole.
- */
-const sliceElements = 2 ** 22
-
-/** The inputs that a weight is fed by, and its value in terms of them. */
-function weightInputs(
-  port: string,
-  shape: readonly number[],
-  storage: Storage,
-): Pick<StageParameter, 'inputs' | 'slices' | 'outputScale'> {
-  const input = (part: WeightPart, dtype: DType, dims: readonly number[]): WeightInput => {
-    const name = part === 'data' ? port : `${port}.${part}`
-    return { port: name, part, value: b.input(name, { dtype, shape: dims }) }
-  }
-  const [rows = 0, columns = 1] = shape
-  if (typeof storage === 'object') {
-    const blockSize = fedBlockSize(storage)
-    const data = input('data', 'u8', [Math.ceil((rows * columns) / 2)])
-    const scales = input('scales', 'f32', [Math.ceil((rows * columns) / blockSize)])
-    const { quantType } = storage
-    const value = b.fourBitWeight(data.value, scales.value, { quantType, blockSize, rows, columns })
-    const unpacked: WeightInput = { port: `${port}.unpacked`, part: 'unpacked', value }
-    return { inputs: [data, scales, unpacked], slices: [value], outputScale: undefined }
-  }
-  if (storage === 'INT8') {
-    const [data, scales] = [input('data', 'i8', shape), input('scales', 'f32', [rows])]
-    return { inputs: [data, scales], slices: [b.toFloat(data.value)], outputScale: scales.value }
-  }
-  if (storage === 'F32') {
-    const data = input('data', 'f32', shape)
-    return { inputs: [data], slices: [data.value], outputScale: undefined }
-  }
-  const count = Math.min(rows, Math.ceil((rows * columns) / sliceElements))
-  const inputs = Array.from({ length: count }, (_, i): WeightInput => {
-    if (count === 1) return input('data', 'u16', shape)
-    const [start, end] = [Math.floor((i * rows) / count), Math.floor(((i + 1) * rows) / count)]
-    const name = `${port}.${i}`
-    const value = b.input(name, { dtype: 'u16', shape: [end - start, ...shape.slice(1)] })
-    return { port: name, part: 'data', rows: { start, end }, value }
-  })
-  const format = storage === 'BF16' ? 'bf16' : 'f16'
-  return {
-    inputs,
-    slices: inputs.map(({ value }) => b.decode(value, format, { again: count > 1 })),
-    outputScale: undefined,
-  }
 }

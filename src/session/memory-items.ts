@@ -3,7 +3,7 @@ import { dimValue, type DimValues } from '../graph/dims.ts'
 import { arenaBytes, heapBytes, outputBytes, valueBytes } from '../graph/footprint.ts'
 import type { Program } from '../graph/program.ts'
 import { stageSizes, type DecoderStages } from '../model/stages.ts'
-import { storageBytes } from '../storage/stored.ts'
+import { storageBytes } from '../storage/formats.ts'
 import type { BatchSize, LargestMicroBatch } from '../text/batches.ts'
 import { elements } from '../util/shape.ts'
 
@@ -38,10 +38,8 @@ export function memoryItems(prepared: PreparedDecoder, workload: Workload, choic
   const stages = prepared.stages(choice)
   const { streamed } = choice
   const wanted = prepared.wanted(stages)
-  const { quantization } = prepared
-  const doubleQuant = quantization?.kind === '4bit' && quantization.doubleQuant
   const stored = (weights: readonly WantedWeight[]): number =>
-    weights.reduce((total, { storage, shape }) => total + storageBytes(storage, shape, doubleQuant), 0)
+    weights.reduce((total, { storage, shape }) => total + storageBytes(storage, shape), 0)
   const trained = wanted.filter(({ trainable }) => trainable)
   const frozen = wanted.filter(({ trainable }) => !trainable)
   const [onDisk, inMemory] = [true, false].map((disk) =>

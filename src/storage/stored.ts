@@ -1,18 +1,26 @@
 import type { FloatDtype } from '../util/dtype.ts'
-import { nestedBlockSize, type FourBit } from './fourbit.ts'
-import { elements } from '../util/shape.ts'
+import type { FourBit } from './fourbit.ts'
 
-/** A weight packed in 4 bits, as far as programs that compute with it are concerned. */
+/** A weight in 4 bits, as bitsandbytes packs it. */
 export interface FourBitStorage {
+  readonly kind: '4bit'
   readonly quantType: 'nf4' | 'fp4'
+  /** Elements that share a scale. */
   readonly blockSize: number
+  /** Whether the scales are quantized too. */
+  readonly doubleQuant: boolean
 }
 
-/** The format a weight is stored in. */
-export type Storage = FloatDtype | 'INT8' | FourBitStorage
+/** A weight whose rows are integers of 8 bits with a scale each. */
+export interface Int8Storage {
+  readonly kind: 'int8'
+}
+
+/** The format a weight is stored in; of floats, their dtype. What can be done with each is in `formats.ts`. */
+export type Storage = FloatDtype | Int8Storage | FourBitStorage
 
 /** A weight in the format in which it is stored. */
-export type StoredWeight = FloatWeight | FourBitWeight | Int8Weight
+export type StoredWeight = FloatWeight | Int8Weight | FourBitWeight
 
 export interface FloatWeight {
   readonly storage: FloatDtype
@@ -20,6 +28,9 @@ export interface FloatWeight {
   /** Float32Array for F32, bits in a Uint16Array for F16 and BF16. */
   readonly data: Float32Array | Uint16Array
 }
+
+/** A weight in f32. */
+export type F32Weight = FloatWeight & { readonly storage: 'F32'; readonly data: Float32Array }
 
 export interface FourBitWeight {
   readonly storage: FourBitStorage
@@ -29,41 +40,31 @@ export interface FourBitWeight {
 
 /** Each row is 127 steps of its scale: w = data * scale / 127, data [rows, columns], scale [rows]. */
 export interface Int8Weight {
-  readonly storage: 'INT8'
+  readonly storage: Int8Storage
   readonly shape: readonly number[]
   readonly data: Int8Array
   readonly scale: Float32Array
 }
 
+/** A key of the table of formats. */
+export type StorageKind = 'float' | Exclude<Storage, string>['kind']
+
+/** How a kind is stored, and a weight that is stored so. */
+export type StorageOf<K extends StorageKind> = K extends 'float' ? FloatDtype : Extract<Storage, { readonly kind: K }>
+export type WeightOf<K extends StorageKind> = Extract<StoredWeight, { readonly storage: StorageOf<K> }>
+
+export function kindOf(storage: Storage): StorageKind {
+  return typeof storage === 'string' ? 'float' : storage.kind
+}
+
+export function isStored<K extends StorageKind>(weight: StoredWeight, kind: K): weight is WeightOf<K> {
+  return kindOf(weight.storage) === kind
+}
+
 export function isFloat(weight: StoredWeight): weight is FloatWeight {
-  return isFloatStorage(weight.storage)
+  return isStored(weight, 'float')
 }
 
 export function isFloatStorage(storage: Storage): storage is FloatDtype {
-  return typeof storage === 'string' && storage !== 'INT8'
-}
-
-/** Bytes a weight takes as it is stored, its scales included. */
-export function storedBytes(weight: StoredWeight): number {
-  if ('packed' in weight) {
-    const { codes, scales } = weight.packed
-    const scaleBytes = scales.absmax.byteLength + ('offset' in scales ? scales.codes.byteLength : 0)
-    return codes.byteLength + scaleBytes
-  }
-  return weight.data.byteLength + ('scale' in weight ? weight.scale.byteLength : 0)
-}
-
-/** Elements of a block as programs see it: the kernel of packed products knows up to 256, larger blocks are fed as several of one scale. */
-export function fedBlockSize({ blockSize }: FourBitStorage): number {
-  return Math.min(blockSize, 256)
-}
-
-/** Bytes that a weight of this shape takes as it is stored. */
-export function storageBytes(storage: Storage, shape: readonly number[], doubleQuant: boolean): number {
-  const count = elements(shape)
-  if (storage === 'F32') return 4 * count
-  if (storage === 'INT8') return count + 4 * (shape[0] ?? 0)
-  if (typeof storage === 'string') return 2 * count
-  const blocks = Math.ceil(count / storage.blockSize)
-  return Math.ceil(count / 2) + (doubleQuant ? blocks + 4 * Math.ceil(blocks / nestedBlockSize) : 4 * blocks)
+  return kindOf(storage) === 'float'
 }

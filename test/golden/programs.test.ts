@@ -41,13 +41,14 @@ const methods = {
   qlora: {
     policy: {
       trainable: isAdapter,
-      storage: (name: string) => (isLinear(name) ? { quantType: 'nf4', blockSize: 32 } : 'F32'),
+      storage: (name: string) =>
+        isLinear(name) ? { kind: '4bit', quantType: 'nf4', blockSize: 32, doubleQuant: false } : 'F32',
     },
     adapterOf,
     activations: 'keep',
   },
   int8: {
-    policy: { trainable: isAdapter, storage: (name: string) => (isLinear(name) ? 'INT8' : 'F32') },
+    policy: { trainable: isAdapter, storage: (name: string) => (isLinear(name) ? { kind: 'int8' } : 'F32') },
     adapterOf,
     activations: 'keep',
   },

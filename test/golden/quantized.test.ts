@@ -4,7 +4,8 @@ import { expect, test } from 'vitest'
 import type { Quantization } from '../../src/config/index.ts'
 import { quantizedNames, quantizedWeights } from '../../src/model/sources/quantized.ts'
 import { openWeights } from '../../src/model/sources/checkpoint.ts'
-import { storedBytes, type StoredWeight } from '../../src/storage/stored.ts'
+import { storedBytes } from '../../src/storage/formats.ts'
+import type { StoredWeight } from '../../src/storage/stored.ts'
 
 const golden = fileURLToPath(new URL('.', import.meta.url))
 const nf4: Quantization = { kind: '4bit', quantType: 'nf4', doubleQuant: true, blockSize: 64 }

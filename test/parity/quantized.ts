@@ -16,7 +16,7 @@ import { findPython, hasBitsAndBytes, modelFolder, runPython } from '../../bench
 import { parseQuantizeConfig, quantizationOf } from '../../src/config/index.ts'
 import { quantizedNames, quantizedWeights } from '../../src/model/sources/quantized.ts'
 import { openWeights } from '../../src/model/sources/checkpoint.ts'
-import { widened } from '../../src/storage/widened.ts'
+import { widened } from '../../src/storage/formats.ts'
 import { openDecoder } from '../../src/session/open.ts'
 import type { StoredWeight } from '../../src/storage/stored.ts'
 import { runQuantize } from '../../src/tasks/quantize.ts'

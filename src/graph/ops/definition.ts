@@ -18,12 +18,20 @@ type Vjp<A> = (
   ...moreGrads: readonly (Value | undefined)[]
 ) => readonly (Value | undefined)[]
 
+/**
+ * What memory the results of an op take, in a program that runs: `own`; `inPlace`, that of an operand which is not read again; `view`, that of
+ * the operand under another shape; `free`, none. `scratch` is what it takes besides while it runs, as a multiple of its results: copies
+ * between the ONNX ops that it is made of.
+ */
+export type OpMemory = 'own' | 'inPlace' | 'view' | 'free' | { readonly scratch: number }
+
 export interface OpDefinition<A> {
   /** Types of the outputs; throws when the inputs do not fit. */
   readonly infer: (inputs: readonly TensorType[], attributes: A) => readonly TensorType[]
   /** `discrete`: no gradient can exist, and asking for one is an error. Gradients may be of any shape that broadcasting made; `grad.ts` sums them. */
   readonly vjp: Vjp<A> | 'discrete'
   readonly emit: (e: Emitter, attributes: A) => void
+  readonly memory: OpMemory
   /** Never computed a second time in a backward program that may keep its result instead. */
   readonly expensive?: true
 }

@@ -32,22 +32,25 @@ export const elementwise: OpDefinitions<
   | 'expandLike'
 > = {
   /** A tensor that is fed. Its type is given by `b.input`. */
-  input: { infer: () => [], vjp: () => [], emit: () => {} },
+  input: { memory: 'free', infer: () => [], vjp: () => [], emit: () => {} },
   /** A float scalar. */
   constant: {
+    memory: 'free',
     infer: () => [f32([])],
     vjp: () => [],
     emit: (e, { value }) => e.node('Identity', [e.float(value)], e.outputs),
   },
   /** i64 [n]. */
   integers: {
+    memory: 'free',
     infer: (_, { values }) => [{ dtype: 'i64', shape: [values.length] }],
     vjp: () => [],
     emit: (e, { values }) => e.node('Identity', [e.ints(values)], e.outputs),
   },
-  add: { infer: binary('add'), vjp: (_b, _c, dy) => [dy, dy], emit: plain('Add') },
-  sub: { infer: binary('sub'), vjp: (b, _c, dy) => [dy, b.scale(dy, -1)], emit: plain('Sub') },
+  add: { memory: 'inPlace', infer: binary('add'), vjp: (_b, _c, dy) => [dy, dy], emit: plain('Add') },
+  sub: { memory: 'inPlace', infer: binary('sub'), vjp: (b, _c, dy) => [dy, b.scale(dy, -1)], emit: plain('Sub') },
   mul: {
+    memory: 'inPlace',
     infer: binary('mul'),
     vjp: (b, { inputs }, dy) => {
       const [x, y] = pair(inputs)
@@ -55,8 +58,14 @@ export const elementwise: OpDefinitions<
     },
     emit: plain('Mul'),
   },
-  exp: { infer: sameAsFirst, vjp: (b, { outputs }, dy) => [b.mul(dy, single(outputs))], emit: plain('Exp') },
+  exp: {
+    memory: 'inPlace',
+    infer: sameAsFirst,
+    vjp: (b, { outputs }, dy) => [b.mul(dy, single(outputs))],
+    emit: plain('Exp'),
+  },
   sigmoid: {
+    memory: 'inPlace',
     infer: sameAsFirst,
     vjp: (b, { outputs }, dy) => {
       const y = single(outputs)
@@ -65,6 +74,7 @@ export const elementwise: OpDefinitions<
     emit: plain('Sigmoid'),
   },
   tanh: {
+    memory: 'inPlace',
     infer: sameAsFirst,
     vjp: (b, { outputs }, dy) => {
       const y = single(outputs)
@@ -73,6 +83,7 @@ export const elementwise: OpDefinitions<
     emit: plain('Tanh'),
   },
   erf: {
+    memory: 'inPlace',
     infer: sameAsFirst,
     vjp: (b, { inputs }, dy) => {
       const x = single(inputs)
@@ -82,6 +93,7 @@ export const elementwise: OpDefinitions<
   },
   /** x sigmoid(x). */
   silu: {
+    memory: 'own',
     infer: sameAsFirst,
     vjp: (b, { inputs, outputs }, dy) => {
       const y = single(outputs)
@@ -92,6 +104,7 @@ export const elementwise: OpDefinitions<
   },
   /** Over the last axis. */
   softmax: {
+    memory: 'inPlace',
     infer: sameAsFirst,
     vjp: (b, { outputs }, dy) => {
       const y = single(outputs)
@@ -102,6 +115,7 @@ export const elementwise: OpDefinitions<
   },
   /** (x [..., n], weight [n]) -> (x r weight, r [..., 1]) with r = 1 / sqrt(mean(x^2) + epsilon). Zhang and Sennrich 2019. */
   rmsNorm: {
+    memory: 'own',
     infer: (inputs) => {
       const [x, weight] = pair(inputs)
       need(weight.shape.length === 1 && weight.shape[0] === lastDim(x), 'rmsNorm', inputs)
@@ -128,6 +142,7 @@ export const elementwise: OpDefinitions<
    * 2021; the half-split layout of hub checkpoints. Its transpose is the rotation by the opposite angle.
    */
   rope: {
+    memory: 'own',
     infer: (inputs, { heads, channels }) => {
       const [x, cos, sin] = inputs
       if (x === undefined || cos === undefined || sin === undefined) throw internalError('rope of fewer than 3 inputs')
@@ -151,6 +166,7 @@ export const elementwise: OpDefinitions<
   },
   /** Keeps the summed axes as 1. */
   reduceSum: {
+    memory: 'own',
     infer: (inputs, { axes }) => {
       const { shape } = single(inputs)
       return [f32(shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)))]
@@ -160,6 +176,7 @@ export const elementwise: OpDefinitions<
   },
   /** (x, like) -> x broadcast to the shape of `like`, whose values do not matter. */
   expandLike: {
+    memory: 'own',
     infer: (inputs) => {
       const [x, like] = pair(inputs)
       const shape = broadcast(x.shape, like.shape)

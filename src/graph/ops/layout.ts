@@ -7,6 +7,7 @@ import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
 /** Operations that move elements and compute nothing. */
 export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' | 'takeRows' | 'putRows'> = {
   reshape: {
+    memory: 'view',
     infer: (inputs, { shape }) => {
       const x = single(inputs)
       need(product(x.shape) === product(shape), 'reshape', inputs)
@@ -19,6 +20,7 @@ export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' 
     },
   },
   transpose: {
+    memory: 'own',
     infer: (inputs, { permutation }) => {
       const { dtype, shape } = single(inputs)
       need(permutation.length === shape.length, 'transpose', inputs)
@@ -32,6 +34,7 @@ export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' 
   },
   /** (x, sizes i64 [n]) -> x cut along an axis into n parts of these sizes. */
   split: {
+    memory: 'own',
     infer: (inputs, { axis, parts }) => {
       const { dtype, shape } = single(inputs)
       return parts.map((part) => ({ dtype, shape: shape.map((dim, i) => (i === axis ? part : dim)) }))
@@ -45,6 +48,7 @@ export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' 
   },
   /** (sizes i64 [n], n parts) -> the parts joined along an axis of which they have `sizes`: the inverse of `split`. */
   concat: {
+    memory: 'own',
     infer: (inputs, { axis, whole }) => {
       const [, ...parts] = inputs
       const others = (type: TensorType): Shape => type.shape.filter((_, i) => i !== axis)
@@ -65,6 +69,7 @@ export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' 
   },
   /** (x [..., w], flat rows i64 [m]) -> those rows of x, [m, w]. No row may be taken twice: gradients are put, not added. */
   takeRows: {
+    memory: 'own',
     infer: (inputs) => {
       const [x, rows] = pair(inputs)
       need(rows.dtype === 'i64' && rows.shape.length === 1, 'takeRows', inputs)
@@ -83,6 +88,7 @@ export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' 
   },
   /** (y [m, w], flat rows i64 [m], like [..., w]) -> zeros like `like`, with y at those rows. The values of `like` do not matter. */
   putRows: {
+    memory: { scratch: 1 },
     infer: (inputs) => {
       const [y, rows] = pair(inputs)
       const like = inputs[2] ?? y

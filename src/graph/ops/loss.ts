@@ -10,6 +10,7 @@ export const loss: OpDefinitions<'crossEntropy' | 'addAt' | 'argmax'> = {
    * -(1 - s) log p(target) - s mean(log p): the label is 1 - s on the target and s spread evenly. Szegedy et al. 2016, section 7.
    */
   crossEntropy: {
+    memory: 'own',
     infer: (inputs) => {
       const [logits, targets] = pair(inputs)
       need(logits.shape.length === 2 && sameShape(targets.shape, logits.shape.slice(0, 1)), 'crossEntropy', inputs)
@@ -44,6 +45,7 @@ export const loss: OpDefinitions<'crossEntropy' | 'addAt' | 'argmax'> = {
   },
   /** (x [n, v], columns i64 [n]) -> x with `value` added at [i, columns[i]] of every row i. */
   addAt: {
+    memory: 'own',
     infer: (inputs) => {
       const [x, columns] = pair(inputs)
       need(x.shape.length === 2 && sameShape(columns.shape, x.shape.slice(0, 1)), 'addAt', inputs)
@@ -61,6 +63,7 @@ export const loss: OpDefinitions<'crossEntropy' | 'addAt' | 'argmax'> = {
   },
   /** Index of the largest element of the last axis. */
   argmax: {
+    memory: 'own',
     infer: (inputs) => [{ dtype: 'i64', shape: single(inputs).shape.slice(0, -1) }],
     vjp: 'discrete',
     emit: (e) => e.node('ArgMax', e.inputs, e.outputs, { axis: -1, keepdims: 0 }),

@@ -47,6 +47,7 @@ export const products: OpDefinitions<'linear' | 'matmul'> = {
    * [k, n]. The one op of every weight product, so that its lowering is chosen in one place.
    */
   linear: {
+    memory: 'own',
     expensive: true,
     infer: (inputs, { transposed }) => {
       const [x, w] = pair(inputs)
@@ -69,6 +70,7 @@ export const products: OpDefinitions<'linear' | 'matmul'> = {
   },
   /** alpha a b, batched over the leading dimensions, either operand transposed in its last two. */
   matmul: {
+    memory: 'own',
     infer: (inputs, { transA, transB }) => {
       const [a, b] = pair(inputs)
       const shape = matmulShape(a.shape, b.shape, transA, transB)

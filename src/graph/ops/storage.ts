@@ -4,6 +4,7 @@ import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
 export const storage: OpDefinitions<'decode' | 'toFloat' | 'fourBitWeight'> = {
   /** bf16 or f16 bits in u16 -> f32, exactly. */
   decode: {
+    memory: { scratch: 0.5 },
     infer: (inputs) => {
       const { dtype, shape } = single(inputs)
       need(dtype === 'u16', 'decode', inputs)
@@ -18,6 +19,7 @@ export const storage: OpDefinitions<'decode' | 'toFloat' | 'fourBitWeight'> = {
   },
   /** u8 or i8 -> f32. */
   toFloat: {
+    memory: 'own',
     infer: (inputs) => [f32(single(inputs).shape)],
     vjp: 'discrete',
     emit: (e) => e.node('Cast', e.inputs, e.outputs, { to: 1 }),
@@ -27,6 +29,7 @@ export const storage: OpDefinitions<'decode' | 'toFloat' | 'fourBitWeight'> = {
    * weight, and a program that needs the weight itself is given it (the host unpacks faster than a Gather does).
    */
   fourBitWeight: {
+    memory: 'free',
     infer: (inputs, { blockSize, rows, columns }) => {
       const [codes, scales] = pair(inputs)
       const count = rows * columns

@@ -11,7 +11,7 @@ import { quantizeWeight, quantizedWeights } from '../sources/quantized.ts'
 import { withQuantizationConfig } from './config.ts'
 import { savedTensors } from './save.ts'
 import { openWeights, type WeightSource } from '../sources/checkpoint.ts'
-import { widened } from '../../storage/widened.ts'
+import { widened } from '../../storage/formats.ts'
 
 const golden = fileURLToPath(new URL('../../../test/golden/', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-quantized-'))

@@ -1,6 +1,6 @@
 import type { Quantization } from '../../config/index.ts'
 import type { TensorReader } from '../../formats/safetensors.ts'
-import type { Int8Weight, Storage, StoredWeight } from '../../storage/stored.ts'
+import { isStored, type Int8Weight, type Storage, type StoredWeight } from '../../storage/stored.ts'
 import { LowrankError } from '../../util/errors.ts'
 import type { PromisedQuantization } from './config.ts'
 import { openFourBit } from './fourbit.ts'
@@ -51,8 +51,7 @@ export async function openQuantized(
       const why = key === 'blockSize' ? `as ${first.name} has` : `as config.json says (${configKeys[key]})`
       throw badPart(reader, spec.name, `${labels[key]} ${format[key]}`, `${expected[key]}, ${why}`)
     }
-    const { quantType, blockSize } = format
-    entries.set(spec.name, { storage: { quantType, blockSize }, load })
+    entries.set(spec.name, { storage: { kind: '4bit', ...format }, load })
   }
   return { quantization: { kind: '4bit', ...expected }, entries }
 }
@@ -82,19 +81,20 @@ async function openInt8(reader: TensorReader, { name, shape }: QuantizedSpec): P
     const [format] = await reader.read(layout)
     if (format !== 0) throw badPart(reader, layout, `${format}, an order for one kind of GPU`, '0, row by row')
   }
+  const storage = { kind: 'int8' } as const
   let checked = false
   return {
-    storage: 'INT8',
+    storage,
     load: async (reuse): Promise<Int8Weight> => {
-      const fits = reuse?.storage === 'INT8' && reuse.shape.join() === shape.join()
-      const old = fits && 'scale' in reuse ? reuse : undefined
+      const fits = reuse !== undefined && isStored(reuse, 'int8') && reuse.shape.join() === shape.join()
+      const old = fits ? reuse : undefined
       const [bytes, scale] = await Promise.all([
         readBytes(reader, name, old?.data),
         readFloats(reader, scales, old?.scale),
       ])
       if (!checked) checkScales(reader, scales, scale)
       checked = true
-      return { storage: 'INT8', shape, data: new Int8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), scale }
+      return { storage, shape, data: new Int8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), scale }
     },
   }
 }

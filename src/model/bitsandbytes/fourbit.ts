@@ -10,7 +10,7 @@ import {
   type FourBitFormat,
   type FourBitType,
 } from '../../storage/fourbit.ts'
-import type { FourBitWeight, StoredWeight } from '../../storage/stored.ts'
+import { isStored, type FourBitWeight, type StoredWeight } from '../../storage/stored.ts'
 import { LowrankError } from '../../util/errors.ts'
 import { badPart, checkPart, checkScales, readBytes, readFloats, type QuantizedSpec } from './parts.ts'
 import { elements } from '../../util/shape.ts'
@@ -71,7 +71,7 @@ export async function openFourBit(reader: TensorReader, spec: QuantizedSpec): Pr
   const map = doubleQuant ? await readMap(reader, name) : undefined
   const nested = map && { map, offset: Math.fround(state.nested_offset) }
 
-  const storage = { quantType, blockSize }
+  const storage = { kind: '4bit', quantType, blockSize, doubleQuant } as const
   let checked = false
   return {
     format: { quantType, blockSize, doubleQuant },
@@ -95,7 +95,7 @@ function reusable(
   reuse: StoredWeight | undefined,
   form: FourBitFormat & { readonly count: number },
 ): FourBit | undefined {
-  if (reuse === undefined || !('packed' in reuse)) return undefined
+  if (reuse === undefined || !isStored(reuse, '4bit')) return undefined
   const { packed } = reuse
   const same =
     packed.quantType === form.quantType &&

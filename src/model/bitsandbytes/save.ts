@@ -2,7 +2,7 @@ import type { Quantization } from '../../config/index.ts'
 import type { TensorSource } from '../../formats/safetensors.ts'
 import { fourBitTables, nestedBlockSize, type FourBit } from '../../storage/fourbit.ts'
 import { dynamicMap } from '../../storage/blockwise.ts'
-import type { FourBitWeight, Int8Weight, StoredWeight } from '../../storage/stored.ts'
+import { isStored, type FourBitWeight, type Int8Weight, type StoredWeight } from '../../storage/stored.ts'
 import { type FloatDtype, torchNames } from '../../util/dtype.ts'
 import { internalError } from '../../util/errors.ts'
 import { quantStateKey } from './fourbit.ts'
@@ -106,12 +106,12 @@ function bytesOf(array: Int8Array | Float32Array): Uint8Array {
 }
 
 function fourBit(stored: StoredWeight): FourBitWeight {
-  if ('packed' in stored) return stored
+  if (isStored(stored, '4bit')) return stored
   throw internalError('a weight to be saved in 4 bits is not quantized so')
 }
 
 function int8(stored: StoredWeight): Int8Weight {
-  if ('scale' in stored) return stored
+  if (isStored(stored, 'int8')) return stored
   throw internalError('a weight to be saved in 8 bits is not quantized so')
 }
 

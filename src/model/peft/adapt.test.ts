@@ -8,7 +8,7 @@ import { parseDecoderConfig } from '../config.ts'
 import { loraTensorNames, readAdapter, writeAdapter } from './adapter.ts'
 import type { LoraConfig } from './targets.ts'
 import { randomWeights, type WeightSource } from '../sources/checkpoint.ts'
-import { widened } from '../../storage/widened.ts'
+import { widened } from '../../storage/formats.ts'
 
 let folder: string
 beforeEach(async () => {

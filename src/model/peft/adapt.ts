@@ -10,7 +10,7 @@ import { matchModules, ranksOf, scalesOf, type LoraConfig } from './targets.ts'
 import { embeddingName, headName } from '../names.ts'
 import { checkFinite, type WeightSource } from '../sources/checkpoint.ts'
 import { linearPaths, type WeightSpec } from '../weight-specs.ts'
-import { widened } from '../../storage/widened.ts'
+import { widened } from '../../storage/formats.ts'
 
 /** What a run changes in a model: which weights it adds, which it trains, and how they start. */
 export interface Adaptation {

@@ -6,7 +6,7 @@ import { writeSafetensors, type TensorDtype } from '../../formats/safetensors.ts
 import { parseDecoderConfig } from '../config.ts'
 import { linearPaths, weightSpecs } from '../weight-specs.ts'
 import { openWeights, randomWeights } from './checkpoint.ts'
-import { widened } from '../../storage/widened.ts'
+import { widened } from '../../storage/formats.ts'
 
 const json = {
   model_type: 'llama',

@@ -11,7 +11,7 @@ import { viewOf } from '../bitsandbytes/parts.ts'
 import { headName } from '../names.ts'
 import { isNorm, linearPaths, weightSpecs, type WeightSpec } from '../weight-specs.ts'
 import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
-import { widened } from '../../storage/widened.ts'
+import { widened } from '../../storage/formats.ts'
 import { elements } from '../../util/shape.ts'
 
 /** Where the weights of a model come from: a checkpoint on disk, or a random generator. */

@@ -1,12 +1,12 @@
 import { quantizationText, type Quantization } from '../../config/index.ts'
 import { quantizeFourBit } from '../../storage/fourbit.ts'
 import { quantizeInt8 } from '../../storage/int8.ts'
-import type { Storage, StoredWeight } from '../../storage/stored.ts'
+import type { F32Weight, Storage, StoredWeight } from '../../storage/stored.ts'
 import { LowrankError } from '../../util/errors.ts'
 import { headName } from '../names.ts'
 import { linearPaths } from '../weight-specs.ts'
 import type { WeightSource } from './checkpoint.ts'
-import { widened, type F32Weight } from '../../storage/widened.ts'
+import { widened } from '../../storage/formats.ts'
 
 /**
  * The same weights with the linear layers of the blocks quantized as they are loaded, one at a time. Norms, embedding and head stay as
@@ -47,15 +47,13 @@ export function quantizedNames({ config }: WeightSource): (name: string) => bool
 
 /** What a weight quantized so is stored as. */
 export function storageOf(quantization: Quantization): Storage {
-  return quantization.kind === '8bit'
-    ? 'INT8'
-    : { quantType: quantization.quantType, blockSize: quantization.blockSize }
+  return quantization.kind === '8bit' ? { kind: 'int8' } : quantization
 }
 
 /** @throws LowrankError `model`: an element that is not finite. */
 export function quantizeWeight({ data, shape }: F32Weight, quantization: Quantization, name: string): StoredWeight {
   const [rows = 0, columns = 0] = shape
-  if (quantization.kind === '8bit') return { storage: 'INT8', shape, ...quantizeInt8(data, rows, columns, name) }
-  const { quantType, blockSize } = quantization
-  return { storage: { quantType, blockSize }, shape, packed: quantizeFourBit(data, quantization, name) }
+  if (quantization.kind === '8bit')
+    return { storage: { kind: 'int8' }, shape, ...quantizeInt8(data, rows, columns, name) }
+  return { storage: quantization, shape, packed: quantizeFourBit(data, quantization, name) }
 }

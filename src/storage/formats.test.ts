@@ -1,0 +1,104 @@
+import { describe, expect, test } from 'vitest'
+import { f32ToBf16, f32ToF16 } from '../util/dtype.ts'
+import { fillNormal, stream } from '../util/random.ts'
+import { elements } from '../util/shape.ts'
+import { quantizeFourBit } from './fourbit.ts'
+import { fedPart, storageBytes, storedBytes, weightParts, widened } from './formats.ts'
+import { quantizeInt8 } from './int8.ts'
+import { kindOf, type Storage, type StorageKind, type StoredWeight } from './stored.ts'
+
+/*
+ * What every format of stored weights promises.
+ */
+
+/** Makes a weight of each format from the same values. */
+const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[]) => StoredWeight>> = {
+  F32: (data, shape) => ({ storage: 'F32', shape, data }),
+  BF16: (data, shape) => ({ storage: 'BF16', shape, data: f32ToBf16(data) }),
+  F16: (data, shape) => ({ storage: 'F16', shape, data: f32ToF16(data) }),
+  int8: (data, shape) => ({
+    storage: { kind: 'int8' },
+    shape,
+    ...quantizeInt8(data, shape[0] ?? 0, shape[1] ?? 0),
+  }),
+  ...Object.fromEntries(
+    [true, false].flatMap((doubleQuant) =>
+      ([64, 1024] as const).map((blockSize) => [
+        `nf4, blocks of ${blockSize}${doubleQuant ? ', double' : ''}`,
+        (data: Float32Array, shape: readonly number[]): StoredWeight => {
+          const format = { quantType: 'nf4', blockSize, doubleQuant } as const
+          return { storage: { kind: '4bit', ...format }, shape, packed: quantizeFourBit(data, format) }
+        },
+      ]),
+    ),
+  ),
+}
+
+const shapes = [
+  [6, 64],
+  [3, 33],
+  [129, 40],
+]
+
+function values(shape: readonly number[]): Float32Array {
+  const data = new Float32Array(elements(shape))
+  fillNormal(data, 0, 0.1, stream(1, 'weights'))
+  return data
+}
+
+test('every format is among those tried', () => {
+  const kinds = Object.values(made).map((make) => kindOf(make(values([2, 64]), [2, 64]).storage))
+  const all: Record<StorageKind, true> = { float: true, int8: true, '4bit': true }
+  expect(new Set(kinds)).toEqual(new Set(Object.keys(all)))
+})
+
+describe.each(Object.entries(made))('%s', (_, make) => {
+  test.each(shapes)('%i x %i: takes what was planned, and is fed what was declared', (...shape) => {
+    const data = values(shape)
+    const weight = make(data, shape)
+    const storage: Storage = weight.storage
+    expect(storedBytes(weight)).toBe(storageBytes(storage, shape))
+
+    const wide = widened(weight)
+    expect(wide).toMatchObject({ storage: 'F32', shape })
+    expect(wide.data).toHaveLength(data.length)
+    // Half a step of the coarsest format.
+    const largest = data.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+    wide.data.forEach((value, i) => expect(Math.abs(value - data[i]!)).toBeLessThanOrEqual(0.2 * largest))
+
+    const parts = weightParts(storage, shape)
+    expect(new Set(parts.map(({ suffix }) => suffix)).size).toBe(parts.length)
+    for (const part of parts) {
+      const fed = fedPart(weight, part)
+      const count = elements(part.shape)
+      if ('data' in fed) {
+        const arrays = { f32: Float32Array, u16: Uint16Array, i8: Int8Array, u8: Uint8Array }
+        expect(fed.data).toBeInstanceOf(arrays[part.dtype])
+        expect(fed.data).toHaveLength(count)
+      } else {
+        expect([part.dtype, fed.count]).toEqual(['f32', count])
+        const memory = new Float32Array(count).fill(NaN)
+        fed.fill(memory)
+        if (part.part === 'unpacked') expect(memory).toEqual(wide.data)
+        else expect(memory.every(Number.isFinite)).toBe(true)
+      }
+    }
+  })
+})
+
+test('a large weight in 16 bits is fed in slices of rows that make the whole', () => {
+  const shape = [5, 2 ** 21]
+  const data = new Uint16Array(elements(shape)).map((_, i) => i)
+  const weight: StoredWeight = { storage: 'BF16', shape, data }
+  const parts = weightParts('BF16', shape)
+  expect(parts.map(({ rows }) => rows)).toEqual([
+    { start: 0, end: 1 },
+    { start: 1, end: 3 },
+    { start: 3, end: 5 },
+  ])
+  const fed = parts.map((part) => {
+    const one = fedPart(weight, part)
+    return 'data' in one ? Buffer.from(one.data.buffer, one.data.byteOffset, one.data.byteLength) : Buffer.alloc(0)
+  })
+  expect(Buffer.compare(Buffer.concat(fed), Buffer.from(data.buffer))).toBe(0)
+})

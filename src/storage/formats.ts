@@ -1,0 +1,165 @@
+import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
+import { elements } from '../util/shape.ts'
+import { blockScales, dequantizeFourBit, nestedBlockSize, type FourBit } from './fourbit.ts'
+import { dequantizeInt8 } from './int8.ts'
+import {
+  kindOf,
+  type F32Weight,
+  type Storage,
+  type StorageKind,
+  type StorageOf,
+  type StoredWeight,
+  type WeightOf,
+} from './stored.ts'
+
+/**
+ * What of a stored weight is fed to a program: its elements, the scales of its blocks or rows, or (where programs cannot compute with the
+ * packed form) all of it unpacked to f32.
+ */
+export type WeightPart = 'data' | 'scales' | 'unpacked'
+
+/** An input by which a weight is fed. */
+export interface PartSpec {
+  readonly part: WeightPart
+  /** Behind the name of the weight. */
+  readonly suffix: string
+  readonly dtype: 'f32' | 'u16' | 'i8' | 'u8'
+  readonly shape: readonly number[]
+  /** Which rows of the weight, where it is fed in slices: from `start` up to `end`. */
+  readonly rows?: { readonly start: number; readonly end: number }
+}
+
+/** What is fed for a part: memory that is there, or values that are computed into memory of `count` floats. */
+export type FedPart =
+  | { readonly data: Float32Array | Uint16Array | Int8Array | Uint8Array }
+  | { readonly count: number; readonly fill: (out: Float32Array) => void }
+
+/** A format in which weights are stored. */
+interface StorageFormat<K extends StorageKind> {
+  /** Bytes that a weight of this shape takes, its scales included. */
+  bytes(storage: StorageOf<K>, shape: readonly number[]): number
+  /** Bytes that this one takes. */
+  taken(weight: WeightOf<K>): number
+  /** The inputs that a weight of this shape may be fed by; a program takes what it needs. */
+  parts(storage: StorageOf<K>, shape: readonly number[]): readonly PartSpec[]
+  feed(weight: WeightOf<K>, part: PartSpec): FedPart
+  /** Its f32 form; for weights in f32, their own memory. */
+  widen(weight: WeightOf<K>): Float32Array
+}
+
+/** Every format; what programs make of its parts is in `model/stored-values.ts`. */
+const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
+  float: {
+    bytes: (storage, shape) => (storage === 'F32' ? 4 : 2) * elements(shape),
+    taken: ({ data }) => data.byteLength,
+    parts: floatParts,
+    feed: ({ data, shape }, { rows }) => {
+      if (rows === undefined) return { data }
+      const width = elements(shape.slice(1))
+      return { data: data.subarray(rows.start * width, rows.end * width) }
+    },
+    widen: ({ storage, data }) => {
+      if (data instanceof Float32Array) return data
+      return storage === 'BF16' ? bf16ToF32(data) : f16ToF32(data)
+    },
+  },
+  int8: {
+    bytes: (_, shape) => elements(shape) + 4 * (shape[0] ?? 0),
+    taken: ({ data, scale }) => data.byteLength + scale.byteLength,
+    parts: (_, shape) => [
+      { part: 'data', suffix: '', dtype: 'i8', shape },
+      { part: 'scales', suffix: '.scales', dtype: 'f32', shape: [shape[0] ?? 0] },
+    ],
+    feed: ({ data, scale }, { part }) => ({ data: part === 'data' ? data : scale.map((one) => one / 127) }),
+    widen: (weight) => dequantizeInt8(weight),
+  },
+  '4bit': {
+    bytes: ({ blockSize, doubleQuant }, shape) => {
+      const blocks = Math.ceil(elements(shape) / blockSize)
+      const scales = doubleQuant ? blocks + 4 * Math.ceil(blocks / nestedBlockSize) : 4 * blocks
+      return Math.ceil(elements(shape) / 2) + scales
+    },
+    taken: ({ packed: { codes, scales } }) =>
+      codes.byteLength + scales.absmax.byteLength + ('offset' in scales ? scales.codes.byteLength : 0),
+    parts: (storage, shape) => {
+      const count = elements(shape)
+      return [
+        { part: 'data', suffix: '', dtype: 'u8', shape: [Math.ceil(count / 2)] },
+        { part: 'scales', suffix: '.scales', dtype: 'f32', shape: [Math.ceil(count / fedBlockSize(storage))] },
+        { part: 'unpacked', suffix: '.unpacked', dtype: 'f32', shape },
+      ]
+    },
+    feed: ({ packed, storage }, { part, shape }) => {
+      const { codes, scales } = packed
+      if (part === 'data') return { data: codes }
+      const fed = fedBlockSize(storage)
+      if (part === 'unpacked') return { count: packed.count, fill: (out) => void dequantizeFourBit(packed, out) }
+      if (!('offset' in scales) && fed === storage.blockSize) return { data: scales.absmax }
+      return { count: elements(shape), fill: (out) => fillScales(packed, fed, out) }
+    },
+    widen: ({ packed }) => dequantizeFourBit(packed),
+  },
+}
+
+function formatOf<K extends StorageKind>(storage: Storage): StorageFormat<K> {
+  return formats[kindOf(storage) as K]
+}
+
+/** Bytes that a weight of this shape takes as it is stored. */
+export function storageBytes(storage: Storage, shape: readonly number[]): number {
+  return formatOf(storage).bytes(storage as StorageOf<StorageKind>, shape)
+}
+
+/** Bytes a weight takes as it is stored, its scales included. */
+export function storedBytes(weight: StoredWeight): number {
+  return formatOf(weight.storage).taken(weight as WeightOf<StorageKind>)
+}
+
+/** The inputs by which a weight may be fed. */
+export function weightParts(storage: Storage, shape: readonly number[]): readonly PartSpec[] {
+  return formatOf(storage).parts(storage as StorageOf<StorageKind>, shape)
+}
+
+/** What is fed of a weight for one of its parts. */
+export function fedPart(weight: StoredWeight, part: PartSpec): FedPart {
+  return formatOf(weight.storage).feed(weight as WeightOf<StorageKind>, part)
+}
+
+/** The f32 form of a stored weight: its own memory where it is stored so. */
+export function widened(weight: StoredWeight): F32Weight {
+  const data = formatOf(weight.storage).widen(weight as WeightOf<StorageKind>)
+  return { storage: 'F32', shape: weight.shape, data }
+}
+
+/**
+ * Elements of a 16-bit weight that are decoded at once: the f32 form of a large one, which takes three times its own memory with the copy
+ * on the way, never exists whole.
+ */
+const sliceElements = 2 ** 22
+
+/** A large weight in 16 bits is fed in slices of rows. */
+function floatParts(storage: StorageOf<'float'>, shape: readonly number[]): PartSpec[] {
+  const [rows = 0, ...width] = shape
+  if (storage === 'F32') return [{ part: 'data', suffix: '', dtype: 'f32', shape }]
+  const count = Math.min(rows, Math.ceil(elements(shape) / sliceElements))
+  if (count <= 1) return [{ part: 'data', suffix: '', dtype: 'u16', shape }]
+  return Array.from({ length: count }, (_, i): PartSpec => {
+    const [start, end] = [Math.floor((i * rows) / count), Math.floor(((i + 1) * rows) / count)]
+    return { part: 'data', suffix: `.${i}`, dtype: 'u16', shape: [end - start, ...width], rows: { start, end } }
+  })
+}
+
+/** Elements of a block as programs see it: the kernel of packed products knows up to 256, larger blocks are fed as several of one scale. */
+export function fedBlockSize({ blockSize }: { readonly blockSize: number }): number {
+  return Math.min(blockSize, 256)
+}
+
+/** A scale for each block of `fed` elements. */
+function fillScales(packed: FourBit, fed: number, out: Float32Array): void {
+  if (fed === packed.blockSize) {
+    blockScales(packed, out)
+    return
+  }
+  const own = blockScales(packed)
+  for (let i = 0; i < out.length; i++) out[i] = own[Math.floor((i * fed) / packed.blockSize)]!
+}
