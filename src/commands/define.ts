@@ -35,28 +35,37 @@ interface Described<S extends z.ZodObject, C, K extends string, V> {
 }
 
 /** A command that comes to one result: its function is `f(argument, options, { signal, onStatus }): Promise<R>`. */
-interface ResultRecord<S extends z.ZodObject, C, K extends string, V, E extends StatusEvent, R> extends Described<
-  S,
-  C,
-  K,
-  V
-> {
+type ResultRecord<S extends z.ZodObject, C, K extends string, V, E extends StatusEvent, R> = Described<S, C, K, V> &
+  Work<Config<C, K, V>, E, R> &
+  Shown<Config<C, K, V>, R>
+
+type Work<C, E extends StatusEvent, R> =
+  | {
+      /** What it does, where that needs no more than a moment: in the thread that asks. */
+      readonly run: (config: C) => Promise<R>
+      readonly load?: never
+      readonly silent?: never
+    }
+  | {
+      readonly run?: never
+      /** What it does otherwise: a task for the thread that computes, loaded there. */
+      readonly load: () => Promise<Task<C, E, R>>
+      /** Whether it says nothing while it computes, so that its function takes no `onStatus`. */
+      readonly silent?: [E] extends [never] ? true : never
+    }
+
+/** What the command line shows. */
+interface Shown<C, R> {
   /** What only the command line takes where nothing is given. */
-  readonly defaults?: Partial<Config<C, K, V>>
-  /** What it does, where that needs no more than a moment: in the thread that asks. */
-  readonly run?: (config: Config<C, K, V>) => Promise<R>
-  /** What it does otherwise: a task for the thread that computes, loaded there. */
-  readonly load?: () => Promise<Task<Config<C, K, V>, E, R>>
-  /** Whether it says nothing while it computes, so that its function takes no `onStatus`. */
-  readonly silent?: [E] extends [never] ? true : never
-  /** What the command line is about to do, in a line. */
-  readonly announce?: (config: Config<C, K, V>) => string
+  readonly defaults?: Partial<C>
+  /** What it is about to do, in a line. */
+  readonly announce?: (config: C) => string
   /** Lines that go with a result, beside it. */
-  readonly aside?: (result: R, view: View<Config<C, K, V>>) => readonly string[]
+  readonly aside?: (result: R, view: View<C>) => readonly string[]
   /** The result in lines; as JSON unless there is something better. */
-  readonly text?: (result: R, view: View<Config<C, K, V>>) => readonly string[]
+  readonly text?: (result: R, view: View<C>) => readonly string[]
   /** What `--json` prints; the result unless there is something better. */
-  readonly json?: (result: R, view: View<Config<C, K, V>>) => unknown
+  readonly json?: (result: R, view: View<C>) => unknown
   /** The error that a result is to the command line, if it is one; after it has been shown. */
   readonly failure?: (result: R) => LowrankError | undefined
 }
