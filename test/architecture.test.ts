@@ -22,8 +22,10 @@ const RANKS: Readonly<Record<string, number>> = {
   export: 4,
   runs: 5,
   report: 6,
+  terminal: 6,
   tasks: 7,
-  thread: 8,
+  thread: 7,
+  commands: 8,
   index: 9,
   cli: 10,
 }
@@ -113,6 +115,30 @@ test('only the engine imports the runtime, and the graph imports nothing of Node
   const node = imports.filter(({ to, from }) => to.startsWith('node:') && partOf(from) === 'graph')
   // Tests of the graph read golden files.
   expect([...runtime, ...node].filter(({ from }) => !from.endsWith('.test.ts'))).toEqual([])
+})
+
+/** The files that are loaded with one: all but those that it imports for their types, or when it needs them. */
+function loadedWith(entry: string): string[] {
+  const found = [entry]
+  for (const path of found) {
+    const statements = sources.get(path)?.matchAll(/^(?:import|export) (?!type )[^;']*?'([^'\n]+)'/gm) ?? []
+    for (const [, to = ''] of statements) {
+      const target = to.startsWith('.') ? resolve(dirname(path), to) : to
+      if (!found.includes(target)) found.push(target)
+    }
+  }
+  return found
+}
+
+test('neither runtime nor tokenizer is loaded with the command line or the library, but in the thread that computes', () => {
+  const heavy = (path: string): boolean => /^(onnxruntime-node|tokenizers)$|src\/(engine|tasks|session)\//.test(path)
+  for (const entry of ['index.ts', 'cli/main.ts', 'commands/worker.ts']) {
+    const loaded = loadedWith(join(src, entry))
+    expect(loaded).toContain(join(src, 'commands/define.ts'))
+    expect(loaded.filter(heavy)).toEqual([])
+  }
+  // What a task loads.
+  expect(loadedWith(join(src, 'tasks/finetune.ts')).filter(heavy)).toContain('onnxruntime-node')
 })
 
 test(`no file is longer than ${MAX_LINES} lines`, () => {

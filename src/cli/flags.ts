@@ -1,23 +1,15 @@
 import { parseArgs } from 'node:util'
+import type { Command } from '../commands/table.ts'
 import { loadConfigFile, resolveName, type Entry, type Option, type Source } from '../config/index.ts'
 import { LowrankError } from '../util/errors.ts'
 
 /** The flags every command has beside those of its schema. */
 export const COMMON_FLAGS = ['help', 'json'] as const
 
-/** An argument that is no flag. */
-export interface Positional {
-  /** As help and messages call it: `RUN`. */
-  readonly name: string
-  readonly required: boolean
-  /** Whether more of the kind may follow; for the last one only. */
-  readonly repeated?: boolean
-}
-
 /** A command line, taken apart: the options of file and flags, the other arguments, and the common flags. */
 export interface Arguments {
   readonly sources: readonly Source[]
-  readonly positionals: readonly string[]
+  readonly words: readonly string[]
   readonly help: boolean
   readonly json: boolean
 }
@@ -31,7 +23,7 @@ export interface Arguments {
 export function readArguments(
   args: readonly string[],
   options: readonly Option[],
-  { configFile, positionals = [] }: { configFile?: boolean; positionals?: readonly Positional[] },
+  { configFile, argument }: Pick<Command, 'configFile' | 'argument'>,
 ): Arguments {
   const booleans = new Set(options.filter((option) => option.kind === 'boolean').map((option) => option.flag))
   const known = new Set(options.map((option) => option.flag))
@@ -54,7 +46,7 @@ export function readArguments(
   const common = { help: false, json: false }
   let file: string | undefined
   const words: string[] = []
-  const most = positionals.at(-1)?.repeated === true ? Infinity : positionals.length
+  const most = argument === undefined ? 0 : argument.list ? Infinity : 1
   let afterUnknown = false
   for (const token of tokens) {
     if (token.kind === 'option-terminator') continue
@@ -62,8 +54,8 @@ export function readArguments(
       // The word after an unknown flag is most likely its value.
       if (!afterUnknown) {
         if (words.length < most) words.push(token.value)
-        else if (configFile === true && file === undefined && entries.length === 0) file = token.value
-        else throw unexpected(token.value, configFile === true)
+        else if (configFile && file === undefined && entries.length === 0) file = token.value
+        else throw unexpected(token.value, configFile)
       }
       afterUnknown = false
       continue
@@ -89,10 +81,10 @@ export function readArguments(
     }
   }
   // Help is answered even where the rest of the line is wrong.
-  const missing = positionals.filter(({ required }) => required)[words.length]
-  if (missing !== undefined && !common.help) throw new LowrankError('usage', `${missing.name} is missing`)
+  if (argument !== undefined && words.length < argument.least && !common.help)
+    throw new LowrankError('usage', `${words.length === 0 ? '' : 'a second '}${argument.name} is missing`)
   const sources: Source[] = file === undefined || common.help ? [] : [loadConfigFile(file)]
-  return { ...common, positionals: words, sources: [...sources, { entries, spelling: 'flag', text: true }] }
+  return { ...common, words, sources: [...sources, { entries, spelling: 'flag', text: true }] }
 }
 
 /** Spells every flag as the schema does: `--lora_alpha 16` and `--model-name-or-path DIR` are understood too. */

@@ -1,7 +1,11 @@
-import type { EvalConfigInput, QuantizeConfigInput, TrainConfigInput } from '../config/index.ts'
-import type { TrainEvent } from '../train/events.ts'
-import type { Api, Io } from './io.ts'
-import { recordedRun } from './recorded.fixture.ts'
+import type { Compute } from '../commands/compute.ts'
+import type { TrainConfig } from '../config/index.ts'
+import type { EvaluationConfig } from '../tasks/evaluate.ts'
+import type { QuantizeConfig, QuantizeResult } from '../tasks/quantize.ts'
+import type { SelftestResult } from '../tasks/selftest/selftest.ts'
+import { recordedRun } from '../terminal/recorded.fixture.ts'
+import type { EvaluationResult, TrainEvent } from '../train/events.ts'
+import type { Io } from './io.ts'
 import { run } from './run.ts'
 
 export const trainFlags = ['--model', 'm', '--train', 't.jsonl', '--output-dir', 'out']
@@ -10,12 +14,12 @@ export interface Outcome {
   code: number
   stdout: string
   stderr: string
-  trainConfigs: TrainConfigInput[]
-  evalConfigs: EvalConfigInput[]
-  quantizeConfigs: QuantizeConfigInput[]
+  trainConfigs: TrainConfig[]
+  evalConfigs: EvaluationConfig[]
+  quantizeConfigs: QuantizeConfig[]
 }
 
-/** Runs a command line against a library that replays a recorded run. */
+/** Runs a command line against tasks that replay what they have recorded. */
 export async function lowrank(
   args: string[],
   options: {
@@ -36,44 +40,51 @@ export async function lowrank(
     },
     exit: (code) => options.exits?.push(code),
   }
-  const api: Api = {
-    finetune: (config, { signal } = {}) => {
-      outcome.trainConfigs.push(config)
-      return options.finetune?.(signal) ?? replay()
-    },
-    evaluate: (config) => {
-      outcome.evalConfigs.push(config)
-      const counts = { examples: 40, tokens: 5000, labelTokens: 1200, truncated: 3, dropped: 1, skippedLines: 2 }
-      const data = { path: 'd', ...counts }
-      return Promise.resolve({
-        loss: 0.5,
-        perplexity: 1.6487,
-        tokenAccuracy: 0.875,
-        labelTokens: 1200,
-        examples: 40,
-        data,
-      })
-    },
-    replay: () => Promise.reject(new Error('no run to replay')),
-    selftest: () => {
-      const check = { figure: 'numbers that differ', allowed: 0, seconds: 1.5 }
-      const checks = [0, 3].map((value) => ({
-        ...check,
-        name: `check ${value}`,
-        value,
-        result: value === 0 ? ('passed' as const) : ('failed' as const),
-      }))
-      return Promise.resolve({ passed: false, seconds: 3, checks })
-    },
-    quantize: (config) => {
-      outcome.quantizeConfigs.push(config)
-      return Promise.resolve({ outputDir: config.output, bytes: 123_456_789, tensors: 1200, seconds: 4.2 })
-    },
+  async function* compute(task: string, config: unknown, { signal }: { readonly signal?: AbortSignal }) {
+    switch (task) {
+      case 'train':
+        outcome.trainConfigs.push(config as TrainConfig)
+        return yield* options.finetune?.(signal) ?? replay()
+      case 'eval':
+        outcome.evalConfigs.push(config as EvaluationConfig)
+        return evaluation
+      case 'quantize':
+        outcome.quantizeConfigs.push(config as QuantizeConfig)
+        return quantized(config as QuantizeConfig)
+      case 'selftest':
+        return tested
+      default:
+        throw new Error(`nothing is recorded of ${task}`)
+    }
   }
-  outcome.code = await run(args, io, () => Promise.resolve(api))
+  outcome.code = await run(args, io, compute as Compute)
   return outcome
 }
 
 async function* replay(): AsyncGenerator<TrainEvent> {
   for (const event of recordedRun) yield await Promise.resolve(event)
+}
+
+const counts = { examples: 40, tokens: 5000, labelTokens: 1200, truncated: 3, dropped: 1, skippedLines: 2 }
+const evaluation: EvaluationResult = {
+  loss: 0.5,
+  perplexity: 1.6487,
+  tokenAccuracy: 0.875,
+  labelTokens: 1200,
+  examples: 40,
+  data: { path: 'd', ...counts },
+}
+
+const quantized = ({ output }: QuantizeConfig): QuantizeResult => {
+  return { outputDir: output, bytes: 123_456_789, tensors: 1200, seconds: 4.2 }
+}
+
+const check = { figure: 'numbers that differ', allowed: 0, seconds: 1.5 }
+const tested: SelftestResult = {
+  passed: false,
+  seconds: 3,
+  checks: [
+    { ...check, name: 'check 0', value: 0, result: 'passed' },
+    { ...check, name: 'check 3', value: 3, result: 'failed' },
+  ],
 }

@@ -1,5 +1,5 @@
 import type { Option } from '../config/index.ts'
-import { wrap } from './format.ts'
+import { wrap } from '../terminal/format.ts'
 
 const FLAG_COLUMN = 36
 

@@ -7,9 +7,9 @@ import { makeRun } from '../report/run.fixture.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { lowrank, trainFlags } from './harness.fixture.ts'
-import { safe } from './io.ts'
-import { openProgress } from './progress.ts'
-import { recordedRun } from './recorded.fixture.ts'
+import { safe } from '../terminal/output.ts'
+import { openProgress } from '../terminal/progress.ts'
+import { recordedRun } from '../terminal/recorded.fixture.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-hostile-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

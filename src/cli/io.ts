@@ -1,43 +1,4 @@
-import type {
-  EvalConfigInput,
-  QuantizeConfigInput,
-  ReplayOptionsInput,
-  SelftestConfigInput,
-  Source,
-  TrainConfigInput,
-} from '../config/index.ts'
-import type { QuantizeResult } from '../tasks/quantize.ts'
-import type { ReplayResult } from '../tasks/replay.ts'
-import type { SelftestResult } from '../tasks/selftest/selftest.ts'
-import type { EvaluationResult, TrainEvent } from '../train/events.ts'
-import { printable } from './format.ts'
-
-/** A stream that text goes to, and what is known of its terminal. */
-export interface Output {
-  write(text: string): unknown
-  readonly isTTY?: boolean
-  readonly columns?: number
-}
-
-/** A stream as commands write to it. */
-export interface SafeOutput extends Output {
-  /** The stream itself, for what draws with control sequences of its own. */
-  readonly raw: Output
-}
-
-/** Lets no control character through to a terminal, wherever in a message it comes from. */
-export function safe(raw: Output): SafeOutput {
-  return {
-    raw,
-    write: (text) => raw.write(printable(text)),
-    get isTTY() {
-      return raw.isTTY === true
-    },
-    get columns() {
-      return raw.columns ?? 0
-    },
-  }
-}
+import type { Output, SafeOutput } from '../terminal/output.ts'
 
 /** What asks a command to end early: a signal, or a stream that can no longer be written. */
 export interface Interruption {
@@ -64,40 +25,4 @@ export interface Io {
 export interface SafeIo extends Io {
   readonly stdout: SafeOutput
   readonly stderr: SafeOutput
-}
-
-/** What the commands need of the library. */
-export interface Api {
-  readonly finetune: (config: TrainConfigInput, options?: { signal?: AbortSignal }) => AsyncGenerator<TrainEvent>
-  readonly evaluate: (
-    config: EvalConfigInput,
-    options?: { signal?: AbortSignal; onStatus?: (message: string) => void },
-  ) => Promise<EvaluationResult>
-  readonly quantize: (config: QuantizeConfigInput, options?: { signal?: AbortSignal }) => Promise<QuantizeResult>
-  readonly replay: (
-    run: string,
-    options: ReplayOptionsInput,
-    callOptions?: { signal?: AbortSignal; onStatus?: (message: string) => void },
-  ) => Promise<ReplayResult>
-  readonly selftest: (
-    config: SelftestConfigInput,
-    options?: { signal?: AbortSignal; onStatus?: (message: string) => void },
-  ) => Promise<SelftestResult>
-}
-
-/** A command's invocation: its options from file and flags, not yet checked. */
-export interface Invocation {
-  readonly sources: readonly Source[]
-  /** Arguments that are no flags, as the command declares them. */
-  readonly positionals: readonly string[]
-  readonly json: boolean
-  readonly io: SafeIo
-  readonly signal: AbortSignal
-  /** Loaded on demand: help and usage errors need no runtime. */
-  readonly loadApi: () => Promise<Api>
-}
-
-/** Columns of a terminal, or 100 for files and pipes. */
-export function widthOf(output: Output): number {
-  return Math.max(40, output.isTTY === true && output.columns ? output.columns : 100)
 }

@@ -34,25 +34,21 @@ for (const [name, stream] of Object.entries({ output: process.stdout, error: pro
   })
 }
 
-const code = await run(
-  process.argv.slice(2),
-  {
-    stdout: process.stdout,
-    stderr: process.stderr,
-    env: process.env,
-    onInterrupt: (listener) => {
-      listeners.add(listener)
-      return () => listeners.delete(listener)
-    },
-    exit: (number) => {
-      // Not `process.exit`, which waits for what is computed: nothing else gives the terminal back its cursor and its line wrapping.
-      if (process.stderr.isTTY) process.stderr.write('\u001b[?25h\u001b[?7h')
-      process.exitCode = number
-      // A shell sees death by SIGINT as 130.
-      process.removeAllListeners('SIGINT')
-      process.kill(process.pid, 'SIGINT')
-    },
+const code = await run(process.argv.slice(2), {
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  onInterrupt: (listener) => {
+    listeners.add(listener)
+    return () => listeners.delete(listener)
   },
-  () => import('../index.ts'),
-)
+  exit: (number) => {
+    // Not `process.exit`, which waits for what is computed: nothing else gives the terminal back its cursor and its line wrapping.
+    if (process.stderr.isTTY) process.stderr.write('\u001b[?25h\u001b[?7h')
+    process.exitCode = number
+    // A shell sees death by SIGINT as 130.
+    process.removeAllListeners('SIGINT')
+    process.kill(process.pid, 'SIGINT')
+  },
+})
 process.exitCode = failure === undefined ? code : 1

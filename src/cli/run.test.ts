@@ -2,9 +2,11 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { evalOptions, quantizeOptions } from '../commands/options.fixture.ts'
+import { parseTrainConfig } from '../config/index.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
-import { recordedRun } from './recorded.fixture.ts'
+import { recordedRun } from '../terminal/recorded.fixture.ts'
 import { lowrank, trainFlags, type Outcome } from './harness.fixture.ts'
 
 describe('train', () => {
@@ -19,7 +21,7 @@ describe('train', () => {
     expect(stderr).not.toContain('error')
     expect(code).toBe(0)
     expect(trainConfigs).toEqual([
-      {
+      parseTrainConfig({
         model: 'm',
         train: 't.jsonl',
         valid: 'v.jsonl',
@@ -33,7 +35,7 @@ describe('train', () => {
         maxSteps: -1,
         loadBestModelAtEnd: true,
         skipBadLines: false,
-      },
+      }),
     ])
   })
 
@@ -44,20 +46,27 @@ describe('train', () => {
       ...'--no-use_rslora --skip_bad_lines=true'.split(' '),
     ])
     expect(trainConfigs).toEqual([
-      { model: 'm', train: 't', outputDir: 'o', loraAlpha: 3, useRslora: false, skipBadLines: true },
+      parseTrainConfig({
+        model: 'm',
+        train: 't',
+        outputDir: 'o',
+        loraAlpha: 3,
+        useRslora: false,
+        skipBadLines: true,
+      }),
     ])
   })
 
   test('the bound on memory is an option of evaluations too', async () => {
     const { code, evalConfigs } = await lowrank('eval --model m --data d --memory 8GB'.split(' '))
-    expect([code, evalConfigs]).toEqual([0, [{ model: 'm', data: 'd', memory: '8GB' }]])
+    expect([code, evalConfigs]).toEqual([0, [evalOptions.parse({ model: 'm', data: 'd', memory: '8GB' })]])
   })
 
   test('a file comes before the flags, and flags win', async () => {
     const path = join(mkdtempSync(join(tmpdir(), 'lowrank-cli-')), 'run.yaml')
     writeFileSync(path, 'model: m\ntrain: t\noutput_dir: o\nr: 4\nseed: 7\n')
     const { trainConfigs } = await lowrank(['train', path, '--r', '16'])
-    expect(trainConfigs).toEqual([{ model: 'm', train: 't', outputDir: 'o', r: 16, seed: 7 }])
+    expect(trainConfigs).toEqual([parseTrainConfig({ model: 'm', train: 't', outputDir: 'o', r: 16, seed: 7 })])
   })
 
   test('results on stdout, progress on stderr', async () => {
@@ -117,7 +126,7 @@ describe('eval', () => {
     const figures = '{"loss":0.5,"perplexity":1.6487,"tokenAccuracy":0.875,"labelTokens":1200,"examples":40,'
     const lines = '"tokens":5000,"labelTokens":1200,"truncated":3,"dropped":1,"skippedLines":2'
     expect(stdout).toBe(`${figures}"data":{"path":"d","examples":40,${lines}}}\n`)
-    expect(evalConfigs).toEqual([{ model: 'm', adapter: 'a', data: 'd' }])
+    expect(evalConfigs).toEqual([evalOptions.parse({ model: 'm', adapter: 'a', data: 'd' })])
   })
 
   test('in words without', async () => {
@@ -137,7 +146,7 @@ describe('quantize', () => {
     expect(stdout).toBe(
       'saved in q  123 MB  4-bit nf4 with double quantization in blocks of 64  (1,200 tensors, 4.2 s)\n',
     )
-    expect(quantizeConfigs).toEqual([{ model: 'm', output: 'q' }])
+    expect(quantizeConfigs).toEqual([quantizeOptions.parse({ model: 'm', output: 'q' })])
   })
 
   test('--json prints one line', async () => {
@@ -151,14 +160,14 @@ describe('quantize', () => {
       quantization: { kind: '4bit', quantType: 'fp4', doubleQuant: false, blockSize: 128 },
     })
     expect(quantizeConfigs).toEqual([
-      {
+      quantizeOptions.parse({
         model: 'm',
         output: 'q',
         loadIn4bit: true,
         bnb4bitQuantType: 'fp4',
         bnb4bitUseDoubleQuant: false,
         bnb4bitBlockSize: 128,
-      },
+      }),
     ])
   })
 

@@ -1,20 +1,22 @@
 import { readFileSync } from 'node:fs'
+import { inThread, type Compute } from '../commands/compute.ts'
+import { commands } from '../commands/table.ts'
 import { closest } from '../config/index.ts'
+import { safe, widthOf } from '../terminal/output.ts'
 import { isInputError, LowrankError } from '../util/errors.ts'
-import { commands } from './commands.ts'
 import { readArguments } from './flags.ts'
 import { commandHelp } from './help.ts'
-import { safe, widthOf, type Api, type Io, type SafeIo } from './io.ts'
+import type { Io, SafeIo } from './io.ts'
 
 /** npx passes the Ctrl-C on that its child has got from the terminal already; no hand is this quick, in ms. */
 const SAME_PRESS = 250
 
 /**
- * Runs one command line.
+ * Runs one command line; `compute`: where tasks run.
  *
  * @returns the exit code: 0 done, 2 bad input or usage, 128 and the number of the signal that cancelled it, 1 anything else.
  */
-export async function run(args: readonly string[], outside: Io, loadApi: () => Promise<Api>): Promise<number> {
+export async function run(args: readonly string[], outside: Io, compute = inThread): Promise<number> {
   const io: SafeIo = { ...outside, stdout: safe(outside.stdout), stderr: safe(outside.stderr) }
   const controller = new AbortController()
   let interrupted = { code: 130, at: 0 }
@@ -27,7 +29,7 @@ export async function run(args: readonly string[], outside: Io, loadApi: () => P
     }
   })
   try {
-    await dispatch(args, io, { signal: controller.signal, loadApi })
+    await dispatch(args, io, { signal: controller.signal, compute })
     return 0
   } catch (error) {
     // A failure while stopping (a full disk, say) is a failure still.
@@ -42,14 +44,14 @@ export async function run(args: readonly string[], outside: Io, loadApi: () => P
 async function dispatch(
   args: readonly string[],
   io: SafeIo,
-  { signal, loadApi }: { signal: AbortSignal; loadApi: () => Promise<Api> },
+  { signal, compute }: { signal: AbortSignal; compute: Compute },
 ): Promise<void> {
   const [name, second] = args
   if (name === '--version' || name === '-v') {
     io.stdout.write(`${version()}\n`)
     return
   }
-  if (name === 'help' && second !== undefined) return dispatch([...args.slice(1), '--help'], io, { signal, loadApi })
+  if (name === 'help' && second !== undefined) return dispatch([...args.slice(1), '--help'], io, { signal, compute })
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     ;(name === undefined ? io.stderr : io.stdout).write(mainHelp())
     if (name === undefined) throw new LowrankError('usage', 'no command given')
@@ -64,7 +66,7 @@ async function dispatch(
     const suggestion = near === undefined ? '' : ` Did you mean "${near}"?`
     throw new LowrankError('usage', `unknown command "${name}".${suggestion}`, { hint: 'lowrank --help lists them.' })
   }
-  const options = command.options()
+  const options = command.options.list()
   const rest = args.slice(command.name.split(' ').length)
   const { help, json, ...given } = readArguments(rest, options, command)
   if (help) {
@@ -72,7 +74,7 @@ async function dispatch(
     return
   }
   try {
-    await command.run({ ...given, json, io, signal, loadApi })
+    await command.invoke({ ...given, json, stdout: io.stdout, stderr: io.stderr, signal, compute })
   } catch (error) {
     if (!(error instanceof LowrankError) || error.code !== 'config' || error.hint !== undefined) throw error
     const hint = `lowrank ${command.name} --help lists all options.`

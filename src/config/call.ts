@@ -6,7 +6,11 @@ import { isOptions, show } from './show.ts'
 /** What the functions of the API take beside options: checked here, since JavaScript callers have no compiler to do it. */
 
 /** @throws LowrankError `config` where an argument, by its name, is no text or, unless `empty` is true, an empty one. */
-export function checkText(name: string, value: unknown, { empty = false }: { readonly empty?: boolean } = {}): void {
+export function checkText(
+  name: string,
+  value: unknown,
+  { empty = false }: { readonly empty?: boolean } = {},
+): asserts value is string {
   const wanted = empty ? 'a string' : 'a non-empty string'
   if (typeof value !== 'string' || (value === '' && !empty))
     throw refused(`${name}: found ${show(value)}, expected ${wanted}`)

@@ -3,18 +3,8 @@ import { parseSize, sizePattern } from '../util/size.ts'
 
 /** What the help page and the error messages need beyond the schema itself. */
 interface OptionMeta {
-  readonly group:
-    | 'Model and data'
-    | 'LoRA'
-    | 'Quantization'
-    | 'Training'
-    | 'Optimization'
-    | 'Logging and evaluation'
-    | 'Watching'
-    | 'Saving and resuming'
-    | 'Reports'
-    | 'Replay'
-    | 'Machine'
+  /** The heading it stands under in the help page; options of a group stand together. */
+  readonly group: string
   readonly description: string
   /** What a flag's value is called in the help page, where the type does not say it. */
   readonly placeholder?: string

@@ -2,16 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import {
-  evalSchema,
-  loadConfigFile,
-  optionsOf,
-  parseTrainConfig,
-  quantizeSchema,
-  readTrainConfig,
-  trainSchema,
-  type Source,
-} from './index.ts'
+import { loadConfigFile, parseTrainConfig, trainOptions, type Source } from './index.ts'
+import { evalOptions, quantizeOptions } from '../commands/options.fixture.ts'
 import { LowrankError } from '../util/errors.ts'
 import { ALIASES, HINTS, MEANT } from './foreign.ts'
 
@@ -54,7 +46,7 @@ test('camelCase, snake_case and the names of other tools', () => {
     'model_name_or_path: m\ntrain: t\noutput_dir: out\nlora_alpha: 16\nlearningRate: 2e-4\neval_steps: null\n' +
       'target_modules: [q_proj, k_proj]\nsave_strategy: no\nrank_pattern: { q_proj: 4 }\n',
   )
-  expect(parseTrainConfig(readTrainConfig([source]))).toMatchObject({
+  expect(trainOptions.read([source])).toMatchObject({
     model: 'm',
     outputDir: 'out',
     loraAlpha: 16,
@@ -67,7 +59,7 @@ test('camelCase, snake_case and the names of other tools', () => {
 
 test('problems name file and line', () => {
   const source = yaml('model: m\ntrain: t\noutputDir: o\n\nr: eight\nlora_alpha: 1\nloraAlpha: 2\n')
-  const message = messageOf(() => readTrainConfig([source]))
+  const message = messageOf(() => trainOptions.read([source]))
   expect(message).toMatch(/run\.yaml:5: r: found "eight", expected a whole number/)
   expect(message).toMatch(/run\.yaml:7: loraAlpha: given twice; already at .*run\.yaml:6: lora_alpha/)
 })
@@ -91,13 +83,13 @@ test.each([
   ['r: 0x10g\n', /run\.yaml:1: r: found "0x10g"/],
   ['packing: yes\n', /run\.yaml:1: packing: found "yes", expected true or false/],
 ])('%j is refused', (text, expected) => {
-  expect(messageOf(() => readTrainConfig([yaml(text)]))).toMatch(expected)
+  expect(messageOf(() => trainOptions.read([yaml(text)]))).toMatch(expected)
 })
 
 test('nesting without end is refused, in lists and in lines', () => {
   const lines = Array.from({ length: 3000 }, (_, level) => `${' '.repeat(level)}a:`).join('\n')
   for (const text of [`r: ${'['.repeat(20000)}${']'.repeat(20000)}\n`, lines]) {
-    const message = messageOf(() => readTrainConfig([yaml(text)]))
+    const message = messageOf(() => trainOptions.read([yaml(text)]))
     expect(message).toContain('run.yaml')
     expect(message.length).toBeLessThan(300)
   }
@@ -105,7 +97,7 @@ test('nesting without end is refused, in lists and in lines', () => {
 
 test('~ is the home folder in a path, and nowhere else', () => {
   const text = 'model: ~/m\ntrain: "~"\nvalid: a/~/v\noutput_dir: ~other/o\nresume_from: ./~\nexclude_modules: ~/x\n'
-  const file = parseTrainConfig(readTrainConfig([yaml(text)]))
+  const file = trainOptions.read([yaml(text)])
   expect(file).toMatchObject({
     model: join(homedir(), 'm'),
     train: homedir(),
@@ -115,13 +107,13 @@ test('~ is the home folder in a path, and nowhere else', () => {
     excludeModules: '~/x',
   })
   // A shell has done it; in TypeScript a path is a path.
-  expect(readTrainConfig([flags({ ...required, 'output-dir': 'o', model: '~/m' })]).model).toBe('~/m')
+  expect(trainOptions.read([flags({ ...required, 'output-dir': 'o', model: '~/m' })]).model).toBe('~/m')
   expect(parseTrainConfig({ ...required, model: '~/m' }).model).toBe('~/m')
 })
 
 test('options of other trainers, with what is meant here', () => {
   const message = messageOf(() =>
-    readTrainConfig([
+    trainOptions.read([
       yaml(
         'base_model: x\ndatasets:\n  - path: data.jsonl\nadapter: qlora\nlora_r: 4\nmicro_batch_size: 2\nval_set_size: 0.1\n' +
           'sequence_len: 512\ntrain_on_inputs: false\nlora_target_linear: true\nsample_packing: true\nfinetuning_type: lora\n' +
@@ -143,14 +135,14 @@ test('options of other trainers, with what is meant here', () => {
     '13: cutoff_len: unknown option. Did you mean "max_length"?',
     '14: template: unknown option. No chat template is applied: write it into the prompts; remove it.',
   ])
-  expect(readTrainConfig([yaml('adapter: ./lora\nmodel: m\ntrain: t\noutput_dir: o\n')]).adapter).toBe('./lora')
+  expect(trainOptions.read([yaml('adapter: ./lora\nmodel: m\ntrain: t\noutput_dir: o\n')]).adapter).toBe('./lora')
 })
 
 test('what is suggested for a name of another trainer is an option', () => {
-  const keys = new Set([trainSchema, evalSchema, quantizeSchema].flatMap((schema) => Object.keys(schema.shape)))
+  const keys = new Set([trainOptions, evalOptions, quantizeOptions].flatMap(({ schema }) => Object.keys(schema.shape)))
   expect([...Object.values(ALIASES), ...Object.values(MEANT)].filter((key) => !keys.has(key))).toEqual([])
   const named = Object.values(HINTS).flatMap((hint) => [...hint.matchAll(/"([a-z_0-9]+)"/g)].map((match) => match[1]!))
-  const snakes = new Set([trainSchema, evalSchema].flatMap((schema) => optionsOf(schema).map(({ snake }) => snake)))
+  const snakes = new Set([trainOptions, evalOptions].flatMap((options) => options.list().map(({ snake }) => snake)))
   expect(named.filter((name) => !snakes.has(name) && name !== 'prompt' && name !== 'completion')).toEqual([])
 })
 

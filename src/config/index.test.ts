@@ -5,21 +5,17 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import {
   closest,
-  evalSchema,
   jsonSchema,
   loadConfigFile,
-  optionsOf,
-  parseEvalConfig,
   parseTrainConfig,
   quantizationOf,
-  quantizeSchema,
-  readEvalConfig,
-  readTrainConfig,
+  trainOptions,
   trainSchema,
   unusedOptions,
   type Source,
   type TrainConfig,
 } from './index.ts'
+import { evalOptions, quantizeOptions } from '../commands/options.fixture.ts'
 import { LowrankError } from '../util/errors.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
@@ -144,7 +140,7 @@ describe('defaults', () => {
   })
 
   test('an evaluation has its own', () => {
-    expect(parseEvalConfig({ model: 'm', data: 'd' })).toEqual({
+    expect(evalOptions.parse({ model: 'm', data: 'd' })).toEqual({
       model: 'm',
       data: 'd',
       maxLength: 1024,
@@ -169,7 +165,7 @@ test.each([
 ])('the optimizer %s is %s', (optim, expected) => {
   expect(parseTrainConfig({ ...required, optim }).optim).toBe(expected)
   const sources = [flags({ model: 'm', train: 't', 'output-dir': 'o', optim })]
-  expect(parseTrainConfig(readTrainConfig(sources)).optim).toBe(expected)
+  expect(trainOptions.read(sources).optim).toBe(expected)
 })
 
 describe('sizes', () => {
@@ -180,10 +176,10 @@ describe('sizes', () => {
   ])('memory %s', (memory, bytes) => {
     expect(parseTrainConfig({ ...required, memory }).memory).toBe(bytes)
     const sources = [flags({ model: 'm', train: 't', 'output-dir': 'o', memory: String(memory) })]
-    expect(parseTrainConfig(readTrainConfig(sources)).memory).toBe(bytes)
-    expect(parseEvalConfig({ model: 'm', data: 'd', memory }).memory).toBe(bytes)
+    expect(trainOptions.read(sources).memory).toBe(bytes)
+    expect(evalOptions.parse({ model: 'm', data: 'd', memory }).memory).toBe(bytes)
     const evaluation = [flags({ model: 'm', data: 'd', memory: String(memory) })]
-    expect(parseEvalConfig(readEvalConfig(evaluation)).memory).toBe(bytes)
+    expect(evalOptions.read(evaluation).memory).toBe(bytes)
   })
 
   test.each(['8', 'lots', '8G', '0GB', -1, 0, 1.5, NaN, Infinity, true, '9999999TB'])('%s is refused', (memory) => {
@@ -261,7 +257,7 @@ test('the examples that come with the package have no problem and no idle option
   const folder = fileURLToPath(new URL('../../examples', import.meta.url))
   const names = readdirSync(folder).filter((name) => name.endsWith('.yaml'))
   expect(names.sort()).toEqual(['qlora.yaml', 'quickstart.yaml'])
-  const configs = names.map((name) => parseTrainConfig(readTrainConfig([loadConfigFile(join(folder, name))])))
+  const configs = names.map((name) => trainOptions.read([loadConfigFile(join(folder, name))]))
   expect(configs.map(unusedOptions)).toEqual([[], []])
   expect(configs.map(quantizationOf)).toEqual([
     { kind: '4bit', quantType: 'nf4', doubleQuant: true, blockSize: 64 },
@@ -270,14 +266,14 @@ test('the examples that come with the package have no problem and no idle option
   // What the file says of changing one word.
   for (const method of ['lora', 'full']) {
     const sources = [loadConfigFile(join(folder, 'qlora.yaml')), flags({ method })]
-    expect(parseTrainConfig(readTrainConfig(sources)).method).toBe(method)
+    expect(trainOptions.read(sources).method).toBe(method)
   }
 })
 
 describe('flags', () => {
   test('win over the file, and text becomes what the option holds', () => {
     const file = yaml('model: m\ntrain: t\noutput_dir: out\nr: 4\nlora_alpha: 3\n')
-    const config = readTrainConfig([
+    const config = trainOptions.read([
       file,
       flags({
         r: '32',
@@ -288,7 +284,7 @@ describe('flags', () => {
         'max-steps': '-1',
       }),
     ])
-    expect(config).toEqual({
+    const given = {
       model: 'm',
       train: 't',
       outputDir: 'out',
@@ -299,7 +295,8 @@ describe('flags', () => {
       rankPattern: { q_proj: 8, '^model.layers.1': 2 },
       layersToTransform: [0, 3],
       maxSteps: -1,
-    })
+    }
+    expect(config).toEqual(parseTrainConfig(given))
   })
 
   test.each([
@@ -309,11 +306,11 @@ describe('flags', () => {
     ['.*layers.{1,2}q_proj', '.*layers.{1,2}q_proj'],
   ])('--target-modules %s', (text, expected) => {
     const sources = [flags({ model: 'm', train: 't', 'output-dir': 'o', 'target-modules': text })]
-    expect(readTrainConfig(sources).targetModules).toEqual(expected)
+    expect(trainOptions.read(sources).targetModules).toEqual(expected)
   })
 
   test('problems name the flag', () => {
-    const message = messageOf(() => readTrainConfig([flags({ model: 'm', r: '0x10', 'alpha-pattern': 'q_proj' })]))
+    const message = messageOf(() => trainOptions.read([flags({ model: 'm', r: '0x10', 'alpha-pattern': 'q_proj' })]))
     expect(message).toContain('--r: found "0x10"')
     expect(message).toContain('--alpha-pattern: found "q_proj", expected names, each with a number above 0')
     expect(message).toContain('--output-dir: missing')
@@ -321,8 +318,9 @@ describe('flags', () => {
 })
 
 test('every option has help, a group and a distinct flag', () => {
-  const counts = [trainSchema, evalSchema, quantizeSchema].map((schema) => {
-    const options = optionsOf(schema)
+  const sets = [trainOptions, evalOptions, quantizeOptions]
+  const counts = sets.map((set) => {
+    const options = set.list()
     for (const option of options) {
       expect(option.help, option.key).not.toBe('')
       expect(option.group, option.key).not.toBe('Other')
@@ -330,7 +328,7 @@ test('every option has help, a group and a distinct flag', () => {
     expect(new Set(options.map((option) => option.flag)).size).toBe(options.length)
     return options.length
   })
-  expect(counts).toEqual([trainSchema, evalSchema, quantizeSchema].map(({ shape }) => Object.keys(shape).length))
+  expect(counts).toEqual(sets.map(({ schema }) => Object.keys(schema.shape).length))
   expect(counts).toEqual([73, 14, 8])
 })
 
@@ -358,12 +356,12 @@ test('where an adapter is used, the record beside it decides how its base is hel
     { model: 'm', data: 'd' },
     { model: 'm', data: 'd', adapter: 'a' },
   ]
-  expect(parseEvalConfig(base).loadIn4bit).toBe(false)
-  expect(parseEvalConfig(adapted).loadIn4bit).toBeUndefined()
-  expect(parseEvalConfig({ ...adapted, loadIn4bit: false }).loadIn4bit).toBe(false)
-  expect(parseEvalConfig({ ...adapted, loadIn8bit: true }).loadIn4bit).toBe(false)
-  expect(parseEvalConfig({ ...adapted, method: 'lora' }).loadIn4bit).toBe(false)
-  expect(quantizationOf(parseEvalConfig({ ...adapted, method: 'qlora' }))).toEqual({
+  expect(evalOptions.parse(base).loadIn4bit).toBe(false)
+  expect(evalOptions.parse(adapted).loadIn4bit).toBeUndefined()
+  expect(evalOptions.parse({ ...adapted, loadIn4bit: false }).loadIn4bit).toBe(false)
+  expect(evalOptions.parse({ ...adapted, loadIn8bit: true }).loadIn4bit).toBe(false)
+  expect(evalOptions.parse({ ...adapted, method: 'lora' }).loadIn4bit).toBe(false)
+  expect(quantizationOf(evalOptions.parse({ ...adapted, method: 'qlora' }))).toEqual({
     kind: '4bit',
     quantType: 'nf4',
     doubleQuant: true,

@@ -1,49 +1,12 @@
-/** The configuration: one schema in `config/schema.ts`, from which everything else derives. */
+/** The configuration: options are declared once, in groups, from which everything else derives. */
 export { loadConfigFile } from './file.ts'
 export { closest, resolveName } from './names.ts'
 export { jsonSchema, optionsOf, type Option } from './options.ts'
 export { checkCall, checkText } from './call.ts'
-export {
-  parseEvalConfig,
-  parseQuantizeConfig,
-  parseOptions,
-  parseSelftestConfig,
-  parseTrainConfig,
-  readEvalConfig,
-  readOptions,
-  readQuantizeConfig,
-  readSelftestConfig,
-  readTrainConfig,
-  type Entry,
-  type Source,
-} from './parse.ts'
-export { quantizationOf, quantizationText, type Quantization } from './quantization.ts'
-export {
-  compareSchema,
-  evalSchema,
-  generateSchema,
-  loadModelSchema,
-  quantizationSchema,
-  quantizeSchema,
-  replaySchema,
-  reportSchema,
-  runsSchema,
-  selftestSchema,
-  trainSchema,
-  type EvalConfig,
-  type EvalConfigInput,
-  type GenerateOptionsInput,
-  type LoadModelOptionsInput,
-  type QuantizationOptions,
-  type QuantizeConfig,
-  type QuantizeConfigInput,
-  type ReplayOptions,
-  type ReplayOptionsInput,
-  type SelftestConfig,
-  type SelftestConfigInput,
-  type TrainConfig,
-  type TrainConfigInput,
-} from './schema.ts'
+export { optionSet, type Entry, type OptionSet, type Source } from './parse.ts'
+export { heldRules, quantizationOf, quantizationText, quantizedRules, type Quantization } from './quantization.ts'
+export { quantizationSchema, type QuantizationOptions } from './groups/quantization.ts'
+export { parseTrainConfig, trainOptions, trainSchema, type TrainConfig, type TrainConfigInput } from './train.ts'
 export {
   settingsOfSchedule,
   settingsOfSgd,

@@ -1,29 +1,10 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import type { z } from 'zod'
 import { LowrankError } from '../util/errors.ts'
 import { resolveName, resolveSwitch, resolveValue, type Spelling } from './names.ts'
 import { optionsOf, snakeCase, type Option } from './options.ts'
-import { checkFourBit, checkQuantization, fillQuantization } from './quantization.ts'
-import {
-  evalSchema,
-  loraKeys,
-  quantizeSchema,
-  selftestSchema,
-  trainSchema,
-  type EvalConfig,
-  type EvalConfigInput,
-  type QuantizationOptions,
-  type QuantizeConfig,
-  type QuantizeConfigInput,
-  type SelftestConfig,
-  type SelftestConfigInput,
-  type TrainConfig,
-  type TrainConfigInput,
-} from './schema.ts'
-import { checkSettings } from './settings.ts'
 import { isOptions, show } from './show.ts'
-import { isSet } from './unused.ts'
-import type { z } from 'zod'
 
 /** One name with its value, and where it was written: `r`, `run.yaml:3: lora_alpha`, `--lora-alpha`. */
 export interface Entry {
@@ -48,180 +29,53 @@ interface Given {
   readonly where: string
 }
 
-/**
- * Checks the options of a training run and fills in the defaults. Names may be camelCase or snake_case; `null` means
- * unset.
- *
- * @throws LowrankError `config`, naming every problem at once: the option, the value found, what is accepted.
- */
-export function parseTrainConfig(input: unknown): TrainConfig {
-  return resolveTrain([objectSource(input)])
+/** What a schema cannot say of its options, since it is about several of them. */
+export interface Rules<C> {
+  /** Contradictions, a line each; `values` lacks the options that are wrong by themselves. `nameOf` gives an option's name as the user has it. */
+  check(values: Partial<C>, nameOf: (key: keyof C & string) => string): string[]
+  /** Decides what the options leave open, once there is no problem. */
+  complete?(values: Partial<C>): void
 }
 
-/** Checks the options of an evaluation and fills in the defaults, as `parseTrainConfig` does. */
-export function parseEvalConfig(input: unknown): EvalConfig {
-  return resolveEval([objectSource(input)])
+/** The options of a call: read once, where they come in, and complete from there on. */
+export interface OptionSet<S extends z.ZodObject, C> {
+  readonly schema: S
+  /** The options as flags, help and messages need them. */
+  list(): readonly Option[]
+  /**
+   * Checks an object of options and fills in the defaults. Names may be camelCase or snake_case; `null` means unset.
+   *
+   * @throws LowrankError `config`, naming every problem at once: the option, the value found, what is accepted.
+   */
+  parse(input: unknown): C
+  /** The same for options from several places, the later winning over the earlier. */
+  read(sources: readonly Source[]): C
 }
 
-/** Checks the options of `quantize` and fills in the defaults, as `parseTrainConfig` does. */
-export function parseQuantizeConfig(input: unknown): QuantizeConfig {
-  return resolveQuantize([objectSource(input)])
-}
-
-/** Checks the options of `selftest` and fills in the defaults, as `parseTrainConfig` does. */
-export function parseSelftestConfig(input: unknown): SelftestConfig {
-  return resolveHeld<SelftestConfig>(selftestSchema, [objectSource(input)])
-}
-
-/** Checks the options of a call that needs no more than its schema, and fills in the defaults, as `parseTrainConfig` does. */
-export function parseOptions<S extends z.ZodObject>(schema: S, input: unknown): z.output<S> {
-  return readOptions(schema, [objectSource(input)])
-}
-
-/**
- * The options of a training run from several places, the later winning over the earlier; checked, but without defaults,
- * so that they can be passed on as a user would pass them.
- */
-export function readTrainConfig(sources: readonly Source[]): TrainConfigInput {
-  resolveTrain(sources)
-  return rawValues(trainSchema, sources) as TrainConfigInput
-}
-
-/** The same for an evaluation. */
-export function readEvalConfig(sources: readonly Source[]): EvalConfigInput {
-  resolveEval(sources)
-  return rawValues(evalSchema, sources) as EvalConfigInput
-}
-
-/** The same for `quantize`. */
-export function readQuantizeConfig(sources: readonly Source[]): QuantizeConfigInput {
-  resolveQuantize(sources)
-  return rawValues(quantizeSchema, sources) as QuantizeConfigInput
-}
-
-/** The same for `selftest`. */
-export function readSelftestConfig(sources: readonly Source[]): SelftestConfigInput {
-  resolveHeld<SelftestConfig>(selftestSchema, sources)
-  return rawValues(selftestSchema, sources) as SelftestConfigInput
-}
-
-/** The options of a command that needs no more than its schema, with defaults filled in. */
-export function readOptions<S extends z.ZodObject>(schema: S, sources: readonly Source[]): z.output<S> {
-  const { values, problems } = collect(schema, sources)
-  raise(problems)
-  return values as z.output<S>
-}
-
-function resolveTrain(sources: readonly Source[]): TrainConfig {
-  const { values, given, problems } = collect(trainSchema, sources)
-  const config = values as Partial<TrainConfig>
-  const qlora = config.method === 'qlora'
-  const name = (key: keyof TrainConfig): string => nameOf(key, given, sources)
-  problems.push(
-    ...crossCheck(config, name),
-    ...checkQuantization(config, { qlora }, name),
-    ...checkSettings(config, name),
-  )
-  raise(problems)
-  fillQuantization(config, { qlora })
-  config.evalStrategy ??= config.evalSteps !== undefined ? 'steps' : config.valid !== undefined ? 'epoch' : 'no'
-  if (config.evalStrategy === 'steps') config.evalSteps ??= config.loggingSteps
-  return config as TrainConfig
-}
-
-function resolveEval(sources: readonly Source[]): EvalConfig {
-  return resolveHeld<EvalConfig>(evalSchema, sources)
-}
-
-/** Where an adapter is used, and nothing is said of its base, the record beside it decides. */
-function resolveHeld<T extends QuantizationOptions & { method?: TrainConfig['method'] | undefined }>(
-  schema: z.ZodObject,
-  sources: readonly Source[],
-): T {
-  return resolveQuantized<T>(schema, sources, (values) => ({
-    qlora: values['method'] === 'qlora',
-    open: values['adapter'] !== undefined && values['method'] === undefined && values['loadIn8bit'] !== true,
-  }))
-}
-
-function resolveQuantize(sources: readonly Source[]): QuantizeConfig {
-  return resolveQuantized<QuantizeConfig>(quantizeSchema, sources, () => ({ qlora: true, open: false }))
-}
-
-/** Options that depend on each other in what concerns quantization only; `open`: `loadIn4bit` may stay unset. */
-function resolveQuantized<T extends QuantizationOptions>(
-  schema: z.ZodObject,
-  sources: readonly Source[],
-  read: (values: Readonly<Record<string, unknown>>) => { readonly qlora: boolean; readonly open: boolean },
-): T {
-  const { values, given, problems } = collect(schema, sources)
-  const defaults = read(values)
-  const name = (key: string): string => nameOf(key, given, sources)
-  problems.push(...checkQuantization(values, defaults, name), ...checkFourBit(values, defaults, name))
-  raise(problems)
-  if (!defaults.open || values['loadIn4bit'] !== undefined) fillQuantization(values, defaults)
-  return values as T
-}
-
-/**
- * What no single option can show; options without a use are no problem, see `unused.ts`. `config` lacks the options that
- * are wrong by themselves.
- */
-function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainConfig) => string): string[] {
-  const problems: string[] = []
-  if (config.reportTo?.includes('webhook') === true && config.webhookUrl === undefined)
-    problems.push(`${nameOfKey('reportTo')}: webhook needs ${nameOfKey('webhookUrl')}, which is not set`)
-  if (config.valid === undefined) {
-    const needed = `${nameOfKey('valid')}, which is not set`
-    if (config.loadBestModelAtEnd === true) problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs ${needed}`)
-    if (config.evalStrategy !== undefined && config.evalStrategy !== 'no')
-      problems.push(`${nameOfKey('evalStrategy')}: needs ${needed}`)
-    if (config.evalSteps !== undefined && config.evalStrategy === undefined)
-      problems.push(`${nameOfKey('evalSteps')}: needs ${needed}`)
-    if (config.earlyStoppingPatience !== undefined)
-      problems.push(`${nameOfKey('earlyStoppingPatience')}: needs ${needed}`)
-    if (config.evalOnStart === true) problems.push(`${nameOfKey('evalOnStart')}: needs ${needed}`)
-    if (config.samples !== undefined && config.samples > 0) problems.push(`${nameOfKey('samples')}: needs ${needed}`)
-  } else if (config.evalStrategy === 'no') {
-    const needed = `needs evaluations, but ${nameOfKey('evalStrategy')} is no`
-    if (config.loadBestModelAtEnd === true) problems.push(`${nameOfKey('loadBestModelAtEnd')}: ${needed}`)
-    if (config.earlyStoppingPatience !== undefined) problems.push(`${nameOfKey('earlyStoppingPatience')}: ${needed}`)
+/** Options by their schema. The second type says what is decided beyond it, by `rules.complete`. */
+export function optionSet<S extends z.ZodObject, C = z.output<S>>(
+  schema: S,
+  rules?: Rules<NoInfer<C>>,
+): OptionSet<S, C> {
+  let options: readonly Option[] | undefined
+  const list = (): readonly Option[] => (options ??= optionsOf(schema))
+  const read = (sources: readonly Source[]): C => {
+    const { values, given, problems } = collect(schema, list(), sources)
+    const config = values as Partial<C>
+    problems.push(...(rules?.check(config, (key) => nameOf(key, given, sources)) ?? []))
+    raise(problems)
+    rules?.complete?.(config)
+    return config as C
   }
-  if (config.resume === true && config.resumeFrom !== undefined) {
-    problems.push(`${nameOfKey('resume')}: resumes from the latest checkpoint, ${nameOfKey('resumeFrom')} from another`)
-  }
-  if (config.resumeAnyway === true && config.resume !== true && config.resumeFrom === undefined) {
-    problems.push(`${nameOfKey('resumeAnyway')}: needs ${nameOfKey('resume')} or ${nameOfKey('resumeFrom')}`)
-  }
-  if (config.method === 'full') {
-    if (config.adapter !== undefined) {
-      problems.push(
-        `${nameOfKey('adapter')}: has no meaning with ${nameOfKey('method')} full, which trains every weight`,
-      )
-    }
-    return problems
-  }
-  if (config.adapter !== undefined) {
-    for (const key of loraKeys.filter((one) => isSet(config, one))) {
-      problems.push(
-        `${nameOfKey(key)}: has no meaning with ${nameOfKey('adapter')}: training continues with the adapter's own shape`,
-      )
-    }
-  }
-  if (config.init === 'random') {
-    problems.push(
-      `${nameOfKey('init')}: random weights need ${nameOfKey('method')} full; an adapter needs a trained base`,
-    )
-  }
-  return problems
+  return { schema, list, read, parse: (input) => read([objectSource(input)]) }
 }
 
 /** Each value by itself: named once, known, and within its bounds. */
 function collect(
   schema: z.ZodObject,
+  options: readonly Option[],
   sources: readonly Source[],
 ): { values: Record<string, unknown>; given: Map<string, Given>; problems: string[] } {
-  const options = optionsOf(schema)
   const { given, problems } = gather(options, sources)
   const values: Record<string, unknown> = {}
   for (const option of options) {
@@ -281,10 +135,6 @@ function gather(
     }
   }
   return { given, problems }
-}
-
-function rawValues(schema: z.ZodObject, sources: readonly Source[]): Record<string, unknown> {
-  return Object.fromEntries([...gather(optionsOf(schema), sources).given].map(([key, { value }]) => [key, value]))
 }
 
 /** The value a text stands for, by the kind of the option; a text that does not fit stays as it is, to be refused. */

@@ -2,15 +2,8 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import {
-  loadConfigFile,
-  parseEvalConfig,
-  parseQuantizeConfig,
-  parseTrainConfig,
-  quantizationOf,
-  readTrainConfig,
-  type Source,
-} from './index.ts'
+import { loadConfigFile, parseTrainConfig, quantizationOf, trainOptions, type Source } from './index.ts'
+import { evalOptions, quantizeOptions } from '../commands/options.fixture.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
 
@@ -59,7 +52,7 @@ test.each([
   ],
   [{ loadIn8bit: true }, { kind: '8bit' }],
 ])('of an evaluation with %j', (extra, expected) => {
-  expect(quantizationOf(parseEvalConfig({ model: 'm', data: 'd', ...extra }))).toEqual(expected)
+  expect(quantizationOf(evalOptions.parse({ model: 'm', data: 'd', ...extra }))).toEqual(expected)
 })
 
 test.each([
@@ -71,9 +64,9 @@ test.each([
   [{ bnb4bitBlockSize: 4096 }, { ...nf4, blockSize: 4096 }],
   [{ loadIn8bit: true }, { kind: '8bit' }],
 ])('of quantize with %j', (extra, expected) => {
-  const config = parseQuantizeConfig({ model: 'm', output: 'o', ...extra })
+  const config = quantizeOptions.parse({ model: 'm', output: 'o', ...extra })
   expect(quantizationOf(config)).toEqual(expected)
-  expect(parseQuantizeConfig(config)).toEqual(config)
+  expect(quantizeOptions.parse(config)).toEqual(config)
   expect(config.maxShardSize).toBe(50e9)
 })
 
@@ -97,19 +90,19 @@ test.each([
 
 test('contradictions are refused everywhere', () => {
   const both = { model: 'm', loadIn4bit: true, loadIn8bit: true }
-  expect(messageOf(() => parseEvalConfig({ ...both, data: 'd' }))).toContain('loadIn4bit: cannot be combined')
-  expect(messageOf(() => parseQuantizeConfig({ ...both, output: 'o' }))).toContain('loadIn4bit: cannot be combined')
+  expect(messageOf(() => evalOptions.parse({ ...both, data: 'd' }))).toContain('loadIn4bit: cannot be combined')
+  expect(messageOf(() => quantizeOptions.parse({ ...both, output: 'o' }))).toContain('loadIn4bit: cannot be combined')
   const neither = { model: 'm', output: 'o', loadIn4bit: false }
-  expect(messageOf(() => parseQuantizeConfig(neither))).toContain('loadIn4bit: found false')
+  expect(messageOf(() => quantizeOptions.parse(neither))).toContain('loadIn4bit: found false')
 })
 
 test('what describes a base in 4 bits needs one, where there is no method to compare', () => {
   const evaluation = { model: 'm', data: 'd', bnb4bitQuantType: 'nf4' }
-  expect(messageOf(() => parseEvalConfig(evaluation))).toContain(
+  expect(messageOf(() => evalOptions.parse(evaluation))).toContain(
     'bnb4bitQuantType: describes a base in 4 bits, and has no meaning with loadIn4bit not set',
   )
   const output = { model: 'm', output: 'o', loadIn8bit: true, bnb4bitBlockSize: 64 }
-  expect(messageOf(() => parseQuantizeConfig(output))).toContain('bnb4bitBlockSize: describes a base in 4 bits')
+  expect(messageOf(() => quantizeOptions.parse(output))).toContain('bnb4bitBlockSize: describes a base in 4 bits')
 })
 
 test('names as in BitsAndBytesConfig, in files and flags', () => {
@@ -122,13 +115,13 @@ test('names as in BitsAndBytesConfig, in files and flags', () => {
     text: true,
   })
   const sources = [file, flag('bnb-4bit-use-double-quant', true), flag('bnb-4bit-block-size', '256')]
-  expect(readTrainConfig(sources)).toMatchObject({
+  expect(trainOptions.read(sources)).toMatchObject({
     loadIn4bit: true,
     bnb4bitQuantType: 'nf4',
     bnb4bitUseDoubleQuant: true,
     bnb4bitBlockSize: 256,
   })
-  expect(messageOf(() => readTrainConfig([file, flag('load-in-8bit', true)]))).toMatch(
+  expect(messageOf(() => trainOptions.read([file, flag('load-in-8bit', true)]))).toMatch(
     /run\.yaml:4: load_in_4bit: cannot be combined with --load-in-8bit/,
   )
 })

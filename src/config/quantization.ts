@@ -1,4 +1,5 @@
-import type { EvalConfig, QuantizationOptions, TrainConfig } from './schema.ts'
+import type { QuantizationOptions } from './groups/quantization.ts'
+import type { Rules } from './parse.ts'
 
 /** How the linear layers of a base model are quantized. */
 export type Quantization =
@@ -32,7 +33,7 @@ export function quantizationText(quantization: Quantization | undefined): string
   return `4-bit ${quantType} with${doubleQuant ? '' : 'out'} double quantization in blocks of ${blockSize}`
 }
 
-type Given = Partial<EvalConfig> & Pick<Partial<TrainConfig>, 'method'>
+type Given = Partial<QuantizationOptions> & { readonly method?: 'lora' | 'qlora' | 'full' | undefined }
 type NameOf = (key: keyof QuantizationOptions | 'method') => string
 
 /** The options that describe a base in 4 bits. */
@@ -81,3 +82,32 @@ export function checkFourBit(config: Given, { qlora }: { readonly qlora: boolean
     .filter((key) => config[key] !== undefined)
     .map((key) => `${nameOf(key)}: describes a base in 4 bits, and has no meaning with ${why}`)
 }
+
+interface Defaults {
+  readonly qlora: boolean
+  /** Whether `loadIn4bit` may stay unset. */
+  readonly open: boolean
+}
+
+/** Rules where nothing but the quantization depends on each other. */
+function rulesOf(read: (config: Given & { readonly adapter?: string | undefined }) => Defaults): Rules<Given> {
+  return {
+    check: (config, nameOf) => {
+      const defaults = read(config)
+      return [...checkQuantization(config, defaults, nameOf), ...checkFourBit(config, defaults, nameOf)]
+    },
+    complete: (config) => {
+      const defaults = read(config)
+      if (!defaults.open || config.loadIn4bit !== undefined) fillQuantization(config, defaults)
+    },
+  }
+}
+
+/** Of `heldBase`: where an adapter is used, and nothing is said of its base, the record beside it decides. */
+export const heldRules = rulesOf(({ method, adapter, loadIn8bit }) => ({
+  qlora: method === 'qlora',
+  open: adapter !== undefined && method === undefined && loadIn8bit !== true,
+}))
+
+/** Where a model is to be quantized: to 4-bit NormalFloat with double quantization, unless something else is said. */
+export const quantizedRules = rulesOf(() => ({ qlora: true, open: false }))

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { parseTrainConfig, readTrainConfig, type TrainConfig } from './index.ts'
+import { parseTrainConfig, trainOptions, type TrainConfig } from './index.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
 
@@ -9,7 +9,7 @@ function byFlags(options: Readonly<Record<string, string>>): TrainConfig {
     value,
     where: `--${name}`,
   }))
-  return parseTrainConfig(readTrainConfig([{ entries, spelling: 'flag', text: true }]))
+  return trainOptions.read([{ entries, spelling: 'flag', text: true }])
 }
 
 test.each([

@@ -6,7 +6,7 @@ import {
   loadConfigFile,
   parseTrainConfig,
   quantizationOf,
-  readTrainConfig,
+  trainOptions,
   unusedOptions,
   type Source,
   type TrainConfig,
@@ -89,7 +89,7 @@ test('one file serves every method', () => {
       spelling: 'flag',
       text: true,
     }
-    return parseTrainConfig(readTrainConfig([loadConfigFile(path), flag]))
+    return trainOptions.read([loadConfigFile(path), flag])
   }
   const methods = ['lora', 'qlora', 'full'].map(configOf)
   expect(methods.map((config) => unusedOptions(config).length)).toEqual([2, 1, 1])

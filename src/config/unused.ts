@@ -1,13 +1,6 @@
 import { fourBitKeys } from './quantization.ts'
-import { loraKeys, trainSchema, type TrainConfig } from './schema.ts'
-
-/** Whether an option was set. A value equal to the default says nothing, so that a complete configuration can be parsed again. */
-export function isSet(config: Partial<TrainConfig>, key: keyof TrainConfig): boolean {
-  return (
-    config[key] !== undefined &&
-    JSON.stringify(config[key]) !== JSON.stringify(trainSchema.shape[key].safeParse(undefined).data)
-  )
-}
+import { loraKeys } from './groups/lora.ts'
+import { isSet, type TrainConfig } from './train.ts'
 
 /**
  * Options of a resolved configuration that others leave without a use, as texts to warn with, a line each. They are not refused, so

@@ -1,9 +1,8 @@
 import { basename, dirname, resolve } from 'node:path'
-import { checkText, parseOptions, reportSchema } from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { LowrankError } from '../util/errors.ts'
 import { overlaidCharts } from './charts.ts'
-import { figureFacts, optionText } from '../runs/facts.ts'
+import { figureRows, optionText } from '../runs/facts.ts'
 import { html, type Html } from './html.ts'
 import { page } from './page.ts'
 import { readRun, type Figures, type Run } from '../runs/read.ts'
@@ -22,14 +21,7 @@ export interface Comparison {
  *
  * @throws LowrankError `usage` for less than two runs, `data` where there is no run, `io` where the file cannot be written.
  */
-export async function compareRuns(
-  folders: readonly string[],
-  options: { readonly output?: string | undefined } = {},
-): Promise<Comparison> {
-  if (!Array.isArray(folders)) throw new LowrankError('usage', 'folders: a list of output folders is expected')
-  for (const [index, folder] of folders.entries()) checkText(`folders[${index}]`, folder)
-  // Unlike on the command line, no page is written unless asked for.
-  const { output } = parseOptions(reportSchema, options)
+export async function compareRuns(folders: readonly string[], output?: string): Promise<Comparison> {
   if (folders.length < 2) throw new LowrankError('usage', `${folders.length} run to compare; at least two are needed`)
   const runs: Run[] = []
   for (const folder of folders) runs.push(await readRun(folder))
@@ -41,18 +33,6 @@ export async function compareRuns(
   }
   if (output !== undefined) await writeFileAtomic(output, comparisonPage(runs, comparison))
   return comparison
-}
-
-/** A row a figure, a column a run. */
-export function figureRows(runs: readonly Pick<Run, 'figures' | 'status'>[]): readonly (readonly string[])[] {
-  const columns = runs.map((run) => {
-    const facts = figureFacts(run).map(
-      ({ name, value, note }) => [name, note === undefined ? value : `${value} ${note}`] as const,
-    )
-    return new Map([['Status', run.status], ...facts])
-  })
-  const names = new Set(columns.flatMap((column) => [...column.keys()]))
-  return [...names].map((name) => [name, ...columns.map((column) => column.get(name) ?? '')])
 }
 
 function comparisonPage(runs: readonly Run[], { names, differences }: Comparison): string {

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseTrainConfig } from '../config/index.ts'
-import { compareRuns } from './compare.ts'
-import { listRuns } from '../runs/list.ts'
+import { compareRuns } from '../commands/compare.ts'
+import { writeReport } from '../commands/report.ts'
+import { listRuns } from '../commands/runs.ts'
 import { readRun } from '../runs/read.ts'
-import { writeReport } from './report.ts'
 import { makeRun } from './run.fixture.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-report-'))

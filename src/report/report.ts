@@ -1,5 +1,4 @@
 import { join } from 'node:path'
-import { checkText, parseOptions, reportSchema } from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { count } from '../util/format.ts'
 import { chartsOf } from './charts.ts'
@@ -12,17 +11,11 @@ import { readRun, type Run, type Sample } from '../runs/read.ts'
 const MOST = { samples: 50, notices: 100, characters: 4000 }
 
 /**
- * Writes the report of a run, `report.html` in its folder by default, from its `run.json` and `metrics.jsonl` alone;
- * returns the path.
+ * Writes the report of a run from its `run.json` and `metrics.jsonl` alone; returns the path.
  *
  * @throws LowrankError `data` where there is no run, `io` where the file cannot be written.
  */
-export async function writeReport(
-  folder: string,
-  options: { readonly output?: string | undefined } = {},
-): Promise<string> {
-  checkText('folder', folder)
-  const { output = join(folder, 'report.html') } = parseOptions(reportSchema, options)
+export async function writeReport(folder: string, output = join(folder, 'report.html')): Promise<string> {
   await writeFileAtomic(output, reportPage(await readRun(folder)))
   return output
 }

@@ -2,7 +2,6 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import {
-  type EvalConfig,
   type Quantization,
   quantizationOf,
   type QuantizationOptions,
@@ -10,6 +9,7 @@ import {
   quantizationText,
 } from '../config/index.ts'
 import { readJsonObject } from '../formats/json.ts'
+import { status, type StatusEvent } from '../util/task.ts'
 
 /** How the base model was held while an adapter was trained on it. */
 export interface AdapterBase {
@@ -43,21 +43,22 @@ export async function baseOfAdapter(folder: string): Promise<AdapterBase | undef
 }
 
 /**
- * How the base of a model is to be held where nothing is trained: as the options say, else as it was while the adapter was trained. Tells
+ * How the base of a model is to be held where nothing is trained: as the options say, else as it was while the adapter was trained. Reports
  * what is taken, and from where.
  */
-export async function baseFor(
-  config: Pick<EvalConfig, 'adapter' | keyof QuantizationOptions>,
-  tell: (message: string) => void,
-): Promise<Quantization | undefined> {
+export async function* baseFor(
+  config: QuantizationOptions & { readonly adapter?: string | undefined },
+): AsyncGenerator<StatusEvent, Quantization | undefined> {
   const { adapter, loadIn4bit, loadIn8bit } = config
   if (adapter === undefined || loadIn4bit !== undefined || loadIn8bit) return quantizationOf(config)
   const found = await baseOfAdapter(adapter)
   if (found === undefined) {
-    tell(`base model: as it is stored (${adapter} has no run.json that says how it was held)`)
+    yield status(`base model: as it is stored (${adapter} has no run.json that says how it was held)`)
     return undefined
   }
   const { quantization, file } = found
-  tell(`base model: ${quantization === undefined ? 'as it is stored' : quantizationText(quantization)} (by ${file})`)
+  yield status(
+    `base model: ${quantization === undefined ? 'as it is stored' : quantizationText(quantization)} (by ${file})`,
+  )
   return quantization
 }

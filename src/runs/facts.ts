@@ -64,6 +64,18 @@ export function figureFacts({ figures }: Pick<Run, 'figures'>): Figure[] {
   return all.filter((figure): figure is Figure => figure.value !== undefined)
 }
 
+/** A row a figure, a column a run. */
+export function figureRows(runs: readonly Pick<Run, 'figures' | 'status'>[]): readonly (readonly string[])[] {
+  const columns = runs.map((run) => {
+    const facts = figureFacts(run).map(
+      ({ name, value, note }) => [name, note === undefined ? value : `${value} ${note}`] as const,
+    )
+    return new Map([['Status', run.status], ...facts])
+  })
+  const names = new Set(columns.flatMap((column) => [...column.keys()]))
+  return [...names].map((name) => [name, ...columns.map((column) => column.get(name) ?? '')])
+}
+
 function known(value: number | undefined, show: (value: number) => string): string | undefined {
   return value === undefined ? undefined : show(value)
 }

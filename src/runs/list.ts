@@ -1,7 +1,6 @@
 import type { Dirent } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { checkText, parseOptions, runsSchema } from '../config/index.ts'
 import { messageOf } from '../formats/json.ts'
 import { LowrankError } from '../util/errors.ts'
 import { readRun, type Run } from './read.ts'
@@ -25,9 +24,7 @@ export interface RunList {
  *
  * @throws LowrankError `data` where the folder cannot be read.
  */
-export async function listRuns(folder: string, options: { readonly depth?: number } = {}): Promise<RunList> {
-  checkText('folder', folder)
-  const { depth } = parseOptions(runsSchema, options)
+export async function listRuns(folder: string, depth: number): Promise<RunList> {
   const runs: RunSummary[] = []
   const unreadable: { folder: string; reason: string }[] = []
   for (const found of await runFolders(folder, depth)) {

@@ -4,6 +4,9 @@ import type { TrainEvent } from '../train/events.ts'
 import { changedInputs, changedVersions, type RunInputs } from './run-inputs.ts'
 import { LowrankError } from '../util/errors.ts'
 
+/** Where a run is to begin. */
+type ResumeConfig = Pick<TrainConfig, 'outputDir' | 'resume' | 'resumeFrom' | 'resumeAnyway' | 'activations'>
+
 /** Where a run begins, and what there is to say about it. */
 export interface Start {
   /** The checkpoint to go on from; undefined: the first step. */
@@ -16,7 +19,7 @@ export interface Start {
  *
  * @throws LowrankError `checkpoint`: it is damaged, or none is whole; `config`: the run has changed since, and `resumeAnyway` is not set.
  */
-export async function findStart(config: TrainConfig, inputs: RunInputs): Promise<Start> {
+export async function findStart(config: ResumeConfig, inputs: RunInputs): Promise<Start> {
   const told: TrainEvent[] = []
   const from = await findCheckpoint(config, told)
   if (from === undefined) return { from, told }
@@ -46,7 +49,7 @@ export async function findStart(config: TrainConfig, inputs: RunInputs): Promise
   return { from, told }
 }
 
-async function findCheckpoint(config: TrainConfig, told: TrainEvent[]): Promise<Checkpoint | undefined> {
+async function findCheckpoint(config: ResumeConfig, told: TrainEvent[]): Promise<Checkpoint | undefined> {
   const { resume, resumeFrom, outputDir } = config
   if (resumeFrom !== undefined) return readCheckpoint(resumeFrom)
   if (!resume) return undefined

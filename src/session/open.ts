@@ -1,7 +1,8 @@
-import { quantizationOf, type TrainConfig } from '../config/index.ts'
+import { quantizationOf, type QuantizationOptions, type TrainConfig } from '../config/index.ts'
 import { type DecoderOptions, type MemoryChoice, type OpenDecoder, PreparedDecoder } from './decoder.ts'
 import type { DecoderConfig } from '../model/decoder.ts'
 import { readDecoderConfig } from '../model/config.ts'
+import type { LoraConfig } from '../model/peft/targets.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
 
@@ -28,8 +29,16 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
   return loadDecoder(prepared, { ...frugal, ...options.choice })
 }
 
+/** What a run says of its model. */
+type ModelConfig = Pick<
+  TrainConfig,
+  'model' | 'adapter' | 'threads' | 'method' | 'init' | 'seed' | 'labelSmoothingFactor'
+> &
+  LoraConfig &
+  QuantizationOptions
+
 /** The decoder that a training run asks for, not yet loaded. */
-export async function prepareRun(config: TrainConfig): Promise<PreparedDecoder> {
+export async function prepareRun(config: ModelConfig): Promise<PreparedDecoder> {
   const { model, adapter, threads, method, init, seed, labelSmoothingFactor: labelSmoothing } = config
   const lora = method === 'full' ? undefined : config
   const training = { lora, init, seed, labelSmoothing }

@@ -1,4 +1,4 @@
-import type { EvalConfig } from '../config/index.ts'
+import type { QuantizationOptions, TrainConfig } from '../config/index.ts'
 import { PreparedDecoder } from '../session/decoder.ts'
 import { baseFor } from '../runs/adapter-base.ts'
 import { checkVocabulary } from '../session/open.ts'
@@ -10,20 +10,27 @@ import { loadTokenizer } from '../text/tokenizer.ts'
 import { evaluateBatches } from '../train/evaluate.ts'
 import type { EvaluationResult } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
+import type { StatusEvent, TaskContext } from '../util/task.ts'
+
+type Shared = 'model' | 'adapter' | 'threads' | 'memory' | 'maxLength' | 'skipBadLines' | 'perDeviceEvalBatchSize'
+
+export interface EvaluationConfig extends Pick<TrainConfig, Shared>, QuantizationOptions {
+  /** The file of examples. */
+  readonly data: string
+}
 
 /**
  * Loss, perplexity and token accuracy of a model, with or without an adapter, on a dataset.
  *
  * @throws LowrankError `model` where the loss is not finite, though all weights are.
  */
-export async function runEvaluation(
-  config: EvalConfig,
-  cancelled: () => boolean,
-  tell: (message: string) => void,
-): Promise<EvaluationResult> {
+export async function* runEvaluation(
+  config: EvaluationConfig,
+  { cancelled }: TaskContext,
+): AsyncGenerator<StatusEvent, EvaluationResult> {
   const { model, adapter, threads, maxLength, skipBadLines, perDeviceEvalBatchSize: batchSize, memory: bound } = config
   const tokenizer = await loadTokenizer(model, { cancelled })
-  const quantization = await baseFor(config, tell)
+  const quantization = yield* baseFor(config)
   const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization })
   let decoder
   try {

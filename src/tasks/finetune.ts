@@ -24,6 +24,7 @@ import type { Trial } from '../train/step.ts'
 import { startTraining, totalSteps, train, type Training } from '../train/trainer.ts'
 import { LowrankError } from '../util/errors.ts'
 import { formatSize } from '../util/size.ts'
+import type { TaskContext } from '../util/task.ts'
 
 /** Bytes of a model that take seconds to read and hash, so that it should be said what the run waits for. */
 const noticed = 4e9
@@ -32,7 +33,7 @@ const noticed = 4e9
  * A training run, top to bottom: data, model, plan, training, files. Computes in the thread that calls it; `finetune` of the
  * public API calls it in a worker.
  */
-export async function* runFinetune(config: TrainConfig, cancelled: () => boolean): AsyncGenerator<TrainEvent, void> {
+export async function* runFinetune(config: TrainConfig, { cancelled }: TaskContext): AsyncGenerator<TrainEvent, void> {
   const begun = performance.now()
   // Told before there is a record to write them to, which is begun only once nothing is refused any more.
   const early: TrainEvent[] = []

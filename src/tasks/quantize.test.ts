@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, expect, test } from 'vitest'
-import { parseQuantizeConfig } from '../config/index.ts'
+import { quantizeOptions } from '../commands/options.fixture.ts'
+import { resultOf } from '../util/task.ts'
 import { runQuantize } from './quantize.ts'
 
 const model = fileURLToPath(new URL('../../test/golden/bias-untied', import.meta.url))
@@ -14,7 +15,8 @@ test('cancelling stops before the next weight and takes what was written away', 
   const output = join(folder, 'cancelled')
   mkdirSync(output)
   let asked = 0
-  const run = runQuantize(parseQuantizeConfig({ model, output, maxShardSize: '10KB' }), () => ++asked > 5)
+  const config = quantizeOptions.parse({ model, output, maxShardSize: '10KB' })
+  const run = resultOf(runQuantize(config, { cancelled: () => ++asked > 5 }))
   await expect(run).rejects.toMatchObject({ code: 'cancelled' })
   expect(asked).toBe(6)
   expect(readdirSync(output)).toEqual([])
@@ -23,7 +25,7 @@ test('cancelling stops before the next weight and takes what was written away', 
 test('what a killed run left is replaced', async () => {
   const output = join(folder, 'killed')
   mkdirSync(join(output, '.checkpoint.tmp'), { recursive: true })
-  await runQuantize(parseQuantizeConfig({ model, output }), () => false)
+  await resultOf(runQuantize(quantizeOptions.parse({ model, output }), { cancelled: () => false }))
   expect(readdirSync(output).sort()).toEqual(['config.json', 'generation_config.json', 'model.safetensors'])
 })
 
@@ -31,7 +33,7 @@ test('the folder of the model under another name is refused', async () => {
   const output = join(folder, 'link')
   symlinkSync(model, output)
   const before = readdirSync(model)
-  const run = runQuantize(parseQuantizeConfig({ model, output }), () => false)
+  const run = resultOf(runQuantize(quantizeOptions.parse({ model, output }), { cancelled: () => false }))
   await expect(run).rejects.toThrow(/is the folder of the model itself/)
   expect(readdirSync(model)).toEqual(before)
   expect(existsSync(join(model, 'config.json'))).toBe(true)

@@ -1,6 +1,6 @@
 import { mkdir, readdir, readFile, realpath, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { quantizationOf, quantizationText, type QuantizeConfig } from '../config/index.ts'
+import { quantizationOf, quantizationText, type QuantizationOptions } from '../config/index.ts'
 import { writeError, writeFileAtomic } from '../formats/atomic.ts'
 import { writeCheckpoint } from '../formats/checkpoint.ts'
 import { readSmallFiles } from '../formats/model-folder.ts'
@@ -16,6 +16,15 @@ import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts
 import { companionFiles } from '../text/tokenizer.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
+import type { TaskContext } from '../util/task.ts'
+
+export interface QuantizeConfig extends QuantizationOptions {
+  readonly model: string
+  /** The folder that receives the quantized model. */
+  readonly output: string
+  /** Bytes that a file has at most. */
+  readonly maxShardSize: number
+}
 
 /** What `quantize` has written. */
 export interface QuantizeResult {
@@ -31,7 +40,10 @@ export interface QuantizeResult {
  * Quantizes a model folder into another one, in the layout of bitsandbytes, as transformers saves and loads it. One weight at a time
  * is in memory. The output folder must be empty or not there, and is left so unless all is written.
  */
-export async function runQuantize(config: QuantizeConfig, cancelled: () => boolean): Promise<QuantizeResult> {
+export async function* runQuantize(
+  config: QuantizeConfig,
+  { cancelled }: TaskContext,
+): AsyncGenerator<never, QuantizeResult> {
   const begun = performance.now()
   const { model, output, maxShardSize } = config
   const quantization = quantizationOf(config)

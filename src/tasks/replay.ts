@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import { parseTrainConfig, type ReplayOptions, type TrainConfig } from '../config/index.ts'
+import { parseTrainConfig, type TrainConfig } from '../config/index.ts'
 import type { MemoryChoice } from '../session/decoder.ts'
 import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from '../session/open.ts'
 import { readRun, type Run } from '../runs/read.ts'
@@ -10,6 +10,7 @@ import { listCheckpoints, readCheckpoint, restoreTraining, type Checkpoint } fro
 import { changedInputs, changedVersions, describeInputs, type RunInputs } from '../runs/run-inputs.ts'
 import { startTraining, trainStep, type Training } from '../train/trainer.ts'
 import { LowrankError } from '../util/errors.ts'
+import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
 
 /** An example of a replayed step. */
 export interface ReplayedExample {
@@ -52,10 +53,15 @@ export interface ReplayResult {
   readonly examples: readonly ReplayedExample[]
 }
 
-/** What a call of `replay` names. */
-export interface ReplayInput extends ReplayOptions {
+export interface ReplayConfig {
   /** Output folder of a run. */
   readonly run: string
+  readonly step: number
+  /** The folder whose weights are taken as they are. */
+  readonly at?: string | undefined
+  readonly sort: 'loss' | 'batch'
+  /** Whether model or data may have changed since the run. */
+  readonly anyway: boolean
 }
 
 /**
@@ -64,15 +70,14 @@ export interface ReplayInput extends ReplayOptions {
  *
  * @throws LowrankError `data`: there is no run; `config`: it has no such step, or its model or data have changed; `cancelled`.
  */
-export async function runReplay(
-  input: ReplayInput,
-  cancelled: () => boolean,
-  tell: (message: string) => void,
-): Promise<ReplayResult> {
+export async function* runReplay(
+  input: ReplayConfig,
+  { cancelled }: TaskContext,
+): AsyncGenerator<StatusEvent, ReplayResult> {
   const run = await readRun(input.run)
   const { config, choice, inputs } = recordOf(run)
-  tell(`reading ${config.model} and ${config.train}`)
-  await checkInputs(run, { config, inputs, anyway: input.anyway }, tell)
+  yield status(`reading ${config.model} and ${config.train}`)
+  yield* checkInputs(run, { config, inputs, anyway: input.anyway })
   const tokenizer = await loadTokenizer(config.model, { cancelled })
   const prepared = await prepareRun(input.at === undefined ? config : withWeightsOf(config, input.at))
   let training: Training
@@ -94,7 +99,7 @@ export async function runReplay(
     if (input.step > training.steps) {
       throw new LowrankError('config', `step ${input.step}: ${input.run} takes ${training.steps} steps`)
     }
-    const { weights, firstDifference } = await approach({ input, run, inputs, model, training, cancelled, tell })
+    const { weights, firstDifference } = yield* approach({ input, run, inputs, model, training, cancelled })
     return { ...(await lastStep(input, run, model, training, cancelled)), weights, firstDifference }
   } finally {
     await model.close()
@@ -127,11 +132,10 @@ function recordOf(run: Run): {
   }
 }
 
-async function checkInputs(
+async function* checkInputs(
   { folder }: Run,
   { config, inputs, anyway }: { readonly config: TrainConfig; readonly inputs: RunInputs; readonly anyway: boolean },
-  tell: (message: string) => void,
-): Promise<void> {
+): AsyncGenerator<StatusEvent, void> {
   const now = await describeInputs(config, inputs.threads)
   const changes = changedInputs(inputs, now)
   const list = changes.map((change) => `\n  ${change}`).join('')
@@ -140,10 +144,11 @@ async function checkInputs(
       hint: 'Restore them, or replay with the current ones: "anyway" (--anyway).',
     })
   }
-  if (changes.length > 0) tell(`warning: the inputs of the run have changed since:${list}`)
+  if (changes.length > 0) yield status(`warning: the inputs of the run have changed since:${list}`)
   const versions = changedVersions(inputs, now)
   if (versions.length > 0) {
-    tell(`warning: the run was made by other versions (${versions.join(', ')}): losses may differ in their last bits`)
+    const made = `the run was made by other versions (${versions.join(', ')})`
+    yield status(`warning: ${made}: losses may differ in their last bits`)
   }
 }
 
@@ -153,28 +158,28 @@ function withWeightsOf(config: TrainConfig, folder: string): TrainConfig {
 }
 
 /** Brings weights, optimizer and state to where they were before the step. */
-async function approach(parts: {
-  readonly input: ReplayInput
+async function* approach(parts: {
+  readonly input: ReplayConfig
   readonly run: Run
   readonly inputs: RunInputs
   readonly model: OpenModel
   readonly training: Training
   readonly cancelled: () => boolean
-  readonly tell: (message: string) => void
-}): Promise<Pick<ReplayResult, 'weights' | 'firstDifference'>> {
-  const { input, run, inputs, model, training, cancelled, tell } = parts
+}): AsyncGenerator<StatusEvent, Pick<ReplayResult, 'weights' | 'firstDifference'>> {
+  const { input, run, inputs, model, training, cancelled } = parts
   const { state } = training
   if (input.at !== undefined) {
     state.step = input.step - 1
     return { weights: { from: 'folder', path: input.at, recomputed: 0 }, firstDifference: undefined }
   }
-  const checkpoint = await checkpointBefore(input, inputs, tell)
+  const checkpoint = yield* checkpointBefore(input, inputs)
   if (checkpoint !== undefined) await restoreTraining(checkpoint, training, model.adaptation.peftName)
   const first = state.step + 1
   const recomputed = input.step - first
   const origin = checkpoint === undefined ? 'the start' : basename(checkpoint.folder)
   if (recomputed > 0) {
-    tell(`computing ${recomputed === 1 ? `step ${first}` : `steps ${first} to ${input.step - 1}`} from ${origin} on`)
+    const steps = recomputed === 1 ? `step ${first}` : `steps ${first} to ${input.step - 1}`
+    yield status(`computing ${steps} from ${origin} on`)
   }
   let firstDifference: number | undefined
   const begun = performance.now()
@@ -190,7 +195,7 @@ async function approach(parts: {
     if (now - told < 5000) continue
     told = now
     const left = ((now - begun) / 1000 / (step - first + 1)) * (input.step - step)
-    tell(`step ${step} of ${input.step}, about ${Math.ceil(left)} s left`)
+    yield status(`step ${step} of ${input.step}, about ${Math.ceil(left)} s left`)
   }
   const weights =
     checkpoint === undefined
@@ -200,11 +205,10 @@ async function approach(parts: {
 }
 
 /** The newest whole checkpoint of the run before the step. */
-async function checkpointBefore(
-  { run, step }: ReplayInput,
+async function* checkpointBefore(
+  { run, step }: ReplayConfig,
   inputs: RunInputs,
-  tell: (message: string) => void,
-): Promise<Checkpoint | undefined> {
+): AsyncGenerator<StatusEvent, Checkpoint | undefined> {
   const before = (await listCheckpoints(run)).filter((one) => one.step < step)
   for (const { folder } of before.reverse()) {
     try {
@@ -213,7 +217,7 @@ async function checkpointBefore(
       if (changedInputs(checkpoint.record.inputs, inputs).length === 0) return checkpoint
     } catch (error) {
       if (!(error instanceof LowrankError && error.code === 'checkpoint')) throw error
-      tell(`warning: ${error.message}`)
+      yield status(`warning: ${error.message}`)
     }
   }
   return undefined
@@ -224,7 +228,7 @@ function recordedLoss({ steps }: Run, step: number): number | undefined {
 }
 
 async function lastStep(
-  { step, sort }: ReplayInput,
+  { step, sort }: ReplayConfig,
   run: Run,
   { tokenizer }: OpenModel,
   training: Training,

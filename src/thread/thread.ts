@@ -3,10 +3,7 @@ import { Worker } from 'node:worker_threads'
 import { LowrankError, type ErrorCode } from '../util/errors.ts'
 import { checkThreads, isOutOfMemory, memoryError, smallerHint } from '../util/limits.ts'
 import { SharedState } from '../util/shared-state.ts'
-import type { TrainEvent } from '../train/events.ts'
-import type { Reply, Request, Tasks } from './worker.ts'
-
-type Returned<K extends keyof Tasks> = Awaited<ReturnType<Tasks[K]>>
+import type { Reply, Request } from './serve.ts'
 
 /**
  * A worker thread that computes, so that the caller's event loop is never stuck behind a matrix product. One call at a time;
@@ -17,13 +14,17 @@ export class ComputeThread {
   readonly #worker: Worker
   #ended = false
 
-  /** @throws LowrankError `config`: the system does not allow another thread; `io`: the current folder is gone. */
-  constructor() {
+  /**
+   * `entry`: the file that the thread runs, which calls `serve`.
+   *
+   * @throws LowrankError `config`: the system does not allow another thread; `io`: the current folder is gone.
+   */
+  constructor(entry: URL) {
     checkCurrentFolder()
     checkThreads('a thread to compute in', 1 + fileThreads)
     // Without the flags of the main thread, which may be of no use here (`--input-type` of a script given by `--eval`).
     const options = { execArgv: [], workerData: { state: this.#state.memory } }
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), options)
+    this.#worker = new Worker(entry, options)
     // Only who waits for an answer keeps the process alive.
     this.#worker.unref()
     living.add(this.#state)
@@ -34,11 +35,11 @@ export class ComputeThread {
   }
 
   /** Runs a task: yields its events and returns what it returns. Aborting `signal` asks it to end early. */
-  async *call<K extends keyof Tasks>(
-    task: K,
-    input: Parameters<Tasks[K]>[0],
+  async *call<Event, Result>(
+    task: string,
+    input: unknown,
     { signal }: { readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<TrainEvent, Returned<K>> {
+  ): AsyncGenerator<Event, Result> {
     if (this.#ended) throw closedError()
     const replies = new Queue<Reply>()
     const onMessage = (reply: Reply): void => replies.push(reply)
@@ -60,9 +61,9 @@ export class ComputeThread {
         this.#worker.ref()
         const reply = await replies.next()
         this.#worker.unref()
-        if (reply.type === 'return') return reply.value as Returned<K>
+        if (reply.type === 'return') return reply.value as Result
         if (reply.type === 'error') throw revive(reply)
-        yield reply.event
+        yield reply.event as Event
         this.#state.taken++
       }
     } finally {

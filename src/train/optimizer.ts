@@ -1,6 +1,7 @@
-import { settingsOfSgd, type TrainConfig } from '../config/index.ts'
+import { settingsOfSgd } from '../config/index.ts'
 import type { Trainable } from '../engine/trainable.ts'
 import { embeddingName } from '../model/names.ts'
+import type { OptimizerConfig } from './config.ts'
 import { BlockwiseMoments, smallest8bitSize } from './moments-8bit.ts'
 import { FloatMoments, type Moments } from './moments.ts'
 
@@ -13,12 +14,6 @@ export interface Optimizer {
   /** What it remembers between updates, by name: its own memory, to be saved from and read into. */
   readonly state: ReadonlyMap<string, Float32Array | Uint8Array>
 }
-
-export type OptimizerConfig = Pick<
-  TrainConfig,
-  'optim' | 'optimArgs' | 'adamBeta1' | 'adamBeta2' | 'adamEpsilon' | 'weightDecay' | 'loraplusLrRatio'
-> &
-  Partial<Pick<TrainConfig, 'method'>>
 
 /** The optimizer that a configuration asks for. */
 export function makeOptimizer(parameters: Iterable<Trainable>, config: OptimizerConfig): Optimizer {

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { learningRates, type ScheduleConfig } from './schedule.ts'
+import type { ScheduleConfig } from './config.ts'
+import { learningRates } from './schedule.ts'
 
 // The courses themselves are compared with transformers in test/golden/schedules.test.ts.
 

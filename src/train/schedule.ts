@@ -1,9 +1,5 @@
-import { settingsOfSchedule, type Schedule, type ScheduleSettings, type TrainConfig } from '../config/index.ts'
-
-export type ScheduleConfig = Pick<
-  TrainConfig,
-  'learningRate' | 'lrSchedulerType' | 'lrSchedulerKwargs' | 'warmupSteps' | 'warmupRatio'
->
+import { settingsOfSchedule, type Schedule, type ScheduleSettings } from '../config/index.ts'
+import type { ScheduleConfig } from './config.ts'
 
 /** Where a run is, and what its course depends on. */
 interface Place {

@@ -1,8 +1,9 @@
-import type { Quantization, TrainConfig } from '../config/index.ts'
+import type { Quantization } from '../config/index.ts'
 import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch, type TrainingOrder } from '../text/batches.ts'
 import type { Example } from '../text/examples.ts'
 import { LowrankError } from '../util/errors.ts'
+import type { LengthConfig, OrderConfig, TrainingConfig } from './config.ts'
 import { evaluateBatches } from './evaluate.ts'
 import type { TrainEvent } from './events.ts'
 import type { Trainable } from '../engine/trainable.ts'
@@ -49,7 +50,7 @@ export interface TrainerState {
 
 /** A run in memory. Nothing of it but `state`, weights and optimizer changes from step to step. */
 export interface Training {
-  readonly config: TrainConfig
+  readonly config: TrainingConfig
   /** How the base is quantized. */
   readonly base: Quantization | undefined
   readonly pipeline: Pipeline
@@ -64,7 +65,7 @@ export interface Training {
 }
 
 export interface TrainingParts {
-  readonly config: TrainConfig
+  readonly config: TrainingConfig
   readonly base?: Quantization | undefined
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
@@ -102,14 +103,14 @@ export function startTraining({ config, base, pipeline, trainables, examples }: 
 }
 
 /** Optimizer steps a run takes. */
-export function totalSteps(config: TrainConfig, examples: readonly Example[]): number {
+export function totalSteps(config: LengthConfig, examples: readonly Example[]): number {
   return config.maxSteps > 0
     ? config.maxSteps
     : Math.ceil(config.numTrainEpochs * stepsPerEpoch(orderOf(config, examples)))
 }
 
 /** What decides the batches of a run. */
-export function orderOf(config: TrainConfig, examples: readonly Example[]): TrainingOrder {
+export function orderOf(config: OrderConfig, examples: readonly Example[]): TrainingOrder {
   const { seed, perDeviceTrainBatchSize: batchSize, gradientAccumulationSteps: accumulation } = config
   const { packing, padToMultipleOf, groupByLength } = config
   return { examples, seed, batchSize, accumulation, packing, padToMultipleOf, groupByLength } as const

@@ -1,14 +1,7 @@
 import { describe, expect, test } from 'vitest'
+import type { WatchConfig } from './config.ts'
 import { hasStalled, overfittingSince, type EarlyStoppingState, type OverfittingState } from './watch-evaluations.ts'
-import {
-  judgeEvaluation,
-  judgeStep,
-  spikeError,
-  startWatch,
-  type Verdict,
-  type Watch,
-  type WatchConfig,
-} from './watch.ts'
+import { judgeEvaluation, judgeStep, spikeError, startWatch, type Verdict, type Watch } from './watch.ts'
 
 const defaults: WatchConfig = {
   onSpike: 'warn',

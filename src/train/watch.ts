@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import type { Quantization, TrainConfig } from '../config/index.ts'
+import type { Quantization } from '../config/index.ts'
+import type { WatchConfig } from './config.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { TrainEvent } from './events.ts'
 import {
@@ -86,20 +87,6 @@ export function startWatch(): WatchState {
     overfitting: { best: undefined, last: undefined, rises: 0, told: false },
   }
 }
-
-export type WatchConfig = Pick<
-  TrainConfig,
-  | 'onSpike'
-  | 'earlyStoppingPatience'
-  | 'earlyStoppingThreshold'
-  | 'loadBestModelAtEnd'
-  | 'learningRate'
-  | 'maxGradNorm'
-  | 'loraDropout'
-  | 'method'
-  | 'train'
-  | 'outputDir'
->
 
 /** Steps without a spike after which a rise of the loss is told anew. */
 const calmSteps = 16

@@ -1,4 +1,4 @@
-import { quantizationText, type TrainConfig } from '../config/index.ts'
+import { quantizationText } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
 import type { PreparedDecoder, WantedWeight } from '../session/decoder.ts'
 import type { Workload } from '../session/memory-items.ts'
@@ -7,13 +7,14 @@ import { evalBatches, largestMicroBatch, type BatchSize } from '../text/batches.
 import { dataBytes, type Dataset, type DatasetSummary } from '../text/examples.ts'
 import { elements } from '../util/shape.ts'
 import { formatSize } from '../util/size.ts'
+import type { WorkloadConfig } from './config.ts'
 import type { TrainEvent } from './events.ts'
 import { stateBytes } from './optimizer.ts'
 import { orderOf, totalSteps } from './trainer.ts'
 
 /** The workload of a run. */
 export function workloadOf(
-  config: TrainConfig,
+  config: WorkloadConfig,
   { train, valid }: { readonly train: Dataset; readonly valid: Dataset | undefined },
 ): Workload {
   const { loadBestModelAtEnd, perDeviceEvalBatchSize } = config

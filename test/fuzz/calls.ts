@@ -2,28 +2,18 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import * as api from '../../src/thread/client.ts'
-import {
-  loadConfigFile,
-  parseEvalConfig,
-  parseQuantizeConfig,
-  parseOptions,
-  parseTrainConfig,
-  readTrainConfig,
-  replaySchema,
-  type TrainConfigInput,
-} from '../../src/config/index.ts'
+import { quantizeOptions, evalOptions, replayOptions } from '../../src/commands/options.fixture.ts'
+import * as api from '../../src/index.ts'
+import { loadConfigFile, parseTrainConfig, trainOptions, type TrainConfigInput } from '../../src/config/index.ts'
 import { runEvaluation } from '../../src/tasks/evaluate.ts'
 import { runFinetune } from '../../src/tasks/finetune.ts'
 import { generateGreedy } from '../../src/generate/greedy.ts'
 import { openModel } from '../../src/session/open.ts'
 import { runQuantize } from '../../src/tasks/quantize.ts'
-import { compareRuns } from '../../src/report/compare.ts'
-import { listRuns } from '../../src/runs/list.ts'
-import { writeReport } from '../../src/report/report.ts'
 import { tokenizePrompt } from '../../src/text/pairs.ts'
 import { runReplay } from '../../src/tasks/replay.ts'
 import { runOptions } from './seeds.ts'
+import { resultOf } from '../../src/util/task.ts'
 
 /** The tasks of the public API. */
 export type Tasks = Pick<typeof api, 'finetune' | 'evaluate' | 'quantize' | 'replay'> & {
@@ -43,19 +33,19 @@ export const apiTasks: Tasks = {
   },
 }
 
-const never = (): boolean => false
+const never = { cancelled: (): boolean => false }
 
 /** What the worker threads run, in this thread: three times as fast, since no thread has to start. */
 export const directTasks: Tasks = {
   finetune: (config) => runFinetune(parseTrainConfig(config), never),
-  evaluate: (config) => runEvaluation(parseEvalConfig(config), never, () => {}),
-  quantize: (config) => runQuantize(parseQuantizeConfig(config), never),
-  replay: (run, options) => runReplay({ ...parseOptions(replaySchema, options), run }, never, () => {}),
+  evaluate: (config) => resultOf(runEvaluation(evalOptions.parse(config), never)),
+  quantize: (config) => resultOf(runQuantize(quantizeOptions.parse(config), never)),
+  replay: (run, options) => resultOf(runReplay({ ...replayOptions.parse(options), run }, never)),
   async complete(options, prompt) {
     const model = await openModel(options)
     try {
       const ids = await tokenizePrompt(model.tokenizer, prompt)
-      return await generateGreedy({ ...model, ids, maxNewTokens: 4, cancelled: never })
+      return await generateGreedy({ ...model, ids, maxNewTokens: 4, ...never })
     } finally {
       model.tokenizer.close()
       await model.close()
@@ -230,9 +220,9 @@ export const calls: readonly Call[] = [
     damaged: ['runs/done/run.json', 'runs/done/metrics.jsonl', 'runs/done/metrics.jsonl'],
     run: async (_, root) => {
       const [done, other] = ['done', 'other'].map((name) => join(root, 'runs', name)) as [string, string]
-      const list = await listRuns(join(root, 'runs'))
-      const page = await readFile(await writeReport(done), 'utf8')
-      const comparison = await compareRuns([done, other])
+      const list = await api.listRuns(join(root, 'runs'))
+      const page = await readFile(await api.writeReport(done), 'utf8')
+      const comparison = await api.compareRuns([done, other])
       // What is put in by `mutate` is text, and never markup.
       return { list, comparison, injected: page.includes('<fuzz>') }
     },
@@ -241,6 +231,6 @@ export const calls: readonly Call[] = [
     name: 'configuration file',
     uses: ['run.yaml'],
     damaged: ['run.yaml'],
-    run: async (_, root) => readTrainConfig([loadConfigFile(join(root, 'run.yaml'))]),
+    run: async (_, root) => trainOptions.read([loadConfigFile(join(root, 'run.yaml'))]),
   },
 ]

@@ -2,11 +2,13 @@
 import { cp, mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parseQuantizeConfig, parseTrainConfig, type TrainConfigInput } from '../../src/config/index.ts'
+import { quantizeOptions } from '../../src/commands/options.fixture.ts'
+import { parseTrainConfig, type TrainConfigInput } from '../../src/config/index.ts'
 import { runFinetune } from '../../src/tasks/finetune.ts'
 import { runQuantize } from '../../src/tasks/quantize.ts'
 import { LowrankError } from '../../src/util/errors.ts'
 import { writeSmallTokenizer } from '../small-tokenizer.ts'
+import { resultOf } from '../../src/util/task.ts'
 
 /** Bytes and the first merges of the quickstart's tokenizer. */
 const vocabulary = 300
@@ -112,7 +114,8 @@ export async function makeSeeds(root: string): Promise<void> {
   const sharded = { model: folder('untied'), outputDir: folder('sharded'), maxShardSize: '8KB' }
   await run({ method: 'full', train, ...sharded, ...plainRun })
   for (const [name, options] of Object.entries({ nf4: {}, int8: { loadIn8bit: true } })) {
-    await runQuantize(parseQuantizeConfig({ model: folder('plain'), output: folder(name), ...options }), () => false)
+    const config = quantizeOptions.parse({ model: folder('plain'), output: folder(name), ...options })
+    await resultOf(runQuantize(config, { cancelled: () => false }))
   }
   await run({
     model: folder('untied'),
@@ -143,7 +146,7 @@ async function writeShape(folder: string, changes: Readonly<Record<string, unkno
 async function run(config: TrainConfigInput, cancelAfter = Infinity): Promise<void> {
   let step = 0
   try {
-    for await (const event of runFinetune(parseTrainConfig(config), () => step >= cancelAfter)) {
+    for await (const event of runFinetune(parseTrainConfig(config), { cancelled: () => step >= cancelAfter })) {
       if (event.type === 'step') step = event.step
     }
   } catch (error) {

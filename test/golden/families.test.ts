@@ -10,7 +10,7 @@ import {
   type TensorSource,
   writeSafetensors,
 } from '../../src/formats/safetensors.ts'
-import { parseQuantizeConfig, quantizationOf } from '../../src/config/index.ts'
+import { quantizationOf } from '../../src/config/index.ts'
 import type { JsonObject } from '../../src/formats/json.ts'
 import type { DecoderConfig, FamilyName } from '../../src/model/decoder.ts'
 import { families } from '../../src/model/families/index.ts'
@@ -23,6 +23,7 @@ import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { AdamW } from '../../src/train/optimizer.ts'
 import { accumulateGradients } from '../../src/train/step.ts'
 import { elements } from '../../src/util/shape.ts'
+import { resultOf } from '../../src/util/task.ts'
 import { uniform } from './uniform.ts'
 
 /*
@@ -252,6 +253,7 @@ describe('each option that a case turns on changes its loss', () => {
   })
 })
 
+const nf4 = { loadIn4bit: true, bnb4bitQuantType: 'nf4', bnb4bitUseDoubleQuant: true } as const
 const lora = {
   r: 2,
   loraAlpha: 4,
@@ -276,9 +278,9 @@ describe('what can be done with a Llama can be done with', () => {
 
     for (const loadIn8bit of [false, true]) {
       const output = join(root, loadIn8bit ? 'int8' : 'nf4')
-      const config = parseQuantizeConfig({ model: root, output, ...(loadIn8bit && { loadIn8bit }) })
-      const quantization = quantizationOf(config)
-      await runQuantize(config, () => false)
+      const held = { ...nf4, loadIn8bit, loadIn4bit: !loadIn8bit }
+      const quantization = quantizationOf(held)
+      await resultOf(runQuantize({ model: root, output, maxShardSize: 1e9, ...held }, { cancelled: () => false }))
       const loss = await lossOf({ model: output })
       // Quantized as it is read, or before.
       expect(await lossOf({ model: root, quantization })).toBe(loss)

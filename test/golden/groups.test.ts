@@ -2,7 +2,8 @@ import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, expect, test } from 'vitest'
 import { openDecoder } from '../../src/session/open.ts'
-import { makeOptimizer, type OptimizerConfig } from '../../src/train/optimizer.ts'
+import type { OptimizerConfig } from '../../src/train/config.ts'
+import { makeOptimizer } from '../../src/train/optimizer.ts'
 
 /** Made by `make_group_golden.py` with transformers' Trainer and PEFT's LoRA+. */
 interface Golden {

@@ -6,7 +6,8 @@ import { uniform } from './uniform.ts'
 import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { bytesToF32 } from '../../src/util/dtype.ts'
 import type { Trainable } from '../../src/engine/trainable.ts'
-import { makeOptimizer, stateBytes, type OptimizerConfig } from '../../src/train/optimizer.ts'
+import type { OptimizerConfig } from '../../src/train/config.ts'
+import { makeOptimizer, stateBytes } from '../../src/train/optimizer.ts'
 
 /** Made by `make_optimizer_golden.py` with PyTorch and bitsandbytes, from the same formulas as here. */
 const folder = fileURLToPath(new URL('optimizer/', import.meta.url))

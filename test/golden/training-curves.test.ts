@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
-import { parseTrainConfig, readTrainConfig, type TrainConfig } from '../../src/config/index.ts'
+import { trainOptions, type TrainConfig } from '../../src/config/index.ts'
 import type { GradientSink } from '../../src/engine/pipeline.ts'
 import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { openDecoder, type OpenDecoder } from '../../src/session/open.ts'
@@ -89,7 +89,7 @@ function open({ model, adapter }: Pick<Run, 'model' | 'adapter'>, labelSmoothing
 function configOf({ adapter, options }: Run): TrainConfig {
   const given = { model: 'm', train: 't', output_dir: 'o', method: adapter === 'base' ? 'full' : 'lora', ...options }
   const entries = Object.entries(given).map(([name, value]) => ({ name, value, where: name }))
-  return parseTrainConfig(readTrainConfig([{ entries, spelling: 'key', text: true }]))
+  return trainOptions.read([{ entries, spelling: 'key', text: true }])
 }
 
 const worstOf = (found: readonly number[], expected: readonly number[]): number => {

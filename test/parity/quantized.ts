@@ -13,7 +13,8 @@ import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { realShapedExamples, toJsonl } from '../../bench/data.ts'
 import { findPython, hasBitsAndBytes, modelFolder, runPython } from '../../bench/python.ts'
-import { parseQuantizeConfig, quantizationOf } from '../../src/config/index.ts'
+import { quantizeOptions } from '../../src/commands/options.fixture.ts'
+import { quantizationOf } from '../../src/config/index.ts'
 import { quantizedNames, quantizedWeights } from '../../src/model/sources/quantized.ts'
 import { openWeights } from '../../src/model/sources/checkpoint.ts'
 import { widened } from '../../src/storage/formats.ts'
@@ -24,6 +25,7 @@ import { evalBatches } from '../../src/text/batches.ts'
 import { readExamples, type Example } from '../../src/text/examples.ts'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
+import { resultOf } from '../../src/util/task.ts'
 
 const kinds = {
   nf4: { bnb4bitUseDoubleQuant: false },
@@ -49,8 +51,8 @@ async function compare(python: string, model: string, work: string, examples: re
   for (const [kind, options] of Object.entries(kinds)) {
     const title = `${basename(model)}, ${kind}`
     const output = join(work, `${basename(model)}-${kind}`)
-    const config = parseQuantizeConfig({ model, output, ...options })
-    await runQuantize(config, () => false)
+    const config = quantizeOptions.parse({ model, output, ...options })
+    await resultOf(runQuantize(config, { cancelled: () => false }))
 
     const there = await runPython<{ weights: Record<string, string>; loss: number }>(python, script, [
       'load',

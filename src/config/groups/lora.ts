@@ -47,3 +47,6 @@ export const lora = {
     description: 'Modules trained in full and saved with the adapter',
   }),
 }
+
+/** The options that describe an adapter: without meaning where every weight is trained. */
+export const loraKeys = Object.keys(lora) as readonly (keyof typeof lora)[]

@@ -21,3 +21,9 @@ export const modelAndData = {
     description: 'Skip malformed lines of a data file, and count them, instead of stopping',
   }),
 }
+
+/** A model to be used as it is. */
+export const openedModel = {
+  model: modelAndData.model,
+  adapter: modelAndData.adapter.meta({ description: 'Folder of a PEFT adapter on top of the base model' }),
+}

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { option } from '../fields.ts'
+import { option, unset } from '../fields.ts'
 
 /** As in transformers' `BitsAndBytesConfig`; what is unset follows from the method, in `quantization.ts`. */
 export const quantization = {
@@ -28,4 +28,21 @@ export const quantization = {
     description: 'Weights that share a scale in 4 bits',
     unset: '64',
   }),
+}
+
+export const quantizationSchema = z.object(quantization)
+
+/** The options that describe how a base model is quantized. */
+export type QuantizationOptions = z.output<typeof quantizationSchema>
+
+/** How the base is held where nothing is trained: as these say, else as the record beside the adapter says. */
+export const heldBase = {
+  /** The word that stands for a quantized base. */
+  method: option(z.enum(['lora', 'qlora', 'full']).optional(), {
+    group: 'Quantization',
+    description: 'What was trained: qlora stands for a base in 4-bit NormalFloat with double quantization',
+    unset: 'as the run.json beside the adapter says',
+  }),
+  ...quantization,
+  loadIn4bit: unset(quantization.loadIn4bit, 'with method qlora, or as the run.json beside the adapter says'),
 }

@@ -216,7 +216,7 @@ async function run(
 ): Promise<void> {
   let done = 0
   try {
-    for await (const event of runFinetune(config, () => cancelled() || done >= stopAfter)) {
+    for await (const event of runFinetune(config, { cancelled: () => cancelled() || done >= stopAfter })) {
       if (event.type === 'step') done = event.step
     }
   } catch (error) {

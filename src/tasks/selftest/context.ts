@@ -1,6 +1,6 @@
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Quantization, SelftestConfig, TrainConfigInput } from '../../config/index.ts'
+import type { Quantization, QuantizationOptions, TrainConfig, TrainConfigInput } from '../../config/index.ts'
 import { PreparedDecoder } from '../../session/decoder.ts'
 import { editJson } from '../../formats/json-edit.ts'
 import { checkVocabulary, loadDecoder, type OpenModel } from '../../session/open.ts'
@@ -19,6 +19,14 @@ export interface Subject {
   readonly activations?: 'keep' | 'recompute'
   /** Folder of the adapter, where it is not that of the user, which is taken as it is. */
   readonly folder?: string
+}
+
+export interface SelftestConfig
+  extends Pick<TrainConfig, 'model' | 'adapter' | 'threads' | 'maxLength'>, QuantizationOptions {
+  /** Data to check with; texts of our own where there is none. */
+  readonly data?: string | undefined
+  /** What was trained, where it says how the base is held. */
+  readonly method?: TrainConfig['method'] | undefined
 }
 
 export interface ContextOptions {

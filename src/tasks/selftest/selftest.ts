@@ -1,16 +1,16 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { SelftestConfig } from '../../config/index.ts'
 import { PreparedDecoder } from '../../session/decoder.ts'
 import { messageOf } from '../../formats/json.ts'
 import { baseFor } from '../../runs/adapter-base.ts'
 import { checks, type Check } from './checks.ts'
-import { SelftestContext } from './context.ts'
+import { SelftestContext, type SelftestConfig } from './context.ts'
 import { examplesPerStep, writeData } from './data.ts'
 import { readExamples } from '../../text/examples.ts'
 import { loadTokenizer } from '../../text/tokenizer.ts'
 import { LowrankError } from '../../util/errors.ts'
+import { status, type StatusEvent, type TaskContext } from '../../util/task.ts'
 
 /** What one check found. */
 export interface CheckResult {
@@ -35,19 +35,18 @@ export interface SelftestResult {
 
 /**
  * Tries on the user's own model and machine what is promised of all: gradients against differences of losses, and what must make no
- * difference. `tell` receives the name of each check before it runs.
+ * difference. The name of each check is reported before it runs.
  *
  * @throws LowrankError `model`, `adapter`, `data`, `config`: the input was refused; `cancelled`.
  */
-export async function runSelftest(
+export async function* runSelftest(
   config: SelftestConfig,
-  cancelled: () => boolean,
-  tell: (message: string) => void,
-): Promise<SelftestResult> {
+  { cancelled }: TaskContext,
+): AsyncGenerator<StatusEvent, SelftestResult> {
   const begun = performance.now()
   const { model, adapter, threads, maxLength } = config
   const tokenizer = await loadTokenizer(model, { cancelled })
-  const quantization = await baseFor(config, tell)
+  const quantization = yield* baseFor(config)
   const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization })
   const [quantized, vocabSize] = [prepared.quantization !== undefined, prepared.config.vocabSize]
   await prepared.close()
@@ -64,7 +63,7 @@ export async function runSelftest(
     try {
       for (const [i, check] of checks.entries()) {
         if (cancelled()) throw new LowrankError('cancelled', `cancelled after ${i} of ${checks.length} checks`)
-        tell(`${i + 1}/${checks.length} ${check.name}`)
+        yield status(`${i + 1}/${checks.length} ${check.name}`)
         results.push(await resultOf(check, context, quantized))
       }
     } finally {

@@ -1,8 +1,8 @@
 import cliProgress from 'cli-progress'
 import type { TrainEvent } from '../train/events.ts'
 import { printable, wrap } from './format.ts'
-import { widthOf, type Output, type SafeOutput } from './io.ts'
-import { eventLines, stepText } from './render.ts'
+import { widthOf, type Output, type SafeOutput } from './output.ts'
+import { eventLines, stepText } from './events.ts'
 
 /** Without a terminal, a step is reported at least this often, in seconds, to show that the run lives. */
 const HEARTBEAT = 30

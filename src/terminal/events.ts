@@ -1,6 +1,4 @@
-import { quantizationText, type Quantization } from '../config/index.ts'
-import type { QuantizeResult } from '../tasks/quantize.ts'
-import type { DatasetSummary, EvalResult, TrainEvent } from '../train/events.ts'
+import type { DatasetSummary, TrainEvent } from '../train/events.ts'
 import { bytes, columns, count, duration, number, percent, plural, printable, wrap } from './format.ts'
 
 type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
@@ -73,23 +71,6 @@ export function stepText(event: EventOf<'step'>): string {
   return (
     `loss ${number(event.loss)}  ${count(Math.round(event.tokensPerSecond))} tokens/s  ${bytes(event.memory)}  ` +
     `${duration(event.secondsLeft)} left`
-  )
-}
-
-/** An evaluation in words, one line. */
-export function evalText(result: EvalResult): string {
-  return (
-    `loss ${number(result.loss)}  perplexity ${number(result.perplexity)}  ` +
-    `token accuracy ${percent(result.tokenAccuracy)}  ` +
-    `(${count(result.labelTokens)} label tokens, ${count(result.examples)} examples)`
-  )
-}
-
-/** What `quantize` has written, one line. */
-export function quantizeText(result: QuantizeResult, quantization: Quantization | undefined): string {
-  return (
-    `saved in ${result.outputDir}  ${bytes(result.bytes)}  ${quantizationText(quantization)}  ` +
-    `(${plural(result.tensors, 'tensor')}, ${duration(result.seconds)})`
   )
 }
 

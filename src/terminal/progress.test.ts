@@ -1,7 +1,7 @@
 import { PassThrough } from 'node:stream'
 import { expect, test } from 'vitest'
 import { bytes, columns, duration, wrap } from './format.ts'
-import { safe } from './io.ts'
+import { safe } from './output.ts'
 import { openProgress } from './progress.ts'
 import { recordedRun } from './recorded.fixture.ts'
 

@@ -1,0 +1,12 @@
+/**
+ * The commands, in the order of the help page. A file of these defines one, and exports its function and types: all that it exports is
+ * public.
+ */
+export * from './train.ts'
+export * from './eval.ts'
+export * from './quantize.ts'
+export * from './replay.ts'
+export * from './selftest.ts'
+export * from './report.ts'
+export * from './runs.ts'
+export * from './compare.ts'

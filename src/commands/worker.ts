@@ -1,0 +1,18 @@
+/* The entry file of the thread that computes. */
+import { serve } from '../thread/serve.ts'
+import { internalError } from '../util/errors.ts'
+import { commands, type Command } from './table.ts'
+
+/** Tasks that are no commands: those of `loadModel`. */
+const others: Readonly<Record<string, Command['load']>> = {
+  'model open': async () => (await import('../tasks/model.ts')).open as AnyTask,
+  'model generate': async () => (await import('../tasks/model.ts')).generate as AnyTask,
+}
+
+type AnyTask = Awaited<ReturnType<NonNullable<Command['load']>>>
+
+serve(async (name) => {
+  const load = commands.find((command) => command.name === name)?.load ?? others[name]
+  if (load === undefined) throw internalError(`no task ${name}`)
+  return load()
+})

@@ -1,0 +1,37 @@
+/** What a task is told while it computes. */
+export interface TaskContext {
+  /**
+   * Whether it is asked to end early. A function and no `AbortSignal`: the thread that computes is in native code for seconds, and asks
+   * between two calls of it, when no event has been delivered.
+   */
+  readonly cancelled: () => boolean
+}
+
+/**
+ * A program of `tasks/`: it yields what there is to report, and returns what came of it. Whoever does not take its events makes it wait.
+ *
+ * @throws LowrankError `cancelled` where it was asked to end, and has not done all.
+ */
+export type Task<Config, Event, Result> = (config: Config, context: TaskContext) => AsyncGenerator<Event, Result>
+
+/** What a task is about to do, in words. */
+export interface StatusEvent {
+  readonly type: 'status'
+  readonly message: string
+}
+
+export function status(message: string): StatusEvent {
+  return { type: 'status', message }
+}
+
+/** Runs a task to its end and returns its result; `onEvent` receives its events. */
+export async function resultOf<Event, Result>(
+  run: AsyncGenerator<Event, Result>,
+  onEvent?: (event: Event) => void,
+): Promise<Result> {
+  for (;;) {
+    const { done, value } = await run.next()
+    if (done === true) return value
+    onEvent?.(value)
+  }
+}
