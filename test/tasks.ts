@@ -21,7 +21,7 @@ const never = (): boolean => false
  * of what a task does; that calls, events and errors cross the thread is tested through the API itself.
  */
 export const directTasks: Tasks = {
-  finetune: (config) => runFinetune(parseTrainConfig(config), never),
+  finetune: (config, { signal } = {}) => runFinetune(parseTrainConfig(config), () => signal?.aborted === true),
   evaluate: (config, { onStatus } = {}) => runEvaluation(parseEvalConfig(config), never, (text) => onStatus?.(text)),
   quantize: (config) => runQuantize(parseQuantizeConfig(config), never),
   replay: (run, options, { onStatus } = {}) =>
