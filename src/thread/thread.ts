@@ -44,7 +44,7 @@ export class ComputeThread {
     const replies = new Queue<Reply>()
     const onMessage = (reply: Reply): void => replies.push(reply)
     const fail = (error: unknown): void => {
-      // The runtime is loaded with the thread, which takes addresses.
+      // A thread takes addresses.
       const { code, message, hint } = isOutOfMemory(error)
         ? memoryError('while the compute thread started', error, smallerHint)
         : { code: 'internal' as const, message: String(error), hint: undefined }
