@@ -8,7 +8,7 @@
  * (b) Lowrank's default: the step's examples sorted by length, cut into micro-batches where that pays.
  * (c) Packed.
  */
-import { openDecoder } from '../src/session/open.ts'
+import { openDecoder } from '../src/session/decoder.ts'
 import { makeBatch, stepBatches, stepsPerEpoch, type Batch } from '../src/text/batches.ts'
 import type { Example } from '../src/text/examples.ts'
 import { makeOptimizer } from '../src/train/optimizer.ts'

@@ -10,7 +10,7 @@ import { Runtime } from '../src/engine/onnxruntime/runtime.ts'
 import { b } from '../src/graph/build.ts'
 import { program } from '../src/graph/program.ts'
 import { linearSpecs } from '../src/model/weight-specs.ts'
-import type { OpenDecoder } from '../src/session/open.ts'
+import type { OpenDecoder } from '../src/session/decoder.ts'
 import { findPython, modelFolder, runNode, runPython } from './python.ts'
 import { flagValue, length, median, openTrainingStep, rank, rows } from './training-step.ts'
 

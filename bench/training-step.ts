@@ -2,7 +2,7 @@
  * The training step that benchmarks measure: forward, backward and optimizer of 4 x 256 random tokens, half of them labels, with LoRA
  * of rank 32 on q and v and no dropout.
  */
-import { openDecoder, type OpenDecoder, type OpenOptions } from '../src/session/open.ts'
+import { openDecoder, type OpenDecoder, type OpenOptions } from '../src/session/decoder.ts'
 import { makeBatch } from '../src/text/batches.ts'
 import { AdamW, isDecayed } from '../src/train/optimizer.ts'
 import { accumulateGradients } from '../src/train/step.ts'

@@ -5,7 +5,7 @@ import { Runtime } from '../engine/onnxruntime/runtime.ts'
 import type { PositionKind } from '../engine/positions.ts'
 import { residentWeights, StreamedWeights, type WeightStore } from '../engine/weights.ts'
 import {
-  adaptNothing,
+  trainEverything,
   adaptWithLora,
   checkAllUsed,
   frozen,
@@ -70,6 +70,27 @@ export interface MemoryChoice {
   readonly streamed: { readonly group: number } | undefined
 }
 
+/** What is taken where nothing is trained, and what is not said otherwise. */
+export const frugal: MemoryChoice = {
+  activations: 'recompute',
+  expandWeights: false,
+  headRows: 128,
+  streamed: undefined,
+}
+
+export type OpenOptions = DecoderOptions & { readonly choice?: Partial<MemoryChoice> | undefined }
+
+/** Opens the weights of a base model, puts an adapter on top, and makes what is trained trainable. */
+export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
+  const prepared = await PreparedDecoder.open(options)
+  try {
+    return await prepared.load({ ...frugal, ...options.choice })
+  } catch (error) {
+    await prepared.close()
+    throw error
+  }
+}
+
 /** A decoder ready to compute: programs and weights. */
 export interface OpenDecoder {
   readonly config: DecoderConfig
@@ -128,7 +149,7 @@ export class PreparedDecoder {
         ? adaptWithLora(base, this.lora, { loaded: adapter !== undefined })
         : training === undefined
           ? frozen
-          : adaptNothing
+          : trainEverything
     this.#source = quantization === undefined ? base : quantizedWeights(base, quantization, this.adaptation.trainable)
     this.quantization = this.#source.quantization
     this.streamable = base.quantization === this.quantization && training?.init !== 'random'

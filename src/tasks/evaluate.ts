@@ -1,12 +1,8 @@
 import type { QuantizationOptions, TrainConfig } from '../config/index.ts'
-import { PreparedDecoder } from '../session/decoder.ts'
 import { baseFor } from '../runs/adapter-base.ts'
-import { checkVocabulary } from '../session/open.ts'
+import { openSession } from '../session/session.ts'
 import { evaluationWorkload } from '../train/workload.ts'
-import { planMemory } from '../session/plan.ts'
 import { evalBatches } from '../text/batches.ts'
-import { readExamples } from '../text/examples.ts'
-import { loadTokenizer } from '../text/tokenizer.ts'
 import { evaluateBatches } from '../train/evaluate.ts'
 import type { EvaluationResult } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -28,26 +24,17 @@ export async function* runEvaluation(
   config: EvaluationConfig,
   { cancelled }: TaskContext,
 ): AsyncGenerator<StatusEvent, EvaluationResult> {
-  const { model, adapter, threads, maxLength, skipBadLines, perDeviceEvalBatchSize: batchSize, memory: bound } = config
-  const tokenizer = await loadTokenizer(model, { cancelled })
+  const { model, adapter, threads, perDeviceEvalBatchSize: batchSize, memory: bound } = config
   const quantization = yield* baseFor(config)
-  const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization })
-  let decoder
-  try {
-    const { vocabSize } = prepared.config
-    checkVocabulary(tokenizer, prepared.config, model)
-    const read = { path: config.data, tokenizer, vocabSize, maxLength, skipBadLines, cancelled }
-    const { examples, summary } = await readExamples(read)
-    tokenizer.close()
-    const batches = evalBatches(examples, batchSize)
-    const plan = planMemory(prepared, evaluationWorkload(batches, summary), { setting: 'recompute', bound })
-    decoder = await prepared.load(plan)
-    const result = await evaluateBatches({ pipeline: decoder.pipeline, batches, cancelled })
-    if (!Number.isFinite(result.loss)) throw overflowed([model, adapter], result.loss)
-    return { ...result, data: summary }
-  } finally {
-    await (decoder ?? prepared).close()
-  }
+  await using session = await openSession({ model, adapter, threads, quantization, cancelled })
+  const { examples, summary } = await session.read(config.data, config)
+  session.tokenizer.close()
+  const batches = evalBatches(examples, batchSize)
+  const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })
+  const { pipeline } = await session.load(plan)
+  const result = await evaluateBatches({ pipeline, batches, cancelled })
+  if (!Number.isFinite(result.loss)) throw overflowed([model, adapter], result.loss)
+  return { ...result, data: summary }
 }
 
 function overflowed(folders: readonly (string | undefined)[], loss: number): LowrankError {

@@ -7,13 +7,13 @@ import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
 import { readSmallFiles } from '../formats/model-folder.ts'
 import { generateGreedy } from '../generate/greedy.ts'
-import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from '../session/open.ts'
+import { sessionOf, type OpenModel } from '../session/session.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
-import { planMemory, type MemoryPlan } from '../session/plan.ts'
+import type { MemoryPlan } from '../session/plan.ts'
 import { findStart } from '../runs/resume.ts'
 import { RunReports } from '../report/sinks/index.ts'
-import { readExamples, type Dataset, type Example } from '../text/examples.ts'
-import { companionFiles, loadTokenizer } from '../text/tokenizer.ts'
+import type { Dataset, Example } from '../text/examples.ts'
+import { companionFiles } from '../text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { cardsOf, claimOutputFolder, type OutputFolder } from '../runs/output-folder.ts'
@@ -42,7 +42,8 @@ export async function* runFinetune(config: TrainConfig, { cancelled }: TaskConte
     return event
   }
   for (const message of unusedOptions(config)) yield tell({ type: 'warning', message })
-  const decoder = await readDecoderConfig(config.model)
+  // Refused before a folder is made for it.
+  await readDecoderConfig(config.model)
   const { base, leftOut } = await readBase(config.model)
   for (const message of leftOut) yield tell({ type: 'warning', message })
   const reads = pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom'])
@@ -55,98 +56,86 @@ export async function* runFinetune(config: TrainConfig, { cancelled }: TaskConte
   let unused = true
   try {
     yield tell({ type: 'status', message: `reading ${config.train}` })
-    const tokenizer = await loadTokenizer(config.model, { cancelled })
-    checkVocabulary(tokenizer, decoder, config.model)
-    const read = (path: string): Promise<Dataset> => {
-      const options = pick(config, ['maxLength', 'skipBadLines'])
-      return readExamples({ path, tokenizer, ...options, vocabSize: decoder.vocabSize, cancelled })
-    }
+    await using session = await sessionOf(config, cancelled)
     const data = {
-      train: await read(config.train),
-      valid: config.valid === undefined ? undefined : await read(config.valid),
+      train: await session.read(config.train, config),
+      valid: config.valid === undefined ? undefined : await session.read(config.valid, config),
     }
     // Its memory is free until there are samples to be made.
-    tokenizer.close()
+    session.tokenizer.close()
     yield tell({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
 
     const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
-    if (longest > decoder.maxPositionEmbeddings) {
-      const message = `the longest example has ${longest} tokens, the model was made for ${decoder.maxPositionEmbeddings} (max_position_embeddings); set maxLength`
+    const { maxPositionEmbeddings } = session.decoder.config
+    if (longest > maxPositionEmbeddings) {
+      const message = `the longest example has ${longest} tokens, the model was made for ${maxPositionEmbeddings} (max_position_embeddings); set maxLength`
       yield tell({ type: 'warning', message })
     }
-    const prepared = await prepareRun(config)
     const workload = workloadOf(config, data)
-    let plan: MemoryPlan
-    let inputs: RunInputs
-    let from: Checkpoint | undefined
-    try {
-      const size = await modelSize(config.model)
-      if (size > noticed)
-        yield tell({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
-      inputs = await describeInputs(config, prepared.threads)
-      const start = await findStart(config, inputs)
-      from = start.from
-      for (const event of start.told) yield tell(event)
-      // The same choice, since it decides in which order is summed.
-      const choice = config.resumeAnyway ? undefined : from?.record.memory
-      plan = planMemory(prepared, workload, { setting: config.activations, bound: config.memory, choice })
-    } catch (error) {
-      await prepared.close()
-      throw error
+    const size = await modelSize(config.model)
+    if (size > noticed) {
+      yield tell({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     }
-    yield tell(planEvent(prepared, plan, totalSteps(config, data.train.examples)))
+    const inputs = await describeInputs(config, session.decoder.threads)
+    const { from, told } = await findStart(config, inputs)
+    for (const event of told) yield tell(event)
+    // The same choice, since it decides in which order is summed.
+    const choice = config.resumeAnyway ? undefined : from?.record.memory
+    const plan = session.plan(workload, { setting: config.activations, bound: config.memory, choice })
+    yield tell(planEvent(session.decoder, plan, totalSteps(config, data.train.examples)))
     yield tell({ type: 'status', message: `loading ${config.model}` })
-    const model = { ...(await loadDecoder(prepared, plan)), tokenizer }
+    const model = await session.load(plan)
     const { largest } = workload
     const trial = largest && { largest, smaller: plan.smaller }
+    const training = startTraining({
+      ...model,
+      config,
+      base: session.decoder.quantization,
+      examples: data.train.examples,
+    })
+    if (from !== undefined) await restoreTraining(from, training, model.adaptation.peftName)
+    unused = false
+    const files = await RunFiles.open({
+      folder: config.outputDir,
+      output,
+      inputs,
+      data: data.train.summary,
+      from,
+      reads: Object.values(reads).filter((path) => path !== undefined),
+    })
+    for (const message of files.removed) yield tell({ type: 'warning', message })
+    if (!output.writesCard && config.method !== 'full') {
+      const message = `${join(config.outputDir, cardName)} was not written by Lowrank: it is left as it is`
+      yield tell({ type: 'warning', message })
+    }
+    for (const event of files.samples) yield event
+    const usage = (): { seconds: number; peakMemory: number } => ({
+      seconds: (from?.record.seconds ?? 0) + (performance.now() - begun) / 1000,
+      peakMemory: peakMemory(),
+    })
+    const resumedFrom = from?.record.state.step
+    const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })
+    const { quantization } = session.decoder
+    const parts = { config, base, data, model, training, quantization, output, from, files, inputs, plan }
+    const run = new Run({ ...parts, trial, usage, cancelled })
     try {
-      const training = startTraining({ ...model, config, base: prepared.quantization, examples: data.train.examples })
-      if (from !== undefined) await restoreTraining(from, training, model.adaptation.peftName)
-      unused = false
-      const files = await RunFiles.open({
-        folder: config.outputDir,
-        output,
-        inputs,
-        data: data.train.summary,
-        from,
-        reads: Object.values(reads).filter((path) => path !== undefined),
-      })
-      for (const message of files.removed) yield tell({ type: 'warning', message })
-      if (!output.writesCard && config.method !== 'full') {
-        const message = `${join(config.outputDir, cardName)} was not written by Lowrank: it is left as it is`
-        yield tell({ type: 'warning', message })
+      for (const event of early) await files.log(event)
+      for await (const event of watchBound(plan, run.events())) {
+        await files.log(event)
+        for (const message of await reports.event(event)) yield { type: 'warning', message }
+        yield event
       }
-      for (const event of files.samples) yield event
-      const usage = (): { seconds: number; peakMemory: number } => ({
-        seconds: (from?.record.seconds ?? 0) + (performance.now() - begun) / 1000,
-        peakMemory: peakMemory(),
-      })
-      const resumedFrom = from?.record.state.step
-      const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })
-      const { quantization } = prepared
-      const parts = { config, base, data, model, training, quantization, output, from, files, inputs, plan }
-      const run = new Run({ ...parts, trial, usage, cancelled })
-      try {
-        for (const event of early) await files.log(event)
-        for await (const event of watchBound(plan, run.events())) {
-          await files.log(event)
-          for (const message of await reports.event(event)) yield { type: 'warning', message }
-          yield event
-        }
-      } catch (error) {
-        const path = await run.rescue()
-        if (path !== undefined) yield { type: 'save', step: training.state.step, path }
-        const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
-        // What went wrong before is what counts: the disk may be full.
-        await files.update({ status, ...usage(), result: String(error) }).catch(() => {})
-        await reports.ended()
-        throw error
-      } finally {
-        reports.close()
-        await files.close()
-      }
+    } catch (error) {
+      const path = await run.rescue()
+      if (path !== undefined) yield { type: 'save', step: training.state.step, path }
+      const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
+      // What went wrong before is what counts: the disk may be full.
+      await files.update({ status, ...usage(), result: String(error) }).catch(() => {})
+      await reports.ended()
+      throw error
     } finally {
-      await model.close()
+      reports.close()
+      await files.close()
     }
   } finally {
     await output.release({ unused })

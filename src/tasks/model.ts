@@ -1,5 +1,5 @@
 import { generateGreedy } from '../generate/greedy.ts'
-import { openModel, type OpenModel, type OpenOptions } from '../session/open.ts'
+import { openSession, type OpenModel, type SessionOptions } from '../session/session.ts'
 import { tokenizePrompt } from '../text/pairs.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
 import type { TaskContext } from '../util/task.ts'
@@ -8,8 +8,14 @@ import type { TaskContext } from '../util/task.ts'
 let model: OpenModel | undefined
 
 /** Loads a model, which stays in memory as long as the thread lives. */
-export async function* open(options: OpenOptions, { cancelled }: TaskContext): AsyncGenerator<never, void> {
-  model = await openModel(options, cancelled)
+export async function* open(options: SessionOptions, { cancelled }: TaskContext): AsyncGenerator<never, void> {
+  const session = await openSession({ ...options, cancelled })
+  try {
+    model = await session.load()
+  } catch (error) {
+    await session[Symbol.asyncDispose]()
+    throw error
+  }
 }
 
 export interface GenerateInput {

@@ -1,11 +1,9 @@
 import { basename } from 'node:path'
 import { parseTrainConfig, type TrainConfig } from '../config/index.ts'
 import type { MemoryChoice } from '../session/decoder.ts'
-import { checkVocabulary, loadDecoder, prepareRun, type OpenModel } from '../session/open.ts'
+import { sessionOf, type OpenModel } from '../session/session.ts'
 import { readRun, type Run } from '../runs/read.ts'
 import { exampleLosses, stepBatches } from '../text/batches.ts'
-import { readExamples } from '../text/examples.ts'
-import { loadTokenizer } from '../text/tokenizer.ts'
 import { listCheckpoints, readCheckpoint, restoreTraining, type Checkpoint } from '../runs/checkpoint.ts'
 import { changedInputs, changedVersions, describeInputs, type RunInputs } from '../runs/run-inputs.ts'
 import { startTraining, trainStep, type Training } from '../train/trainer.ts'
@@ -78,32 +76,16 @@ export async function* runReplay(
   const { config, choice, inputs } = recordOf(run)
   yield status(`reading ${config.model} and ${config.train}`)
   yield* checkInputs(run, { config, inputs, anyway: input.anyway })
-  const tokenizer = await loadTokenizer(config.model, { cancelled })
-  const prepared = await prepareRun(input.at === undefined ? config : withWeightsOf(config, input.at))
-  let training: Training
-  let model: OpenModel
-  try {
-    const { vocabSize } = prepared.config
-    checkVocabulary(tokenizer, prepared.config, config.model)
-    const { maxLength, skipBadLines } = config
-    const read = { path: config.train, tokenizer, vocabSize, maxLength, skipBadLines, cancelled }
-    const { examples } = await readExamples(read)
-    tokenizer.close()
-    model = { ...(await loadDecoder(prepared, choice)), tokenizer }
-    training = startTraining({ ...model, base: prepared.quantization, config, examples })
-  } catch (error) {
-    await prepared.close()
-    throw error
+  await using session = await sessionOf(input.at === undefined ? config : withWeightsOf(config, input.at), cancelled)
+  const { examples } = await session.read(config.train, config)
+  session.tokenizer.close()
+  const model = await session.load(choice)
+  const training = startTraining({ ...model, base: session.decoder.quantization, config, examples })
+  if (input.step > training.steps) {
+    throw new LowrankError('config', `step ${input.step}: ${input.run} takes ${training.steps} steps`)
   }
-  try {
-    if (input.step > training.steps) {
-      throw new LowrankError('config', `step ${input.step}: ${input.run} takes ${training.steps} steps`)
-    }
-    const { weights, firstDifference } = yield* approach({ input, run, inputs, model, training, cancelled })
-    return { ...(await lastStep(input, run, model, training, cancelled)), weights, firstDifference }
-  } finally {
-    await model.close()
-  }
+  const { weights, firstDifference } = yield* approach({ input, run, inputs, model, training, cancelled })
+  return { ...(await lastStep(input, run, model, training, cancelled)), weights, firstDifference }
 }
 
 /** What a run says of itself: how it was configured, and what it spent memory on. */

@@ -124,8 +124,11 @@ const mistakes: readonly Mistake[] = [
   },
   {
     mistake: 'a tokenizer larger than the embedding',
-    args: () =>
-      flags({ ...base, model: spoiltModel((model) => changeJson(join(model, 'config.json'), { vocab_size: 100 })) }),
+    // Random weights, since those of the file have the shape that config.json had.
+    args: () => {
+      const model = spoiltModel((folder) => changeJson(join(folder, 'config.json'), { vocab_size: 100 }))
+      return flags({ ...base, model, method: 'full', init: 'random' })
+    },
     says: [/train.jsonl:1: token ".+" \(id \d+\)/, "the model's embedding has 100 rows"],
     hint: /tokenizer/,
   },

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import * as api from '../../src/index.ts'
 import { loadConfigFile, trainOptions, type TrainConfigInput } from '../../src/config/index.ts'
 import { generateGreedy } from '../../src/generate/greedy.ts'
-import { openModel } from '../../src/session/open.ts'
+import { openSession } from '../../src/session/session.ts'
 import { tokenizePrompt } from '../../src/text/pairs.ts'
 import { directTasks as tested, type Tasks as Tested } from '../tasks.ts'
 import { runOptions } from './seeds.ts'
@@ -32,14 +32,9 @@ export const apiTasks: Tasks = {
 export const directTasks: Tasks = {
   ...tested,
   async complete(options, prompt) {
-    const model = await openModel(options)
-    try {
-      const ids = await tokenizePrompt(model.tokenizer, prompt)
-      return await generateGreedy({ ...model, ids, maxNewTokens: 4, cancelled: () => false })
-    } finally {
-      model.tokenizer.close()
-      await model.close()
-    }
+    await using session = await openSession(options)
+    const ids = await tokenizePrompt(session.tokenizer, prompt)
+    return await generateGreedy({ ...(await session.load()), ids, maxNewTokens: 4, cancelled: () => false })
   },
 }
 

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, expect, test } from 'vitest'
-import { openDecoder } from '../../src/session/open.ts'
+import { openDecoder } from '../../src/session/decoder.ts'
 import type { OptimizerConfig } from '../../src/train/config.ts'
 import { makeOptimizer } from '../../src/train/optimizer.ts'
 

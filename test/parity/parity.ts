@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url'
 import { realShapedExamples, toJsonl } from '../../bench/data.ts'
 import { findPython, modelFolder, runPython } from '../../bench/python.ts'
 import { parseTrainConfig } from '../../src/config/index.ts'
-import { openModel } from '../../src/session/open.ts'
+import { openSession } from '../../src/session/session.ts'
 import { evalBatches, stepBatches } from '../../src/text/batches.ts'
 import { readExamples } from '../../src/text/examples.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
@@ -53,11 +53,8 @@ async function compare(python: string, work: string): Promise<void> {
     saveStrategy: 'no',
     seed: 7,
   })
-  const opened = await openModel({
-    model,
-    training: { lora: config, init: 'pretrained', seed: 7 },
-    choice: { activations: 'keep', expandWeights: true, headRows: 512 },
-  })
+  await using session = await openSession({ model, training: { lora: config, init: 'pretrained', seed: 7 } })
+  const opened = await session.load({ activations: 'keep', expandWeights: true, headRows: 512 })
   const { tokenizer, trainables, pipeline, adaptation, lora, storage } = opened
   const { examples } = await readExamples({ path: trainFile, tokenizer, maxLength: 512 })
   const save = (folder: string): Promise<void> =>
@@ -91,7 +88,6 @@ async function compare(python: string, work: string): Promise<void> {
   await save(join(work, 'adapter'))
   const valid = await readExamples({ path: validFile, tokenizer, maxLength: 512 })
   const ours = await evaluateBatches({ pipeline, batches: evalBatches(valid.examples, 4) })
-  await opened.close()
 
   const common = ['--model', model, '--max-length', '512']
   const peft = await runPython<{ loss: number[] }>(python, script('peft_train.py'), [

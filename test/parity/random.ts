@@ -18,7 +18,7 @@ import { findPython, hasBitsAndBytes } from '../../bench/python.ts'
 import { parseTrainConfig, quantizationOf, type TrainConfig } from '../../src/config/index.ts'
 import { snakeCase } from '../../src/config/options.ts'
 import type { MemoryChoice } from '../../src/session/decoder.ts'
-import { openModel } from '../../src/session/open.ts'
+import { openSession } from '../../src/session/session.ts'
 import { stepBatches } from '../../src/text/batches.ts'
 import { readExamples } from '../../src/text/examples.ts'
 import { saveResult } from '../../src/export/save.ts'
@@ -109,48 +109,44 @@ async function trainHere(
 ): Promise<{ curve: Curve; steps: number[][][]; adapter: string | null }> {
   const { model, method, labelSmoothingFactor: labelSmoothing, maxLength } = config
   const lora = method === 'full' ? undefined : config
-  const opened = await openModel({
+  await using session = await openSession({
     model,
     threads: 1,
     quantization: quantizationOf(config),
     training: { lora, init: 'pretrained', seed: config.seed, labelSmoothing },
-    choice,
   })
-  try {
-    const { tokenizer, pipeline, trainables, adaptation } = opened
-    // A fresh adapter has B = 0, and no gradient at A.
-    for (const { name, data } of trainables.values()) {
-      if (name.includes('.lora_B.')) fillUniform(data, -0.2, 0.2, stream(seed, name))
-    }
-    if (lora !== undefined) {
-      await saveResult({
-        folder,
-        trainables,
-        base: { name: model, config: '{}', companions: new Map() },
-        lora: opened.lora,
-        peftName: adaptation.peftName,
-        storage: opened.storage,
-        saveDtype: 'auto',
-        maxShardSize: 1e9,
-        facts: [],
-      })
-    }
-    const { examples } = await readExamples({ path: config.train, tokenizer, maxLength })
-    tokenizer.close()
-    const training = startTraining({ config, pipeline, trainables, examples })
-    const steps = Array.from({ length: training.steps }, (_, step) =>
-      stepBatches({ ...training.order, step }).batches.map((batch) => batch.examples.map(({ line }) => line - 1)),
-    )
-    const curve = { loss: [] as number[], gradNorm: [] as number[] }
-    while (training.state.step < training.steps) {
-      const { loss, gradNorm } = await trainStep(training)
-      curve.loss.push(loss)
-      curve.gradNorm.push(gradNorm)
-    }
-    return { curve, steps, adapter: lora === undefined ? null : folder }
-  } finally {
-    await opened.close()
+  const opened = await session.load(choice)
+  const { tokenizer, pipeline, trainables, adaptation } = opened
+  // A fresh adapter has B = 0, and no gradient at A.
+  for (const { name, data } of trainables.values()) {
+    if (name.includes('.lora_B.')) fillUniform(data, -0.2, 0.2, stream(seed, name))
   }
+  if (lora !== undefined) {
+    await saveResult({
+      folder,
+      trainables,
+      base: { name: model, config: '{}', companions: new Map() },
+      lora: opened.lora,
+      peftName: adaptation.peftName,
+      storage: opened.storage,
+      saveDtype: 'auto',
+      maxShardSize: 1e9,
+      facts: [],
+    })
+  }
+  const { examples } = await readExamples({ path: config.train, tokenizer, maxLength })
+  tokenizer.close()
+  const training = startTraining({ config, pipeline, trainables, examples })
+  const steps = Array.from({ length: training.steps }, (_, step) =>
+    stepBatches({ ...training.order, step }).batches.map((batch) => batch.examples.map(({ line }) => line - 1)),
+  )
+  const curve = { loss: [] as number[], gradNorm: [] as number[] }
+  while (training.state.step < training.steps) {
+    const { loss, gradNorm } = await trainStep(training)
+    curve.loss.push(loss)
+    curve.gradNorm.push(gradNorm)
+  }
+  return { curve, steps, adapter: lora === undefined ? null : folder }
 }
 
 const optimizers = { adamw: 'adamw_torch', 'adamw-8bit': 'adamw_bnb_8bit', sgd: 'sgd' } as const

@@ -55,7 +55,7 @@ export function adaptWithLora(
 }
 
 /** Full fine-tuning: nothing is added and everything is trained. */
-export const adaptNothing: Adaptation = {
+export const trainEverything: Adaptation = {
   adapterOf: () => undefined,
   trainable: () => true,
   separateHead: false,
@@ -63,7 +63,7 @@ export const adaptNothing: Adaptation = {
 }
 
 /** The base model alone, for evaluation. */
-export const frozen: Adaptation = { ...adaptNothing, trainable: () => false }
+export const frozen: Adaptation = { ...trainEverything, trainable: () => false }
 
 /** The modules that `modulesToSave` names: those whose path ends with an entry, as PEFT matches them. */
 function savedModules(entries: readonly string[], modules: readonly string[]): ReadonlySet<string> {

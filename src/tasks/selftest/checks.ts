@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseTrainConfig, type TrainConfig } from '../../config/index.ts'
 import { runFinetune } from '../finetune.ts'
-import type { OpenModel } from '../../session/open.ts'
+import type { OpenDecoder } from '../../session/decoder.ts'
 import { seed, type SelftestContext, type Subject } from './context.ts'
 import { examplesPerStep } from './data.ts'
 import { derivativeError, gradientDistance, gradientsOf, type Directions, type Gradients } from './gradients.ts'
@@ -181,7 +181,7 @@ function differences(one: readonly ArrayLike<number>[], other: readonly ArrayLik
 }
 
 /** Logits after each of a few texts. */
-async function logitsOf({ pipeline }: OpenModel, examples: readonly Example[]): Promise<Float32Array[]> {
+async function logitsOf({ pipeline }: OpenDecoder, examples: readonly Example[]): Promise<Float32Array[]> {
   const logits: Float32Array[] = []
   for (const { ids } of examples.slice(0, 3)) logits.push(await pipeline.nextLogits(ids))
   return logits

@@ -1,13 +1,11 @@
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Quantization, QuantizationOptions, TrainConfig, TrainConfigInput } from '../../config/index.ts'
-import { PreparedDecoder } from '../../session/decoder.ts'
+import { type OpenDecoder, PreparedDecoder } from '../../session/decoder.ts'
 import { editJson } from '../../formats/json-edit.ts'
-import { checkVocabulary, loadDecoder, type OpenModel } from '../../session/open.ts'
 import { planMemory } from '../../session/plan.ts'
 import { makeBatch } from '../../text/batches.ts'
 import type { Example } from '../../text/examples.ts'
-import { loadTokenizer } from '../../text/tokenizer.ts'
 import { fillUniform, stream } from '../../util/random.ts'
 
 /** What a check trains, and how. */
@@ -55,7 +53,7 @@ export class SelftestContext implements ContextOptions {
   readonly data: string
   readonly examples: readonly Example[]
   readonly cancelled: () => boolean
-  #open: { readonly key: string; readonly model: OpenModel } | undefined
+  #open: { readonly key: string; readonly model: OpenDecoder } | undefined
 
   constructor(options: ContextOptions) {
     this.config = options.config
@@ -72,7 +70,7 @@ export class SelftestContext implements ContextOptions {
    *
    * @throws LowrankError `memory`: there is too little of it.
    */
-  async model(subject: Subject): Promise<OpenModel> {
+  async model(subject: Subject): Promise<OpenDecoder> {
     const key = JSON.stringify(subject)
     if (this.#open?.key === key) return this.#open.model
     await this.close()
@@ -98,7 +96,7 @@ export class SelftestContext implements ContextOptions {
     await open?.model.close()
   }
 
-  async #load({ trained, dropout = 0, activations, folder: saved }: Subject): Promise<OpenModel> {
+  async #load({ trained, dropout = 0, activations, folder: saved }: Subject): Promise<OpenDecoder> {
     const { model: folder, threads } = this.config
     const adapter = trained === 'adapter' ? (saved ?? (await this.#adapter(dropout))) : undefined
     const lora = {
@@ -116,11 +114,7 @@ export class SelftestContext implements ContextOptions {
       quantization: this.quantization,
       training: { lora: trained === 'adapter' ? lora : undefined, init: 'pretrained', seed },
     })
-    let plan
-    const tokenizer = await loadTokenizer(folder)
-    tokenizer.close()
     try {
-      checkVocabulary(tokenizer, prepared.config, folder)
       const { batch, seq, rows } = makeBatch(this.examples)
       const size = { batch, seq, rows: rows.length }
       // The checks need the gradients twice, and no optimizer.
@@ -132,12 +126,12 @@ export class SelftestContext implements ContextOptions {
         keepsBest: true,
         data: 0,
       }
-      plan = planMemory(prepared, workload, { setting: activations ?? 'auto', bound: undefined })
+      const plan = planMemory(prepared, workload, { setting: activations ?? 'auto', bound: undefined })
+      return await prepared.load(plan)
     } catch (error) {
       await prepared.close()
       throw error
     }
-    return { ...(await loadDecoder(prepared, plan)), tokenizer }
   }
 
   /** The user's adapter with another dropout: masks depend on how a step is split, which must make no difference where it is checked. */

@@ -1,4 +1,4 @@
-import type { OpenModel } from '../../session/open.ts'
+import type { OpenDecoder } from '../../session/decoder.ts'
 import { seed } from './context.ts'
 import type { Batch } from '../../text/batches.ts'
 import { evaluateBatches } from '../../train/evaluate.ts'
@@ -13,7 +13,7 @@ export interface Gradients {
 
 /** The gradients of the sum of losses of the micro-batches of a step, with its dropout masks; of some parameters, or of all. */
 export async function gradientsOf(
-  { pipeline, trainables }: OpenModel,
+  { pipeline, trainables }: OpenDecoder,
   batches: readonly Batch[],
   only: (name: string) => boolean = () => true,
 ): Promise<Gradients> {
@@ -62,7 +62,7 @@ export type Directions = 'along' | 'across'
  * weights are the same afterwards.
  */
 export async function derivativeError(
-  model: OpenModel,
+  model: OpenDecoder,
   batches: readonly Batch[],
   options: { readonly only: (name: string) => boolean; readonly directions: Directions; readonly reach: number },
 ): Promise<number> {
@@ -137,7 +137,7 @@ async function at(
 }
 
 /** The sum of losses; by training programs where there is dropout, whose masks are those of the gradients. */
-function lossOf(model: OpenModel, batches: readonly Batch[]): () => Promise<number> {
+function lossOf(model: OpenDecoder, batches: readonly Batch[]): () => Promise<number> {
   const { pipeline } = model
   if ((model.lora?.loraDropout ?? 0) > 0) return async () => (await gradientsOf(model, batches, () => false)).lossSum
   return async () => {

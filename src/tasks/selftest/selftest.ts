@@ -1,14 +1,12 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { PreparedDecoder } from '../../session/decoder.ts'
+import { openSession } from '../../session/session.ts'
 import { messageOf } from '../../formats/json.ts'
 import { baseFor } from '../../runs/adapter-base.ts'
 import { checks, type Check } from './checks.ts'
 import { SelftestContext, type SelftestConfig } from './context.ts'
 import { examplesPerStep, writeData } from './data.ts'
-import { readExamples } from '../../text/examples.ts'
-import { loadTokenizer } from '../../text/tokenizer.ts'
 import { LowrankError } from '../../util/errors.ts'
 import { status, type StatusEvent, type TaskContext } from '../../util/task.ts'
 
@@ -45,17 +43,15 @@ export async function* runSelftest(
 ): AsyncGenerator<StatusEvent, SelftestResult> {
   const begun = performance.now()
   const { model, adapter, threads, maxLength } = config
-  const tokenizer = await loadTokenizer(model, { cancelled })
   const quantization = yield* baseFor(config)
-  const prepared = await PreparedDecoder.open({ model, adapter, threads, quantization })
-  const [quantized, vocabSize] = [prepared.quantization !== undefined, prepared.config.vocabSize]
-  await prepared.close()
+  await using session = await openSession({ model, adapter, threads, quantization, cancelled })
+  const quantized = session.decoder.quantization !== undefined
   const folder = await mkdtemp(join(tmpdir(), 'lowrank-selftest-'))
   try {
     const data = join(folder, 'data.jsonl')
     await writeData(data, config.data)
-    const { examples: read } = await readExamples({ path: data, tokenizer, vocabSize, maxLength, cancelled })
-    tokenizer.close()
+    const { examples: read } = await session.read(data, { maxLength, skipBadLines: false })
+    session.tokenizer.close()
     // A short file serves as well: what must make no difference makes none for examples that occur twice.
     const examples = Array.from({ length: examplesPerStep }, (_, i) => read[i % read.length]!)
     const context = new SelftestContext({ config, quantization, folder, data, examples, cancelled })

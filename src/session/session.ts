@@ -1,0 +1,112 @@
+import { quantizationOf, type QuantizationOptions, type TrainConfig } from '../config/index.ts'
+import type { LoraConfig } from '../model/peft/targets.ts'
+import { readExamples, type Dataset } from '../text/examples.ts'
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
+import { LowrankError } from '../util/errors.ts'
+import { type DecoderOptions, frugal, type MemoryChoice, type OpenDecoder, PreparedDecoder } from './decoder.ts'
+import type { Workload } from './memory-items.ts'
+import { planMemory, type MemoryPlan, type PlanOptions } from './plan.ts'
+
+/** A decoder with its tokenizer. */
+export type OpenModel = OpenDecoder & { readonly tokenizer: Tokenizer }
+
+export type SessionOptions = DecoderOptions & {
+  /** Asked ten times a second while texts are tokenized, which ends when it says so. */
+  readonly cancelled?: (() => boolean) | undefined
+}
+
+/** What is read of a file of examples. */
+export type ReadOptions = Pick<TrainConfig, 'maxLength' | 'skipBadLines'>
+
+/**
+ * A model on this machine: its files are open and checked, nothing large was read. It is planned and loaded on demand, and closed with the
+ * block that opened it: `await using session = await openSession(...)`.
+ *
+ * @throws LowrankError `model`, `adapter`, `config`: what was refused, and why; `cancelled`.
+ */
+export async function openSession(options: SessionOptions): Promise<Session> {
+  const { model, cancelled = () => false } = options
+  const tokenizer = await loadTokenizer(model, { cancelled })
+  try {
+    const prepared = await PreparedDecoder.open(options)
+    const session = new Session(tokenizer, prepared, cancelled)
+    try {
+      checkVocabulary(tokenizer, prepared, model)
+    } catch (error) {
+      await prepared.close()
+      throw error
+    }
+    return session
+  } catch (error) {
+    tokenizer.close()
+    throw error
+  }
+}
+
+/** What a run says of its model. */
+export type ModelConfig = Pick<
+  TrainConfig,
+  'model' | 'adapter' | 'threads' | 'method' | 'init' | 'seed' | 'labelSmoothingFactor'
+> &
+  LoraConfig &
+  QuantizationOptions
+
+/** The model that a training run asks for. */
+export function sessionOf(config: ModelConfig, cancelled: () => boolean): Promise<Session> {
+  const { model, adapter, threads, method, init, seed, labelSmoothingFactor: labelSmoothing } = config
+  const training = { lora: method === 'full' ? undefined : config, init, seed, labelSmoothing }
+  return openSession({ model, adapter, threads, quantization: quantizationOf(config), training, cancelled })
+}
+
+export class Session {
+  readonly tokenizer: Tokenizer
+  readonly decoder: PreparedDecoder
+  readonly #cancelled: () => boolean
+  #loaded: OpenDecoder | undefined
+
+  /** Use `openSession`. */
+  constructor(tokenizer: Tokenizer, decoder: PreparedDecoder, cancelled: () => boolean) {
+    this.tokenizer = tokenizer
+    this.decoder = decoder
+    this.#cancelled = cancelled
+  }
+
+  /** Reads a file of examples with the model's tokenizer. */
+  async read(path: string, { maxLength, skipBadLines }: ReadOptions): Promise<Dataset> {
+    const { vocabSize } = this.decoder.config
+    const { tokenizer } = this
+    return readExamples({ path, tokenizer, maxLength, skipBadLines, vocabSize, cancelled: this.#cancelled })
+  }
+
+  /** Decides what memory is spent on: see `planMemory`. */
+  plan(workload: Workload, options: PlanOptions): MemoryPlan {
+    return planMemory(this.decoder, workload, options)
+  }
+
+  /** Reads the weights and makes the model ready to compute. */
+  async load(choice: Partial<MemoryChoice> = {}): Promise<OpenModel> {
+    this.#loaded = await this.decoder.load({ ...frugal, ...choice })
+    return { ...this.#loaded, tokenizer: this.tokenizer }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.tokenizer.close()
+    await (this.#loaded ?? this.decoder).close()
+  }
+}
+
+/**
+ * Checks that the model has a row for EOS and for what is put before each text. Other tokens of the tokenizer may be beyond its embedding
+ * as long as no text uses them.
+ */
+function checkVocabulary(tokenizer: Tokenizer, { config }: PreparedDecoder, model: string): void {
+  const { eosId, eosSource, prefix } = tokenizer
+  const found = [{ id: eosId, source: eosSource }, ...prefix.map((id) => ({ id, source: 'post_processor' }))]
+  const beyond = found.find(({ id }) => id >= config.vocabSize)
+  if (beyond === undefined) return
+  throw new LowrankError(
+    'model',
+    `${model}: the token id ${beyond.id} (${beyond.source}) is beyond the model's embedding of ${config.vocabSize} rows`,
+    { hint: 'Use the tokenizer that belongs to the model, or resize the embedding in Python first.' },
+  )
+}
