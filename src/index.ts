@@ -1,5 +1,5 @@
 export { evaluate, finetune, loadModel, Model, quantize, replay, selftest } from './thread/client.ts'
-export type { CallOptions, StatusOptions } from './thread/client.ts'
+export type { CallOptions, FinetuneOptions, StatusOptions } from './thread/client.ts'
 export type {
   EvalConfigInput,
   GenerateOptionsInput as GenerateOptions,

@@ -17,6 +17,8 @@ export interface Positional {
 /** A command line, taken apart: the options of file and flags, the other arguments, and the common flags. */
 export interface Arguments {
   readonly sources: readonly Source[]
+  /** The file that options are from. */
+  readonly configFile: string | undefined
   readonly positionals: readonly string[]
   readonly help: boolean
   readonly json: boolean
@@ -92,7 +94,12 @@ export function readArguments(
   const missing = positionals.filter(({ required }) => required)[words.length]
   if (missing !== undefined && !common.help) throw new LowrankError('usage', `${missing.name} is missing`)
   const sources: Source[] = file === undefined || common.help ? [] : [loadConfigFile(file)]
-  return { ...common, positionals: words, sources: [...sources, { entries, spelling: 'flag', text: true }] }
+  return {
+    ...common,
+    configFile: file,
+    positionals: words,
+    sources: [...sources, { entries, spelling: 'flag', text: true }],
+  }
 }
 
 /** Spells every flag as the schema does: `--lora_alpha 16` and `--model-name-or-path DIR` are understood too. */

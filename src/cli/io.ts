@@ -68,7 +68,10 @@ export interface SafeIo extends Io {
 
 /** What the commands need of the library. */
 export interface Api {
-  readonly finetune: (config: TrainConfigInput, options?: { signal?: AbortSignal }) => AsyncGenerator<TrainEvent>
+  readonly finetune: (
+    config: TrainConfigInput,
+    options?: { signal?: AbortSignal; configFile?: string | undefined },
+  ) => AsyncGenerator<TrainEvent>
   readonly evaluate: (
     config: EvalConfigInput,
     options?: { signal?: AbortSignal; onStatus?: (message: string) => void },
@@ -88,6 +91,8 @@ export interface Api {
 /** A command's invocation: its options from file and flags, not yet checked. */
 export interface Invocation {
   readonly sources: readonly Source[]
+  /** The file that options are from. */
+  readonly configFile: string | undefined
   /** Arguments that are no flags, as the command declares them. */
   readonly positionals: readonly string[]
   readonly json: boolean

@@ -5,7 +5,7 @@ import { openProgress } from './progress.ts'
 import { doneLines, sampleLines } from './render.ts'
 
 /** `lowrank train`: draws the events of a run, then its samples and summary. */
-export async function train({ sources, json, io, signal, loadApi }: Invocation): Promise<void> {
+export async function train({ sources, configFile, json, io, signal, loadApi }: Invocation): Promise<void> {
   const config = readTrainConfig(sources)
   const { finetune } = await loadApi()
   const progress = openProgress(io.stderr)
@@ -13,7 +13,7 @@ export async function train({ sources, json, io, signal, loadApi }: Invocation):
   signal.addEventListener('abort', onAbort, { once: true })
   const samples: Extract<TrainEvent, { type: 'sample' }>[] = []
   try {
-    for await (const event of finetune(config, { signal })) {
+    for await (const event of finetune(config, { signal, configFile })) {
       if (json) io.stdout.write(`${JSON.stringify(event)}\n`)
       if (event.type === 'sample') samples.push(event)
       if (event.type !== 'done') {

@@ -16,10 +16,11 @@ export function checkText(name: string, value: unknown, { empty = false }: { rea
 
 const callbacks = {
   signal: { fits: isSignal, accepts: 'an AbortSignal' },
+  configFile: { fits: (value: unknown) => typeof value === 'string', accepts: 'a path' },
   onStatus: { fits: (value: unknown) => typeof value === 'function', accepts: 'a function' },
 } as const
 
-/** @throws LowrankError `config` where `{ signal, onStatus }` has other keys, or other values. */
+/** @throws LowrankError `config` where `{ signal, configFile, onStatus }` has other keys, or other values. */
 export function checkCall(options: unknown, keys: readonly (keyof typeof callbacks)[]): void {
   if (!isOptions(options)) {
     throw refused(`call options: found ${show(options)}, expected an object with ${keys.join(' and ')}`)

@@ -4,6 +4,7 @@ import { writeFileAtomic } from '../formats/atomic.ts'
 import { count } from '../util/format.ts'
 import { chartsOf } from './charts.ts'
 import { configFacts, dataRows, figureFacts, optionText, planFacts, type Fact } from '../runs/facts.ts'
+import { reportName } from '../runs/record.ts'
 import { html, type Content, type Html } from './html.ts'
 import { page } from './page.ts'
 import { readRun, type Run, type Sample } from '../runs/read.ts'
@@ -22,7 +23,7 @@ export async function writeReport(
   options: { readonly output?: string | undefined } = {},
 ): Promise<string> {
   checkText('folder', folder)
-  const { output = join(folder, 'report.html') } = parseOptions(reportSchema, options)
+  const { output = join(folder, reportName) } = parseOptions(reportSchema, options)
   await writeFileAtomic(output, reportPage(await readRun(folder)))
   return output
 }

@@ -30,18 +30,27 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+export interface FinetuneOptions extends CallOptions {
+  /** The file that the options are from, if they are from one: the run neither replaces nor removes it. */
+  readonly configFile?: string | undefined
+}
+
 /**
  * Fine-tunes a model: `for await (const event of finetune({ model, train, outputDir })) …`. Computes in a worker thread. The
  * adapter (or, with method full, the model) is in `outputDir` when the `done` event comes.
  *
  * @throws LowrankError `config`, `data`, `model`, `adapter`: the input was refused, before anything was trained.
  */
-export async function* finetune(config: TrainConfigInput, options: CallOptions = {}): AsyncGenerator<TrainEvent, void> {
+export async function* finetune(
+  config: TrainConfigInput,
+  options: FinetuneOptions = {},
+): AsyncGenerator<TrainEvent, void> {
   const resolved = parseTrainConfig(config)
-  checkCall(options, ['signal'])
+  checkCall(options, ['signal', 'configFile'])
   const thread = new ComputeThread()
   try {
-    yield* withWebhook(resolved, thread.call('finetune', resolved, options))
+    const { configFile } = options
+    yield* withWebhook(resolved, thread.call('finetune', { ...resolved, configFile }, options))
   } finally {
     await thread.close()
   }

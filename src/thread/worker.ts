@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parentPort, workerData } from 'node:worker_threads'
-import type { EvalConfig, QuantizeConfig, SelftestConfig, TrainConfig } from '../config/index.ts'
-import { runFinetune } from '../tasks/finetune.ts'
+import type { EvalConfig, QuantizeConfig, SelftestConfig } from '../config/index.ts'
+import { type FinetuneInput, runFinetune } from '../tasks/finetune.ts'
 import { openModel, type OpenModel, type OpenOptions } from '../session/open.ts'
 import type { EvaluationResult, TrainEvent } from '../train/events.ts'
 import { runEvaluation } from '../tasks/evaluate.ts'
@@ -42,7 +42,7 @@ type Emit = (event: TrainEvent) => Promise<void>
  * `open` loaded.
  */
 export interface Tasks {
-  readonly finetune: (config: TrainConfig, emit: Emit) => Promise<void>
+  readonly finetune: (input: FinetuneInput, emit: Emit) => Promise<void>
   readonly evaluate: (config: EvalConfig, emit: Emit) => Promise<EvaluationResult>
   readonly quantize: (config: QuantizeConfig) => Promise<QuantizeResult>
   readonly replay: (input: ReplayInput, emit: Emit) => Promise<ReplayResult>
@@ -56,8 +56,8 @@ const cancelled = (): boolean => state.cancelled
 let model: OpenModel | undefined
 
 const tasks: Tasks = {
-  finetune: async (config, emit) => {
-    for await (const event of runFinetune(config, cancelled)) await emit(event)
+  finetune: async (input, emit) => {
+    for await (const event of runFinetune(input, cancelled)) await emit(event)
   },
   evaluate: (config, emit) => runEvaluation(config, cancelled, (message) => void emit({ type: 'status', message })),
   quantize: (config) => runQuantize(config, cancelled),
