@@ -66,7 +66,9 @@ describe('train', () => {
     const path = join(mkdtempSync(join(tmpdir(), 'lowrank-cli-')), 'run.yaml')
     writeFileSync(path, 'model: m\ntrain: t\noutput_dir: o\nr: 4\nseed: 7\n')
     const { trainConfigs } = await lowrank(['train', path, '--r', '16'])
-    expect(trainConfigs).toEqual([parseTrainConfig({ model: 'm', train: 't', outputDir: 'o', r: 16, seed: 7 })])
+    const config = parseTrainConfig({ model: 'm', train: 't', outputDir: 'o', r: 16, seed: 7 })
+    // With the file, which the run must not replace.
+    expect(trainConfigs).toEqual([{ ...config, configFile: path }])
   })
 
   test('results on stdout, progress on stderr', async () => {

@@ -180,7 +180,10 @@ export function defineStream<S extends z.ZodObject, C, E, R, K extends string = 
   }
   const invoke = async ({ compute, sources, words, ...terminal }: Invocation): Promise<void> => {
     const config = readCommandLine(record, { sources, words })
-    await record.draw(begin(config, compute, terminal), terminal, config)
+    // A run must not replace the file that it is started with.
+    const configFile = sources.find(({ file }) => file !== undefined)?.file
+    const given = configFile === undefined ? config : { ...config, configFile }
+    await record.draw(begin(given, compute, terminal), terminal, config)
   }
   commands.push(erased(record, { api, invoke }))
   return api

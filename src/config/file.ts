@@ -19,7 +19,7 @@ export function loadConfigFile(path: string): Source {
   if (error !== undefined) {
     throw new LowrankError('config', `${path}:${lines.linePos(error.pos[0]).line}: ${error.message}`)
   }
-  if (document.contents === null) return { entries: [], spelling: 'key', text: true, file: true }
+  if (document.contents === null) return { entries: [], spelling: 'key', text: true, file: path }
   if (!isMap(document.contents)) {
     throw new LowrankError(
       'config',
@@ -38,7 +38,7 @@ export function loadConfigFile(path: string): Source {
       })
     }
   })
-  return { entries, spelling: 'key', text: true, file: true }
+  return { entries, spelling: 'key', text: true, file: path }
 }
 
 function parseYaml(path: string, lineCounter: LineCounter): ReturnType<typeof parseDocument> {

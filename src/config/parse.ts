@@ -19,8 +19,8 @@ export interface Source {
   readonly spelling: Spelling
   /** Whether a text stands for a number, list or record too (`q_proj,v_proj`), as in files and flags. */
   readonly text: boolean
-  /** Whether it is a file: `~` is the home folder in its paths, as shells have it in those of flags. */
-  readonly file?: boolean
+  /** The file it is, if it is one: `~` is the home folder in its paths, as shells have it in those of flags. */
+  readonly file?: string
 }
 
 interface Given {
@@ -106,7 +106,8 @@ function gather(
 ): { given: Map<string, Given>; problems: string[] } {
   const given = new Map<string, Given>()
   const problems: string[] = []
-  for (const { entries, spelling, text, file = false } of sources) {
+  for (const { entries, spelling, text, file: path } of sources) {
+    const file = path !== undefined
     const seen = new Map<string, string>()
     for (const { name, value: written, where } of entries) {
       const found = resolveName(options, name, spelling)

@@ -1,14 +1,14 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeFileAtomic } from '../formats/atomic.ts'
-import { writeCheckpoint } from '../formats/checkpoint.ts'
+import { isShard, writeCheckpoint } from '../formats/checkpoint.ts'
 import { editJson } from '../formats/json-edit.ts'
 import { indexName, singleName, type TensorSource } from '../formats/safetensors.ts'
-import { type AdapterCard, modelCard } from '../model/peft/card.ts'
+import { type AdapterCard, cardName, modelCard } from '../model/peft/card.ts'
 import { untied } from '../model/config.ts'
 import { configName, weightsName, writeAdapter } from '../model/peft/adapter.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
-import { tokenizerFiles } from '../text/tokenizer.ts'
+import { companionFiles, tokenizerFiles } from '../text/tokenizer.ts'
 import { headName } from '../model/names.ts'
 import { f32ToBytes, type FloatDtype, indexOfOverflow, torchNames } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -31,6 +31,8 @@ export interface SaveOptions {
   readonly base: SavedBase
   /** Whether a model card is written beside an adapter; by default it is. */
   readonly writesCard?: boolean
+  /** Is told the names of the files, but for the model card, before the first of them is written. */
+  readonly before?: (names: readonly string[]) => Promise<void>
   /** The adapter's configuration; undefined where every weight was trained. */
   readonly lora: LoraConfig | undefined
   readonly peftName: (name: string) => string
@@ -46,9 +48,29 @@ export interface SaveOptions {
   readonly facts: AdapterCard['facts']
 }
 
-/** Names of the files of an adapter, and of a whole model; those of a model in several parts are numbered. */
-export const adapterNames: readonly string[] = [configName, weightsName]
-export const modelNames: readonly string[] = ['config.json', singleName, indexName]
+/** What a run makes. */
+export type ResultKind = 'adapter' | 'model'
+
+const ownNames: Readonly<Record<ResultKind, readonly string[]>> = {
+  adapter: [configName, weightsName],
+  model: ['config.json', singleName, indexName],
+}
+
+/** Whether a file of this name belongs to an adapter and not to a model, or the other way round. */
+export function isResult(kind: ResultKind, name: string): boolean {
+  if (ownNames[kind].includes(name)) return true
+  if (kind === 'adapter') return name === cardName
+  return isShard(name) || (companionFiles.includes(name) && !tokenizerFiles.includes(name))
+}
+
+/** Names of the files that are written of an adapter, but for its card, or of a model, but for the numbered ones of one in several parts. */
+export function resultNames(kind: ResultKind, { companions }: Pick<SavedBase, 'companions'>): readonly string[] {
+  return [...ownNames[kind], ...companionsOf(kind, companions).keys()]
+}
+
+function companionsOf(kind: ResultKind, companions: SavedBase['companions']): SavedBase['companions'] {
+  return new Map([...companions].filter(([name]) => kind === 'model' || tokenizerFiles.includes(name)))
+}
 
 /** The model card that is written beside an adapter. */
 export function cardOf({ lora, base, writesCard = true, facts }: SaveOptions): string | undefined {
@@ -70,7 +92,8 @@ export function storesExactly({ lora, trainables, saveDtype, storage }: SaveOpti
 async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<void> {
   const { folder, trainables, base, peftName } = options
   const tensors = [...trainables.values()].map(({ name, shape, data }) => ({ name: peftName(name), shape, data }))
-  const files = new Map([...base.companions].filter(([name]) => tokenizerFiles.includes(name)))
+  const files = companionsOf('adapter', base.companions)
+  await options.before?.(resultNames('adapter', base))
   await writeAdapter({ folder, config, baseModel: base.name, tensors, files, card: cardOf(options) })
 }
 
@@ -85,11 +108,13 @@ async function saveWholeModel(options: SaveOptions): Promise<void> {
     stored.add(dtype)
     return { name, dtype, shape, data: () => f32ToBytes(data, dtype) }
   })
-  await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize })
+  const others = ['config.json', ...base.companions.keys()]
+  const before = (weights: readonly string[]): Promise<void> | undefined => options.before?.([...weights, ...others])
+  await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize, before })
   for (const [name, bytes] of base.companions) await writeFileAtomic(join(folder, name), bytes)
-  const [dtype, ...others] = stored
+  const [dtype, ...otherDtypes] = stored
   const text = asFloats(base.config, {
-    dtype: others.length === 0 ? dtype : undefined,
+    dtype: otherDtypes.length === 0 ? dtype : undefined,
     ownHead: trainables.has(headName),
   })
   await writeFileAtomic(join(folder, 'config.json'), text)

@@ -12,6 +12,8 @@ export interface WriteCheckpointOptions {
   readonly metadata?: Readonly<Record<string, string>>
   /** Parameters of the model, which the index tells; by default the elements of all tensors. */
   readonly parameters?: number
+  /** Is told the names of the files before one in the folder is written, replaced or removed. */
+  readonly before?: ((names: readonly string[]) => Promise<void> | undefined) | undefined
 }
 
 /**
@@ -25,7 +27,7 @@ export interface WriteCheckpointOptions {
 export async function writeCheckpoint(
   folder: string,
   tensors: Iterable<TensorSource>,
-  { maxShardBytes, metadata = { format: 'pt' }, parameters }: WriteCheckpointOptions,
+  { maxShardBytes, metadata = { format: 'pt' }, parameters, before }: WriteCheckpointOptions,
 ): Promise<{ readonly bytes: number; readonly tensors: number }> {
   const sources = sizeSources(folder, tensors)
   const bytes = sources.reduce((total, { byteLength }) => total + byteLength, 0)
@@ -42,6 +44,7 @@ export async function writeCheckpoint(
     await mkdir(temporary, { recursive: true })
     await checkRoom(folder, bytes)
     for (const [name, shard] of shards) await writeSafetensors(join(temporary, name), shard, metadata)
+    await before?.([...shards.keys(), ...(shards.size > 1 ? [indexName] : [])])
     const old = await readdir(folder)
     // Shards of the same names change under the index: meanwhile there is none.
     if (shards.size > 1 && old.some((name) => shards.has(name))) await rm(join(folder, indexName), { force: true })

@@ -3,6 +3,7 @@ import { writeFileAtomic } from '../formats/atomic.ts'
 import { count } from '../util/format.ts'
 import { chartsOf } from './charts.ts'
 import { configFacts, dataRows, figureFacts, optionText, planFacts, type Fact } from '../runs/facts.ts'
+import { reportName } from '../runs/record.ts'
 import { html, type Content, type Html } from './html.ts'
 import { page } from './page.ts'
 import { readRun, type Run, type Sample } from '../runs/read.ts'
@@ -15,7 +16,7 @@ const MOST = { samples: 50, notices: 100, characters: 4000 }
  *
  * @throws LowrankError `data` where there is no run, `io` where the file cannot be written.
  */
-export async function writeReport(folder: string, output = join(folder, 'report.html')): Promise<string> {
+export async function writeReport(folder: string, output = join(folder, reportName)): Promise<string> {
   await writeFileAtomic(output, reportPage(await readRun(folder)))
   return output
 }

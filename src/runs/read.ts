@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { isJsonObject, readJsonObject, type JsonObject } from '../formats/json.ts'
 import { readJsonl } from '../formats/jsonl.ts'
-import type { RunRecord } from './record.ts'
+import { metricsName, recordName, type RunRecord } from './record.ts'
 import { dataSchema, planSchema, type RecordedData, type RecordedPlan } from './recorded.ts'
 
 /** The steps of a run, a place each; a value that is no number (a loss that overflowed) is NaN. */
@@ -82,11 +82,11 @@ export interface Run {
  * @throws LowrankError `data` where there is no run.
  */
 export async function readRun(folder: string): Promise<Run> {
-  const record = await readJsonObject(join(folder, 'run.json'), {
+  const record = await readJsonObject(join(folder, recordName), {
     code: 'data',
     hint: 'A run is the output folder of a training, which has a run.json.',
   })
-  const metrics = join(folder, 'metrics.jsonl')
+  const metrics = join(folder, metricsName)
   const written = await stat(metrics).catch(() => undefined)
   const gathered = new Gathered()
   if (written !== undefined) {

@@ -3,7 +3,10 @@ import { join } from 'node:path'
 import { isJsonObject } from '../formats/json.ts'
 import type { RunInputs } from './run-inputs.ts'
 
+/** What a run says of itself: its record, its events, a line each, and the page that is made from both. */
 export const recordName = 'run.json'
+export const metricsName = 'metrics.jsonl'
+export const reportName = 'report.html'
 
 /** What `run.json` says of a run. */
 export interface RunRecord {
@@ -22,7 +25,7 @@ export interface RunRecord {
   readonly seconds?: number
   readonly peakMemory?: number
   readonly result?: unknown
-  /** Names of the files that runs write to the folder. */
+  /** Names of the files that runs have written to the folder; those of earlier versions do not list them. */
   readonly files?: readonly string[]
   /** SHA-256 of the model cards that runs have written to the folder. */
   readonly cards?: readonly string[]

@@ -1,16 +1,12 @@
-import { open, readdir, readFile, realpath, rm, type FileHandle } from 'node:fs/promises'
-import { dirname, join, resolve, sep } from 'node:path'
+import { open, readFile, realpath, rm, type FileHandle } from 'node:fs/promises'
+import { dirname, join, sep } from 'node:path'
 import { removeLeftovers, writeError, writeFileAtomic } from '../formats/atomic.ts'
 import { removeFolderAtomic } from '../formats/atomic-folder.ts'
-import { isShard } from '../formats/checkpoint.ts'
-import { adapterNames, modelNames } from '../export/save.ts'
-import { isJsonObject } from '../formats/json.ts'
-import { cardName } from '../model/peft/card.ts'
 import { LowrankError } from '../util/errors.ts'
 import { listCheckpoints, settleCheckpoints, type Checkpoint } from './checkpoint.ts'
 import type { TrainEvent } from '../train/events.ts'
-import { cardsOf, type OutputFolder } from './output-folder.ts'
-import { recordName, type RunRecord } from './record.ts'
+import { cardsOf, placesOf, recordNames, type OutputFolder } from './output-folder.ts'
+import { metricsName, recordName, type RunRecord } from './record.ts'
 import type { RunInputs } from './run-inputs.ts'
 
 export interface RunFilesOptions {
@@ -64,7 +60,9 @@ export class RunFiles {
         others.map((one) => one.folder),
         { why, reads },
       )
-      removed.push(...(await removeOtherResult(folder, kindOf(inputs.config), output)))
+      const { kind, names } = output.removes
+      for (const name of names) await rm(join(folder, name))
+      if (names.length > 0) removed.push(`removed the ${kind} of an earlier run: ${names.join(', ')} in ${folder}`)
       const metricsPath = join(folder, metricsName)
       const metrics = from === undefined ? '' : await metricsUpTo(from)
       await writeFileAtomic(metricsPath, metrics)
@@ -77,7 +75,7 @@ export class RunFiles {
         data,
         startedAt: from?.record.startedAt ?? now,
         status: 'running',
-        files: output.files,
+        files: listOf(output.files, recordNames),
         ...(cards.length > 0 ? { cards } : {}),
         ...(from === undefined
           ? {}
@@ -116,6 +114,11 @@ export class RunFiles {
     return (await this.#metrics.stat()).size
   }
 
+  /** Notes the names of files that are about to be written, so that they are known for ours wherever the run ends. */
+  async addFiles(names: readonly string[]): Promise<void> {
+    await this.update({ files: listOf(this.#record.files ?? [], names) })
+  }
+
   async update(changes: Partial<RunRecord>): Promise<void> {
     this.#record = { ...this.#record, ...changes }
     await writeFileAtomic(join(this.folder, recordName), `${JSON.stringify(this.#record, null, 2)}\n`)
@@ -126,12 +129,16 @@ export class RunFiles {
   }
 }
 
+function listOf(...names: readonly (readonly string[])[]): readonly string[] {
+  return [...new Set(names.flat())].sort()
+}
+
 /** Removes checkpoints, or refuses where the run reads one of them. */
 async function removeCheckpoints(
   folders: readonly string[],
   { why, reads }: { readonly why: string; readonly reads: readonly string[] },
 ): Promise<string[]> {
-  const targets = await Promise.all(reads.map((path) => realpath(path).catch(() => resolve(path))))
+  const targets = (await Promise.all(reads.map(placesOf))).flat()
   for (const folder of folders) {
     const inside = `${await realpath(folder)}${sep}`
     if (!targets.some((target) => `${target}${sep}`.startsWith(inside))) continue
@@ -143,33 +150,6 @@ async function removeCheckpoints(
   }
   for (const folder of folders) await removeFolderAtomic(folder)
   return folders.length === 0 ? [] : [`${why}: ${folders.join(', ')}`]
-}
-
-type Kind = 'adapter' | 'model'
-
-function kindOf(config: unknown): Kind | undefined {
-  const method = isJsonObject(config) ? config['method'] : undefined
-  return method === 'full' ? 'model' : method === 'lora' || method === 'qlora' ? 'adapter' : undefined
-}
-
-const metricsName = 'metrics.jsonl'
-
-const isResult: Readonly<Record<Kind, (name: string) => boolean>> = {
-  adapter: (name) => name === cardName || adapterNames.includes(name),
-  model: (name) => name === 'generation_config.json' || modelNames.includes(name) || isShard(name),
-}
-
-/**
- * A folder with an adapter and a model would be loaded as the wrong one. Only what `run.json` says to come from an earlier run is
- * removed.
- */
-async function removeOtherResult(folder: string, kind: Kind | undefined, output: OutputFolder): Promise<string[]> {
-  const earlier = kindOf(output.earlier?.config)
-  if (earlier === undefined || earlier === kind) return []
-  const isOurs = (name: string): boolean => (name === cardName ? output.writesCard : output.isOurs(name))
-  const names = (await readdir(folder)).filter((name) => isResult[earlier](name) && isOurs(name))
-  for (const name of names) await rm(join(folder, name))
-  return names.length === 0 ? [] : [`removed the ${earlier} of an earlier run: ${names.join(', ')} in ${folder}`]
 }
 
 /** The events that a run had told when it wrote a checkpoint: whole lines, as far as they are still there. */

@@ -1,6 +1,10 @@
-import { describe, expect, test } from 'vitest'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, test } from 'vitest'
 import { parseTrainConfig, trainSchema } from '../config/index.ts'
-import { changedInputs, changedVersions, type RunInputs } from './run-inputs.ts'
+import { hashFiles } from '../formats/hash.ts'
+import { changedInputs, changedVersions, describeInputs, modelSize, type RunInputs } from './run-inputs.ts'
 
 const config = parseTrainConfig({ model: 'm', train: 't', outputDir: 'o' })
 const run: RunInputs = {
@@ -76,7 +80,58 @@ describe('what decides the course of training', () => {
     expect(changedInputs({ ...run, config: older }, withConfig({ maxGradNorm: 2 }))).toEqual(['maxGradNorm: 1 -> 2'])
   })
 
+  test('includes the index of a model in parts, unless the version that recorded the run did not tell of it', () => {
+    const withIndex = (index: string): RunInputs => ({
+      ...run,
+      hashes: { ...run.hashes, modelIndex: index.repeat(64) },
+    })
+    expect(changedInputs(withIndex('e'), withIndex('f'))).toEqual([
+      'model, its model.safetensors.index.json: "m" (SHA-256 eeeeeeeeeeee...) -> "m" (SHA-256 ffffffffffff...)',
+    ])
+    expect(changedInputs(withIndex('e'), run)).toHaveLength(1)
+    expect(changedInputs(run, withIndex('e'))).toEqual([])
+  })
+
   test('is not the version, which is told apart', () => {
     expect(changedVersions(run, { ...run, versions: { lowrank: '2', node: '20' } })).toEqual(['lowrank 1 -> 2'])
+  })
+})
+
+describe('the files of a model', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'lowrank-inputs-'))
+  afterAll(() => rmSync(folder, { recursive: true }))
+  const index = 'model.safetensors.index.json'
+  const [one, inside] = ['model-00001-of-00002.safetensors', 'more/model-00002-of-00002.safetensors']
+  const write = (name: string, text: string): void => writeFileSync(join(folder, name), text)
+  const hashesNow = async (): Promise<RunInputs['hashes']> =>
+    (await describeInputs({ ...config, model: folder, train: join(folder, 'config.json') }, 1)).hashes
+
+  test('are those that decide it, with an index the parts that it names; earlier versions hashed them without', async () => {
+    mkdirSync(join(folder, 'more'))
+    for (const name of ['config.json', one, inside, 'unread.txt']) write(name, name)
+    write(index, JSON.stringify({ weight_map: { a: one, b: inside, c: inside } }))
+    const before = await hashesNow()
+    expect(before['model']).toBe(await hashFiles(['config.json', one].map((name) => join(folder, name))))
+    expect(await modelSize(folder)).toBe(
+      ['config.json', one, index, inside].reduce((sum, name) => sum + readFileSync(join(folder, name)).length, 0),
+    )
+    write('unread.txt', 'changed')
+    expect(await hashesNow()).toEqual(before)
+    for (const [name, key] of [
+      [index, 'modelIndex'],
+      [inside, 'modelIndex'],
+      [one, 'model'],
+    ] as const) {
+      const text = readFileSync(join(folder, name), 'utf8')
+      write(name, `${text} `)
+      const now = await hashesNow()
+      expect(Object.keys(now).filter((one) => now[one] !== before[one])).toEqual([key])
+      write(name, text)
+    }
+  })
+
+  test('have no index where there is one file, which is read instead', async () => {
+    write('model.safetensors', '')
+    expect(Object.keys(await hashesNow())).toEqual(['model', 'train'])
   })
 })

@@ -1,9 +1,11 @@
 import { readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { trainSchema, type TrainConfig } from '../config/index.ts'
-import { indexName } from '../formats/safetensors.ts'
 import { hashFile, hashFiles } from '../formats/hash.ts'
+import { isJsonObject, readJsonObject } from '../formats/json.ts'
+import { indexName, singleName } from '../formats/safetensors.ts'
+import { maxHeaderBytes } from '../formats/safetensors-header.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 
 /** What a run is made from. With the seed among the options, it decides every byte of the result. */
@@ -11,7 +13,10 @@ export interface RunInputs {
   /** The resolved configuration. */
   readonly config: Readonly<Record<string, unknown>>
   readonly versions: Readonly<Record<string, string>>
-  /** SHA-256 of what was read, as hex: of `train` and `valid` the file; of `model` and `adapter` names and contents of the files. */
+  /**
+   * SHA-256 of what was read, as hex: of `train` and `valid` the file; of `model` and `adapter` names and contents of the files. Of a
+   * model in parts `modelIndex` is that of what says where they are, which earlier versions did not tell.
+   */
   readonly hashes: Readonly<Record<string, string>>
   /** Computing threads: how many there are decides the order in which products are summed. */
   readonly threads: number
@@ -23,12 +28,14 @@ export async function describeInputs(config: TrainConfig, threads: number): Prom
   const own = load('lowrank/package.json') as { version: string }
   const runtime = load('onnxruntime-node/package.json') as { version: string }
   const { model, train, valid, adapter } = config
+  const index = await indexFiles(model)
   return {
     // As it is read back: without what is unset.
     config: JSON.parse(JSON.stringify({ ...config, webhookUrl: originOf(config.webhookUrl) })) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
       model: await hashFiles(await modelFiles(model)),
+      ...(index.length === 0 ? {} : { modelIndex: await hashFiles(index) }),
       train: await hashFile(train),
       ...(valid === undefined ? {} : { valid: await hashFile(valid) }),
       ...(adapter === undefined ? {} : { adapter: await hashFiles(adapterFiles.map((name) => join(adapter, name))) }),
@@ -46,7 +53,8 @@ const adapterFiles = ['adapter_config.json', 'adapter_model.safetensors'] as con
 
 /** Bytes that `describeInputs` reads of a model. */
 export async function modelSize(folder: string): Promise<number> {
-  const sizes = await Promise.all((await modelFiles(folder)).map(async (path) => (await stat(path)).size))
+  const paths = [...(await modelFiles(folder)), ...(await indexFiles(folder))]
+  const sizes = await Promise.all(paths.map(async (path) => (await stat(path)).size))
   return sizes.reduce((total, size) => total + size, 0)
 }
 
@@ -54,12 +62,23 @@ export async function modelSize(folder: string): Promise<number> {
 async function modelFiles(folder: string): Promise<string[]> {
   const names = await readdir(folder)
   const isPart = (name: string): boolean =>
-    name === 'config.json' || name === indexName || companionFiles.includes(name) || name.endsWith('.safetensors')
+    name === 'config.json' || companionFiles.includes(name) || name.endsWith('.safetensors')
   const parts = names.filter(isPart)
   const paths = parts.sort().map((name) => join(folder, name))
   // A folder of such a name, or a link to nowhere, is read by no one.
   const found = await Promise.all(paths.map((path) => stat(path).catch(() => undefined)))
   return paths.filter((_, i) => found[i]?.isFile() === true)
+}
+
+/** What says where the parts of a model are, and those that lie where `modelFiles` does not look; none of a model in one file. */
+async function indexFiles(folder: string): Promise<string[]> {
+  const names = await readdir(folder)
+  if (names.includes(singleName) || !names.includes(indexName)) return []
+  const path = join(folder, indexName)
+  const { weight_map: map } = await readJsonObject(path, { code: 'model', maxBytes: maxHeaderBytes })
+  const parts = Object.values(isJsonObject(map) ? map : {}).filter((part) => typeof part === 'string')
+  const others = [...new Set(parts)].filter((part) => dirname(part) !== '.' || !part.endsWith('.safetensors'))
+  return [path, ...others.sort().map((part) => join(folder, part))]
 }
 
 /**
@@ -113,15 +132,18 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
     const [old, current] = [before.config, now.config].map((config) => show(config[key] ?? defaultOf(key)))
     if (old !== current) changes.push(`${key}: ${old} -> ${current}`)
   }
-  for (const key of ['model', 'adapter', 'train', ...(evaluated ? ['valid'] : [])]) {
+  for (const key of ['model', 'modelIndex', 'adapter', 'train', ...(evaluated ? ['valid'] : [])]) {
+    const option = key === 'modelIndex' ? 'model' : key
     const [old, current] = [before, now].map(({ config, hashes }) =>
-      hashes[key] === undefined ? undefined : { path: show(config[key]), hash: hashes[key].slice(0, 12) },
+      hashes[key] === undefined ? undefined : { path: show(config[option]), hash: hashes[key].slice(0, 12) },
     )
     if (old?.hash === current?.hash) continue
+    // An earlier version did not tell; a model that had no index then and has one now is another by its files, too.
+    if (key === 'modelIndex' && old === undefined) continue
     const [from, to] = [old, current].map((one) =>
       one === undefined ? 'none' : `${one.path} (SHA-256 ${one.hash}...)`,
     )
-    changes.push(`${key}, its content: ${from} -> ${to}`)
+    changes.push(`${option}, its ${key === option ? 'content' : indexName}: ${from} -> ${to}`)
   }
   if (before.threads !== now.threads) {
     changes.push(`threads: ${before.threads} -> ${now.threads} (with --threads ${before.threads} it is as it was)`)

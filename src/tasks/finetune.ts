@@ -16,10 +16,10 @@ import type { Dataset, Example } from '../text/examples.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
 import type { TrainEvent } from '../train/events.ts'
-import { cardsOf, claimOutputFolder, type OutputFolder } from '../runs/output-folder.ts'
+import { cardsOf, claimOutputFolder, recordNames, type OutputFolder } from '../runs/output-folder.ts'
 import { RunFiles } from '../runs/run-files.ts'
 import { describeInputs, modelSize, type RunInputs } from '../runs/run-inputs.ts'
-import { adapterNames, cardOf, modelNames, type SavedBase, saveResult, type SaveOptions } from '../export/save.ts'
+import { cardOf, resultNames, type SavedBase, saveResult, type SaveOptions } from '../export/save.ts'
 import type { Trial } from '../train/step.ts'
 import { startTraining, totalSteps, train, type Training } from '../train/trainer.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -29,11 +29,19 @@ import type { TaskContext } from '../util/task.ts'
 /** Bytes of a model that take seconds to read and hash, so that it should be said what the run waits for. */
 const noticed = 4e9
 
+/** The options of a run, and the file that they are from, if they are from one. */
+export interface FinetuneInput extends TrainConfig {
+  readonly configFile?: string | undefined
+}
+
 /**
  * A training run, top to bottom: data, model, plan, training, files. Computes in the thread that calls it; `finetune` of the
  * public API calls it in a worker.
  */
-export async function* runFinetune(config: TrainConfig, { cancelled }: TaskContext): AsyncGenerator<TrainEvent, void> {
+export async function* runFinetune(
+  { configFile, ...config }: FinetuneInput,
+  { cancelled }: TaskContext,
+): AsyncGenerator<TrainEvent, void> {
   const begun = performance.now()
   // Told before there is a record to write them to, which is begun only once nothing is refused any more.
   const early: TrainEvent[] = []
@@ -46,11 +54,13 @@ export async function* runFinetune(config: TrainConfig, { cancelled }: TaskConte
   await readDecoderConfig(config.model)
   const { base, leftOut } = await readBase(config.model)
   for (const message of leftOut) yield tell({ type: 'warning', message })
-  const reads = pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom'])
+  const reads = { ...pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom']), configFile }
+  const makes = config.method === 'full' ? 'model' : 'adapter'
   const output = await claimOutputFolder({
     folder: config.outputDir,
     reads,
-    writes: writtenNames(config, base),
+    makes,
+    writes: [...recordNames, ...resultNames(makes, base)],
     overwrite: config.overwriteOutputDir,
   })
   let unused = true
@@ -149,12 +159,6 @@ async function readBase(model: string): Promise<{ base: SavedBase; leftOut: read
   return { base: { name: model, config, companions: files }, leftOut }
 }
 
-/** Names of the files that a run writes to its output folder; a model card not among them, which is left as it is. */
-function writtenNames({ method }: TrainConfig, { companions }: SavedBase): string[] {
-  const record = ['run.json', 'metrics.jsonl', 'report.html']
-  return [...record, ...companions.keys(), ...(method === 'full' ? modelNames : adapterNames)]
-}
-
 interface RunParts {
   readonly config: TrainConfig
   readonly base: SavedBase
@@ -193,7 +197,8 @@ class Run {
     if (from === undefined) yield* complete(model, samples, 'before', cancelled)
     const saveCheckpoint = (options?: { readonly keepOthers: boolean }): Promise<string> => this.#save(options)
     const result = yield* train(training, { valid, trial, saveCheckpoint, cancelled })
-    const saved = { ...this.#resultIn(outputDir), writesCard: output.writesCard }
+    const before = (names: readonly string[]): Promise<void> => files.addFiles(names)
+    const saved = { ...this.#resultIn(outputDir), writesCard: output.writesCard, before }
     const card = cardOf(saved)
     if (card !== undefined) await files.update({ cards: [...cardsOf(output.earlier), hashText(card)] })
     await saveResult(saved)

@@ -1,11 +1,12 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { finetune, quantize, type TrainConfigInput, type TrainEvent } from 'lowrank'
+import { finetune, quantize, replay, type TrainConfigInput, type TrainEvent } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
 import {
   collect,
   hashFolder,
   listFiles,
+  lowrank,
   makeTinyModel,
   only,
   readJson,
@@ -77,8 +78,26 @@ test('nor one where the data have the name of a file that the run writes', async
   const outputDir = made('data-inside', { 'metrics.jsonl': readFileSync(data.train, 'utf8') })
   await refused(
     config(outputDir, { train: join(outputDir, 'metrics.jsonl') }),
-    /would replace what it reads \(train .*metrics.jsonl/,
+    /would replace metrics.jsonl, which it reads \(train .*metrics.jsonl/,
   )
+})
+
+test('nor one where the configuration has such a name', async () => {
+  const text = JSON.stringify(config(join(folder, 'config-inside')))
+  const outputDir = made('config-inside', { 'run.json': text, 'mine.yaml': text })
+  const link = join(folder, 'link.yaml')
+  symlinkSync(join(outputDir, 'run.json'), link)
+  for (const path of [join(outputDir, 'run.json'), link]) {
+    const { code, stderr } = await lowrank(['train', path, '--overwrite-output-dir'])
+    expect(stderr).toContain(`the run would replace run.json, which it reads (configFile ${path})`)
+    expect(code).toBe(2)
+    expect(readFileSync(join(outputDir, 'run.json'), 'utf8')).toBe(text)
+  }
+  const { code, stderr } = await lowrank(['train', join(outputDir, 'mine.yaml'), '--overwrite-output-dir'])
+  expect(code, stderr).toBe(0)
+  expect(readFileSync(join(outputDir, 'mine.yaml'), 'utf8')).toBe(text)
+  // What it recorded is read by whoever computes a step again.
+  expect(await replay(outputDir, { step: 2 })).toMatchObject({ equal: true })
 })
 
 test('the data may lie in the output folder by another name', async () => {
@@ -115,8 +134,13 @@ test('nor is what somebody has put beside an earlier run', async () => {
   rmSync(join(outputDir, 'model.safetensors'))
   await collect(config(outputDir, { method: 'full', maxShardSize: '100KB' }))
   expect(existsSync(join(outputDir, 'adapter_model.safetensors'))).toBe(false)
-  // Parts of a model are ours where a model is.
+  // A part of a model that no run of ours wrote is not among those that it replaces.
+  const part = join(outputDir, 'model-00001-of-00001.safetensors')
+  writeFileSync(part, 'mine')
+  await refused(config(outputDir, { method: 'full' }), /wrote: model-00001-of-00001.safetensors$/)
+  rmSync(part)
   await collect(config(outputDir, { method: 'full' }))
+  expect(listFiles(outputDir).filter((name) => name.startsWith('model'))).toEqual(['model.safetensors'])
 })
 
 test('unless that was asked for', async () => {
@@ -217,7 +241,10 @@ test('what was learned is saved when something else goes wrong', async () => {
   })().catch((found: unknown) => found)
   expect(error).toMatchObject({ code: 'config', message: expect.stringContaining('too large for F16') as string })
   expect(only(events, 'save').map(({ path }) => path)).toEqual([join(outputDir, 'checkpoint-2')])
-  expect(readJson(join(outputDir, 'run.json'))).toMatchObject({ status: 'failed' })
+  const record = readJson(join(outputDir, 'run.json')) as { files: string[] }
+  expect(record).toMatchObject({ status: 'failed' })
+  // The model was not written: one that lies there now is somebody's.
+  expect(record.files).toEqual(['metrics.jsonl', 'report.html', 'run.json'])
 })
 
 test('a path that is too long is found before anything is computed', async () => {

@@ -134,6 +134,7 @@ describe('a run from a file and flags', () => {
         valid: sha256(data.valid),
       },
       data: only(events, 'data')[0]?.train,
+      files: listFiles(out).filter((name) => name !== 'README.md' && !name.includes('/')),
       cards: [sha256(join(out, 'README.md'))],
       startedAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT/),
       status: 'done',
