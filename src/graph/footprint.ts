@@ -39,7 +39,7 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   const taken = new Map<Value, { readonly place: number; readonly bytes: number }>()
   program.nodes.forEach((node, i) => {
     const { memory: kind } = ops[node.op]
-    if (kind !== 'free' && kind !== 'view') allocate(node, i, kind)
+    if (kind !== 'free' && kind !== 'packed' && kind !== 'view') allocate(node, i, kind)
     for (const value of [...node.inputs.map(ownerOf), ...node.outputs]) {
       const held = taken.get(value)
       if ((lastRead.get(value) ?? -1) > i || held === undefined) continue
@@ -69,11 +69,10 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
     }
   }
 
-  /** A product with a packed weight unpacks it on the way. */
+  /** Of packed operands, which the op unpacks on the way. */
   function unpackedBytes(node: Node): number {
-    const [, weight] = node.inputs
-    if (node.op !== 'linear' || weight?.node.op !== 'fourBitWeight' || given.has(weight)) return 0
-    return valueBytes(weight, sizes)
+    const packed = node.inputs.filter((input) => ops[input.node.op].memory === 'packed' && !given.has(input))
+    return packed.reduce((total, input) => total + valueBytes(input, sizes), 0)
   }
 }
 

@@ -19,11 +19,15 @@ type Vjp<A> = (
 ) => readonly (Value | undefined)[]
 
 /**
- * What memory the results of an op take, in a program that runs: `own`; `inPlace`, that of an operand which is not read again; `view`, that of
- * the operand under another shape; `free`, none. `scratch` is what it takes besides while it runs, as a multiple of its results: copies
- * between the ONNX ops that it is made of.
+ * What memory the results of an op take, which plans are made of (`footprint.ts`):
+ * - `own`: memory of their own.
+ * - `inPlace`: the same, or the place of an operand that is not read again.
+ * - `scratch`: memory of their own and, while the op runs, this multiple of it: copies between the ONNX ops that it is made of.
+ * - `view`: the memory of the first operand, under another shape.
+ * - `free`: none.
+ * - `packed`: none, but each op that reads them unpacks them while it runs.
  */
-export type OpMemory = 'own' | 'inPlace' | 'view' | 'free' | { readonly scratch: number }
+export type OpMemory = 'own' | 'inPlace' | { readonly scratch: number } | 'view' | 'free' | 'packed'
 
 export interface OpDefinition<A> {
   /** Types of the outputs; throws when the inputs do not fit. */

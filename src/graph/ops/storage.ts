@@ -29,7 +29,7 @@ export const storage: OpDefinitions<'decode' | 'toFloat' | 'fourBitWeight'> = {
    * weight, and a program that needs the weight itself is given it (the host unpacks faster than a Gather does).
    */
   fourBitWeight: {
-    memory: 'free',
+    memory: 'packed',
     infer: (inputs, { blockSize, rows, columns }) => {
       const [codes, scales] = pair(inputs)
       const count = rows * columns
