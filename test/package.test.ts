@@ -29,12 +29,13 @@ beforeAll(() => {
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-test('holds the build, the documentation and the licence, but no tests and no sources', () => {
+test('holds the build with the sources that its maps lead to, the documentation and the licence, but no tests', () => {
   expect(packed).toEqual(
     expect.arrayContaining(['package.json', 'README.md', 'LICENSE', 'dist/cli/main.js', 'dist/index.js']),
   )
   expect(packed).toEqual(expect.arrayContaining(['dist/index.d.ts', 'dist/report/browser/draw.js', 'docs/install.md']))
-  expect(packed.filter((path) => /\.(test|fixture)\.|^src\/|^test\//.test(path))).toEqual([])
+  expect(packed).toEqual(expect.arrayContaining(['dist/index.d.ts.map', 'src/index.ts']))
+  expect(packed.filter((path) => /\.(test|fixture)\.|^test\//.test(path))).toEqual([])
 })
 
 test('the command runs', () => {
@@ -95,6 +96,15 @@ function listed(): string[] {
     .filter((path) => !path.startsWith('node_modules'))
     .sort()
 }
+
+test('the graph can be imported by itself, without a runtime', () => {
+  const script = `import('lowrank/graph').then(({ b, program, toOnnx }) => {
+    const x = b.input('x', { dtype: 'f32', shape: ['n'] })
+    const inputs = [{ name: 'x', value: x }]
+    console.log(toOnnx(program({ name: 'p', inputs, outputs: [{ name: 'y', value: b.silu(x) }] })).length > 50)
+  })`
+  expect(run(process.execPath, ['--input-type=module', '--eval', script])).toBe('true\n')
+})
 
 test('types are there, for NodeNext and for bundlers', () => {
   writeFileSync(

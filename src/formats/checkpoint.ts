@@ -5,6 +5,9 @@ import { formatSize } from '../util/size.ts'
 import { syncFolder, writeError, writeFileAtomic } from './atomic.ts'
 import { indexName, singleName, sizeSources, type TensorSource, writeSafetensors } from './safetensors.ts'
 
+/** Where a checkpoint is written before it is whole: what a killed process leaves, and the next removes. */
+export const unfinishedName = '.checkpoint.tmp'
+
 export interface WriteCheckpointOptions {
   /** A file holds at most so many bytes of tensors; a larger tensor has a file of its own. */
   readonly maxShardBytes: number
@@ -37,7 +40,7 @@ export async function writeCheckpoint(
       shard,
     ]),
   )
-  const temporary = join(folder, '.checkpoint.tmp')
+  const temporary = join(folder, unfinishedName)
   try {
     // Also what a run left behind that was killed.
     await rm(temporary, { recursive: true, force: true })

@@ -1,13 +1,8 @@
 import { b } from '../graph/build.ts'
 import type { Port } from '../graph/program.ts'
 import type { Value } from '../graph/value.ts'
+import { attentionParts } from '../util/attention.ts'
 import type { AttentionPart, BlockContext, DecoderConfig } from './decoder.ts'
-
-/**
- * Parts in which queries go through attention. Each skips the keys behind it, and its scores are smaller, so that more of them stay in
- * the cache.
- */
-export const attentionParts = 4
 
 /**
  * What block `index` computes with besides x, as symbolic inputs: `cos` and `sin`, where the layer knows of positions; `sizes`, `cut.N` and

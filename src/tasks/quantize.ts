@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, realpath, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { quantizationOf, quantizationText, type QuantizationOptions } from '../config/index.ts'
 import { writeError, writeFileAtomic } from '../formats/atomic.ts'
-import { writeCheckpoint } from '../formats/checkpoint.ts'
+import { unfinishedName, writeCheckpoint } from '../formats/checkpoint.ts'
 import { readSmallFiles } from '../formats/model-folder.ts'
 import type { TensorSource } from '../formats/safetensors.ts'
 import { untied } from '../model/config.ts'
@@ -108,9 +108,6 @@ function floatBytes(weight: StoredWeight): Uint8Array {
   return bytes
 }
 
-/** What a killed run may leave, and the next removes. */
-const leftover = '.checkpoint.tmp'
-
 /** Makes the output folder, which must be empty if it is there; returns what makes it so again. */
 async function claimFolder(output: string, model: string): Promise<() => Promise<void>> {
   const [to, from] = await Promise.all([output, model].map((path) => realpath(path).catch(() => resolve(path))))
@@ -122,7 +119,7 @@ async function claimFolder(output: string, model: string): Promise<() => Promise
   const created = await mkdir(output, { recursive: true }).catch((error: Error) => {
     throw writeError(output, error)
   })
-  const found = (await readdir(output)).find((name) => name !== leftover)
+  const found = (await readdir(output)).find((name) => name !== unfinishedName)
   if (found !== undefined) {
     throw new LowrankError('config', `output: the folder ${output} is not empty (${found})`, {
       hint: 'Choose a folder that is empty or not there yet.',

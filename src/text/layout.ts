@@ -1,3 +1,4 @@
+import { attentionParts } from '../util/attention.ts'
 import type { Example } from './examples.ts'
 
 /** A row holds one example, or several behind each other where they are packed. */
@@ -12,12 +13,9 @@ export interface LayoutOptions {
   readonly padToMultipleOf?: number | undefined
 }
 
-/** Attention is computed in as many parts, of at least one position each. */
-const minimalWidth = 4
-
 /** Positions of a row that holds `tokens` tokens. */
 export function widthFor(tokens: number, { padToMultipleOf = 1 }: Pick<LayoutOptions, 'padToMultipleOf'>): number {
-  return Math.ceil(Math.max(tokens, minimalWidth) / padToMultipleOf) * padToMultipleOf
+  return Math.ceil(Math.max(tokens, attentionParts) / padToMultipleOf) * padToMultipleOf
 }
 
 export function tokensOf(row: Row): number {
