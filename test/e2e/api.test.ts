@@ -11,7 +11,7 @@ import {
 } from 'lowrank'
 import { beforeAll, describe, expect, expectTypeOf, test } from 'vitest'
 import {
-  collect,
+  all,
   figures,
   last,
   makeTinyModel,
@@ -35,7 +35,7 @@ beforeAll(async () => {
   const watch = { loggingSteps: 2, evalSteps: 2, saveSteps: 2, samples: 2, loadBestModelAtEnd: true } as const
   config = { model, ...data, outputDir, maxSteps: 4, perDeviceTrainBatchSize: 4, maxLength: 96, ...watch }
   const timer = setInterval(() => ticks++, 5)
-  events = await collect(config)
+  events = await all(finetune(config))
   clearInterval(timer)
 })
 
@@ -198,7 +198,7 @@ describe('errors', () => {
 
   test('of the configuration come at once, before a thread is started', async () => {
     const wrong = { ...config, loraAlfa: 16 } as TrainConfigInput
-    const { code, message } = await failure(collect(wrong))
+    const { code, message } = await failure(all(finetune(wrong)))
     expect(code).toBe('config')
     expect(message).toContain('loraAlfa: unknown option. Did you mean "loraAlpha"?')
   })
@@ -206,7 +206,7 @@ describe('errors', () => {
   test('cross the thread with code, message, hint and stack', async () => {
     const missing = join(folder, 'nowhere')
     const calls = [
-      () => collect({ ...config, model: missing }),
+      () => all(finetune({ ...config, model: missing })),
       () => evaluate({ model: missing, data: data.valid }),
       () => loadModel({ model: missing }),
     ]

@@ -4,7 +4,18 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { finetune, type RunSummary, type TrainEvent } from 'lowrank'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { collect, flags, last, listFiles, lowrank, makeTinyModel, only, temporaryFolder, writeData } from './support.ts'
+import {
+  all,
+  collect,
+  flags,
+  last,
+  listFiles,
+  lowrank,
+  makeTinyModel,
+  only,
+  temporaryFolder,
+  writeData,
+} from './support.ts'
 
 // What is told of real runs: report.html, lists, comparisons, TensorBoard's files, the webhook.
 const folder = temporaryFolder()
@@ -59,16 +70,8 @@ describe('a run with all trackers', () => {
     told = hook.told
     const reportTo: ('tensorboard' | 'webhook')[] = ['tensorboard', 'webhook']
     const trackers = { reportTo, webhookUrl: hook.url }
-    events = await collect({
-      ...options,
-      ...trackers,
-      valid: data.valid,
-      outputDir: out('tracked'),
-      maxSteps: 4,
-      evalSteps: 2,
-      samples: 1,
-      r: 4,
-    })
+    const tracked = { ...options, ...trackers, valid: data.valid, outputDir: out('tracked') }
+    events = await all(finetune({ ...tracked, maxSteps: 4, evalSteps: 2, samples: 1, r: 4 }))
   })
 
   test('the report is there, with what the run has shown', () => {
@@ -129,7 +132,7 @@ test('a webhook that hangs does not stop a run', async () => {
   const { url, told } = await receiver(() => undefined)
   const begun = performance.now()
   const config = { ...options, outputDir: out('hung'), maxSteps: 3, reportTo: ['webhook' as const], webhookUrl: url }
-  const events = await collect(config)
+  const events = await all(finetune(config))
   expect(last(events).type).toBe('done')
   expect(only(events, 'step')).toHaveLength(3)
   expect(only(events, 'warning').map(({ message }) => message)).toContainEqual(

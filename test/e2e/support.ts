@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { finetune, type EvalResult, type EvaluationResult, type TrainConfigInput, type TrainEvent } from 'lowrank'
+import type { EvalResult, EvaluationResult, TrainConfigInput, TrainEvent } from 'lowrank'
 import { afterAll, expect } from 'vitest'
 import { snakeCase } from '../../src/config/options.ts'
+import { directTasks } from '../tasks.ts'
 
 /** Folder of the package; a script run from here may import 'lowrank'. */
 export const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -82,11 +83,14 @@ export async function runScript(text: string, seconds: number): Promise<Outcome>
   return outcome
 }
 
-/** All events of a run through the public API. */
-export async function collect(config: TrainConfigInput, signal?: AbortSignal): Promise<TrainEvent[]> {
-  const events: TrainEvent[] = []
-  for await (const event of finetune(config, { signal })) events.push(event)
-  return events
+/** All events of a run, which computes in this thread. */
+export const collect = async (config: TrainConfigInput): Promise<TrainEvent[]> => all(directTasks.finetune(config))
+
+/** All that there is to come. */
+export async function all<T>(events: AsyncIterable<T>): Promise<T[]> {
+  const found: T[] = []
+  for await (const event of events) found.push(event)
+  return found
 }
 
 export function only<T extends TrainEvent['type']>(events: readonly TrainEvent[], type: T): EventOf<T>[] {

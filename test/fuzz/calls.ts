@@ -3,30 +3,18 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as api from '../../src/thread/client.ts'
-import {
-  loadConfigFile,
-  parseEvalConfig,
-  parseQuantizeConfig,
-  parseOptions,
-  parseTrainConfig,
-  readTrainConfig,
-  replaySchema,
-  type TrainConfigInput,
-} from '../../src/config/index.ts'
-import { runEvaluation } from '../../src/tasks/evaluate.ts'
-import { runFinetune } from '../../src/tasks/finetune.ts'
+import { loadConfigFile, readTrainConfig, type TrainConfigInput } from '../../src/config/index.ts'
 import { generateGreedy } from '../../src/generate/greedy.ts'
 import { openModel } from '../../src/session/open.ts'
-import { runQuantize } from '../../src/tasks/quantize.ts'
 import { compareRuns } from '../../src/report/compare.ts'
 import { listRuns } from '../../src/runs/list.ts'
 import { writeReport } from '../../src/report/report.ts'
 import { tokenizePrompt } from '../../src/text/pairs.ts'
-import { runReplay } from '../../src/tasks/replay.ts'
+import { directTasks as tested, type Tasks as Tested } from '../tasks.ts'
 import { runOptions } from './seeds.ts'
 
-/** The tasks of the public API. */
-export type Tasks = Pick<typeof api, 'finetune' | 'evaluate' | 'quantize' | 'replay'> & {
+/** The tasks of the public API, and what a loaded model is for. */
+export type Tasks = Tested & {
   complete(options: { model: string; adapter?: string; threads: number }, prompt: string): Promise<string>
 }
 
@@ -43,19 +31,14 @@ export const apiTasks: Tasks = {
   },
 }
 
-const never = (): boolean => false
-
 /** What the worker threads run, in this thread: three times as fast, since no thread has to start. */
 export const directTasks: Tasks = {
-  finetune: (config) => runFinetune(parseTrainConfig(config), never),
-  evaluate: (config) => runEvaluation(parseEvalConfig(config), never, () => {}),
-  quantize: (config) => runQuantize(parseQuantizeConfig(config), never),
-  replay: (run, options) => runReplay({ ...parseOptions(replaySchema, options), run }, never, () => {}),
+  ...tested,
   async complete(options, prompt) {
     const model = await openModel(options)
     try {
       const ids = await tokenizePrompt(model.tokenizer, prompt)
-      return await generateGreedy({ ...model, ids, maxNewTokens: 4, cancelled: never })
+      return await generateGreedy({ ...model, ids, maxNewTokens: 4, cancelled: () => false })
     } finally {
       model.tokenizer.close()
       await model.close()
