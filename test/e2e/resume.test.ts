@@ -1,16 +1,9 @@
-import {
-  appendFileSync,
-  cpSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs'
+import { appendFileSync, cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { finetune, type TrainConfigInput, type TrainEvent } from 'lowrank'
+import type { TrainConfigInput, TrainEvent } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { parseTrainConfig } from '../../src/config/index.ts'
+import { runFinetune } from '../../src/tasks/finetune.ts'
 import {
   collect,
   flags,
@@ -22,6 +15,7 @@ import {
   only,
   readJson,
   readMetrics,
+  sha256,
   temporaryFolder,
   tensorShapes,
   writeData,
@@ -31,12 +25,16 @@ const folder = temporaryFolder()
 const data = writeData(folder, { train: 12, valid: 4 })
 const adapterFile = 'adapter_model.safetensors'
 let common: TrainConfigInput
+/** A model stored in bf16: what is saved of it is rounded. */
+let rounded: string
 /** A run of six steps with a checkpoint after each second. */
 let whole: string
 let events: TrainEvent[]
 
 beforeAll(async () => {
   const model = await makeTinyModel(folder)
+  // Large enough for moments in 8 bits.
+  rounded = await makeTinyModel(join(folder, 'rounded'), { torch_dtype: 'bfloat16', intermediate_size: 256 })
   whole = join(folder, 'whole')
   common = {
     model,
@@ -50,9 +48,9 @@ beforeAll(async () => {
     gradientAccumulationSteps: 2,
     saveSteps: 2,
     evalSteps: 2,
-    samples: 1,
+    threads: 1,
   }
-  events = await collect(common)
+  events = await collect({ ...common, samples: 1 })
 })
 
 /** What a run leaves, but for the record of its course. */
@@ -84,8 +82,11 @@ const steps = (told: readonly TrainEvent[]): number[] => only(told, 'step').map(
 
 describe.each<[string, Partial<TrainConfigInput>]>([
   ['an adapter with everything that is trained beside it', { bias: 'all', modulesToSave: ['lm_head'], optim: 'adamw' }],
-  ['an adapter on a quantized base', { method: 'qlora', lrSchedulerType: 'constant_with_warmup', warmupSteps: 4 }],
-  ['the best weights, which were found before', { loadBestModelAtEnd: true, learningRate: 30, maxGradNorm: 0 }],
+  ['an adapter on a quantized base', { method: 'qlora', lrSchedulerType: 'constant_with_warmup', warmupSteps: 3 }],
+  [
+    'the best weights, which were found before',
+    { loadBestModelAtEnd: true, learningRate: 100, lrSchedulerType: 'constant', maxGradNorm: 0 },
+  ],
   ['recomputed activations', { activations: 'recompute', lrSchedulerType: 'cosine' }],
   ['every weight, stored in bf16, moments in 8 bits', { method: 'full', optim: 'adamw-8bit', learningRate: 1e-2 }],
   ['every weight, stored in f32, the best kept', { method: 'full', saveDtype: 'f32', loadBestModelAtEnd: true }],
@@ -93,28 +94,24 @@ describe.each<[string, Partial<TrainConfigInput>]>([
   test('in another folder', async () => {
     const first = join(folder, `first ${name}`)
     const second = join(folder, `second ${name}`)
-    const model =
-      options.method === 'full'
-        ? await makeTinyModel(join(folder, `model ${name}`), { torch_dtype: 'bfloat16', intermediate_size: 256 })
-        : common.model
-    const config = { ...common, model, ...options }
+    const model = options.method === 'full' ? rounded : common.model
+    const config = { ...common, model, maxSteps: 4, ...options }
     await collect({ ...config, outputDir: first })
-    const told = await collect({ ...config, outputDir: second, resumeFrom: join(first, 'checkpoint-4') })
-    expect(steps(told)).toEqual([5, 6])
-    expect(only(told, 'resume')).toEqual([{ type: 'resume', step: 4, path: join(first, 'checkpoint-4') }])
+    const told = await collect({ ...config, outputDir: second, resumeFrom: join(first, 'checkpoint-2') })
+    expect(steps(told)).toEqual([3, 4])
+    expect(only(told, 'resume')).toEqual([{ type: 'resume', step: 2, path: join(first, 'checkpoint-2') }])
     expect(results(second)).toEqual(results(first))
     const { result } = readJson(join(first, 'run.json')) as { result: object }
     const done = last(only(told, 'done'))
     expect(done).toMatchObject(result)
     // Weights of a step that the run did not do itself.
-    if (name.endsWith('found before')) expect(done.best?.step).toBeLessThanOrEqual(4)
+    if (name.endsWith('found before')) expect(done.best?.step).toBeLessThanOrEqual(2)
   })
 })
 
 test('a checkpoint has the moments, the weights that the files beside it round, and the best', async () => {
-  const model = await makeTinyModel(join(folder, 'rounded'), { torch_dtype: 'bfloat16' })
   const outputDir = join(folder, 'rounded out')
-  await collect({ ...common, model, method: 'full', outputDir, loadBestModelAtEnd: true })
+  await collect({ ...common, model: rounded, method: 'full', outputDir, loadBestModelAtEnd: true, maxSteps: 2 })
   const path = join(outputDir, 'checkpoint-2/optimizer.safetensors')
   const names = Object.keys(tensorShapes(path))
   const trained = Object.keys(tensorShapes(join(outputDir, 'model.safetensors')))
@@ -123,25 +120,21 @@ test('a checkpoint has the moments, the weights that the files beside it round, 
 })
 
 test('a run that was cancelled within an evaluation evaluates first when it goes on', async () => {
-  const long = join(folder, 'long')
-  mkdirSync(long)
-  const { valid } = writeData(long, { valid: 60 })
-  const config = { ...common, valid, perDeviceEvalBatchSize: 1, evalSteps: 1, loadBestModelAtEnd: true, samples: 0 }
+  const config = { ...common, perDeviceEvalBatchSize: 1, evalSteps: 1, loadBestModelAtEnd: true, maxSteps: 4 }
   const [outputDir, never] = [join(folder, 'cancelled'), join(folder, 'not cancelled')]
-  const controller = new AbortController()
   const told: TrainEvent[] = []
+  let asked = 0
   const run = async (): Promise<void> => {
-    for await (const event of finetune({ ...config, outputDir }, { signal: controller.signal })) {
-      told.push(event)
-      if (event.type === 'step' && event.step === 3) controller.abort()
-    }
+    // Between two of the four batches of the evaluation after step 3.
+    const cancelled = (): boolean => last([0, ...steps(told)]) === 3 && ++asked > 2
+    for await (const event of runFinetune(parseTrainConfig({ ...config, outputDir }), cancelled)) told.push(event)
   }
   await expect(run()).rejects.toMatchObject({ code: 'cancelled', hint: expect.stringContaining('--resume') })
   expect(steps(told)).toEqual([1, 2, 3])
   expect(only(told, 'eval').map(({ step }) => step)).toEqual([1, 2])
 
   const rest = await collect({ ...config, outputDir, resume: true })
-  expect(only(rest, 'eval').map(({ step }) => step)).toEqual([3, 4, 5, 6])
+  expect(only(rest, 'eval').map(({ step }) => step)).toEqual([3, 4])
   await collect({ ...config, outputDir: never })
   expect(results(outputDir)).toEqual(results(never))
   const evaluations = (path: string): unknown[] => only(readMetrics(path), 'eval').map(({ step, loss }) => [step, loss])
@@ -154,7 +147,7 @@ test('a finished run that is asked to go on makes its last steps again', async (
     run: readJson(join(outputDir, 'run.json')) as Record<string, unknown>,
     metrics: readMetrics(outputDir),
   }
-  const told = await collect({ ...common, outputDir, resumeFrom: join(outputDir, 'checkpoint-4') })
+  const told = await collect({ ...common, outputDir, samples: 1, resumeFrom: join(outputDir, 'checkpoint-4') })
   expect(steps(told)).toEqual([5, 6])
   // Told again, to be compared with what is completed after training.
   expect(only(told, 'sample').map(({ when }) => when)).toEqual(['before', 'after'])
@@ -213,7 +206,20 @@ describe('a damaged checkpoint', () => {
     expect(steps(told)).toEqual([5, 6])
     expect(results(outputDir)).toEqual(results(whole))
     // What was damaged is written anew.
-    expect(warnings(await collect({ ...common, outputDir, resume: true }))).toEqual([])
+    for (const file of [adapterFile, 'optimizer.safetensors']) {
+      const [made, first] = [outputDir, whole].map((path) => sha256(join(path, 'checkpoint-6', file)))
+      expect(made, file).toBe(first)
+    }
+  })
+
+  test('that was written anew is whole', async () => {
+    const outputDir = copy('damaged and made again')
+    rmSync(join(outputDir, 'checkpoint-6/trainer_state.json'))
+    for (const from of [4, 6]) {
+      const told = await collect({ ...common, outputDir, resume: true })
+      expect(only(told, 'resume')[0]?.step).toBe(from)
+      expect(warnings(told).filter((text) => text.includes('going back'))).toHaveLength(from === 4 ? 1 : 0)
+    }
   })
 
   test('that was asked for by its path is refused', async () => {
@@ -259,7 +265,7 @@ describe('what has changed since', () => {
       train,
       learningRate: 0.5,
       maxSteps: 8,
-      threads: 1,
+      threads: 2,
       activations: 'recompute',
       outputDir,
     }
@@ -275,8 +281,7 @@ describe('what has changed since', () => {
       /^ {2}train, its content: ".*train\.jsonl" \(SHA-256 \w{12}\.\.\.\) -> ".*other\.jsonl" \(SHA-256/m,
     )
     expect(stderr).toContain(`\n  activations: ${plan?.activations} -> recompute\n`)
-    if (plan?.threads !== 1)
-      expect(stderr).toContain(`\n  threads: ${plan?.threads} -> 1 (with --threads ${plan?.threads} it is as it was)\n`)
+    expect(stderr).toContain('\n  threads: 1 -> 2 (with --threads 1 it is as it was)\n')
     expect(stderr).toMatch(/^hint: .*--resume-anyway/m)
     expect(hashFolder(outputDir)).toEqual(before)
   })
