@@ -2,6 +2,7 @@ import {
   parseEvalConfig,
   parseOptions,
   parseQuantizeConfig,
+  parseSelftestConfig,
   parseTrainConfig,
   replaySchema,
 } from '../src/config/index.ts'
@@ -9,10 +10,11 @@ import { runEvaluation } from '../src/tasks/evaluate.ts'
 import { runFinetune } from '../src/tasks/finetune.ts'
 import { runQuantize } from '../src/tasks/quantize.ts'
 import { runReplay } from '../src/tasks/replay.ts'
+import { runSelftest } from '../src/tasks/selftest/selftest.ts'
 import type * as api from '../src/thread/client.ts'
 
 /** The tasks of the public API. */
-export type Tasks = Pick<typeof api, 'finetune' | 'evaluate' | 'quantize' | 'replay'>
+export type Tasks = Pick<typeof api, 'finetune' | 'evaluate' | 'quantize' | 'replay' | 'selftest'>
 
 const never = (): boolean => false
 
@@ -27,4 +29,6 @@ export const directTasks: Tasks = {
   quantize: (config) => runQuantize(parseQuantizeConfig(config), never),
   replay: (run, step, options?: api.StatusOptions) =>
     runReplay({ ...parseOptions(replaySchema, step), run }, never, (text) => options?.onStatus?.(text)),
+  selftest: (config, options?: api.StatusOptions) =>
+    runSelftest(parseSelftestConfig(config), never, (text) => options?.onStatus?.(text)),
 }

@@ -7,6 +7,7 @@ import {
   collect,
   last,
   lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   readMetrics,
@@ -151,7 +152,7 @@ describe('the examples of a step', () => {
   })
 
   test('on the terminal', async () => {
-    const { stdout, stderr } = await lowrank(['replay', out, '--step', '6'])
+    const { stdout, stderr } = await lowrankHere(['replay', out, '--step', '6'])
     expect(stderr).toContain('computing steps 4 to 5 from checkpoint-3 on\n')
     const loss = recorded(out, 6)
     expect(stdout).toContain(`loss: recorded ${loss}, replayed ${loss}: equal\n`)
@@ -167,7 +168,7 @@ describe('weights as they are', () => {
     const { result } = await replayed(out, { step: 6, at })
     expect(result.weights).toEqual({ from: 'folder', path: at, recomputed: 0 })
     expect(result).toMatchObject({ equal: false, recorded: recorded(out, 6) })
-    const { stdout } = await lowrank(['replay', out, '--step', '6', '--at', at])
+    const { stdout } = await lowrankHere(['replay', out, '--step', '6', '--at', at])
     expect(stdout).toMatch(/they differ by \d\.\de-\d+, since the weights are not those of the run$/m)
   })
 
@@ -179,7 +180,7 @@ describe('weights as they are', () => {
 
 describe('refused', () => {
   const refusal = async (...args: readonly string[]): Promise<Outcome> => {
-    const outcome = await lowrank(['replay', ...args])
+    const outcome = await lowrankHere(['replay', ...args])
     expect(outcome.code).toBe(2)
     return outcome
   }

@@ -10,7 +10,7 @@ import {
   hashFolder,
   last,
   listFiles,
-  lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   readJson,
@@ -227,7 +227,7 @@ describe('a damaged checkpoint', () => {
     const resumeFrom = join(outputDir, 'checkpoint-6')
     truncateSync(join(resumeFrom, adapterFile), 100)
     const before = hashFolder(outputDir)
-    const { code, stderr } = await lowrank(['train', ...flags({ ...asFlags(), outputDir, resumeFrom })])
+    const { code, stderr } = await lowrankHere(['train', ...flags({ ...asFlags(), outputDir, resumeFrom })])
     expect(code).toBe(2)
     expect(stderr).toMatch(
       /^error: .*checkpoint-6\/adapter_model\.safetensors: damaged: it has 100 bytes, \d+ were written$/m,
@@ -269,7 +269,7 @@ describe('what has changed since', () => {
       activations: 'recompute',
       outputDir,
     }
-    const { code, stderr } = await lowrank(['train', ...flags({ ...changed, resume: true })])
+    const { code, stderr } = await lowrankHere(['train', ...flags({ ...changed, resume: true })])
     expect(code).toBe(2)
     const plan = only(events, 'plan')[0]
     expect(stderr).toContain(

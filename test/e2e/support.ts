@@ -7,6 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { EvalResult, EvaluationResult, TrainConfigInput, TrainEvent } from 'lowrank'
 import { afterAll, expect } from 'vitest'
+import type { Io } from '../../src/cli/io.ts'
+import { run } from '../../src/cli/run.ts'
 import { snakeCase } from '../../src/config/options.ts'
 import { directTasks } from '../tasks.ts'
 
@@ -152,6 +154,20 @@ export function startLowrank(args: readonly string[], cwd = root): Running {
 /** Runs the real command line to its end. */
 export async function lowrank(args: readonly string[], cwd = root): Promise<Outcome> {
   return await startLowrank(args, cwd).ended
+}
+
+/** Runs a command line in this thread: all of the real one but its process and the thread in which it computes. */
+export async function lowrankHere(args: readonly string[]): Promise<Outcome> {
+  let [stdout, stderr] = ['', '']
+  const io: Io = {
+    stdout: { write: (text) => (stdout += text) },
+    stderr: { write: (text) => (stderr += text) },
+    env: {},
+    onInterrupt: () => () => undefined,
+    exit: () => undefined,
+  }
+  const code = await run(args, io, () => Promise.resolve(directTasks))
+  return { code, stdout, stderr }
 }
 
 /** `lowrank eval --json`, which must succeed. */

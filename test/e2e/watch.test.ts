@@ -12,7 +12,7 @@ import {
   flags,
   last,
   listFiles,
-  lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   quickstart,
@@ -26,7 +26,7 @@ import {
   type Outcome,
 } from './support.ts'
 
-// What a run does about figures that are out of range, and what the real command line says of it.
+// What a run does about figures that are out of range, and what the command line says of it.
 
 const folder = temporaryFolder()
 const modelFile = 'model.safetensors'
@@ -43,13 +43,13 @@ function poisonedData(name: string, { lines = 119, at = 70, text = '' }): string
 
 type Options = Omit<TrainConfigInput, 'outputDir'>
 
-/** Runs the real command line. */
+/** Runs the command line. */
 async function run(
   name: string,
   options: Parameters<typeof flags>[0],
 ): Promise<Outcome & { readonly outputDir: string }> {
   const outputDir = join(folder, name)
-  const outcome = await lowrank(['train', ...flags({ outputDir, ...options })])
+  const outcome = await lowrankHere(['train', ...flags({ outputDir, ...options })])
   return { ...outcome, outputDir }
 }
 
@@ -384,7 +384,7 @@ describe('evaluations that get worse', () => {
   })
 
   test('early stopping without evaluations is refused', async () => {
-    const { code, stderr } = await lowrank([
+    const { code, stderr } = await lowrankHere([
       'train',
       ...flags({ model: quickstart, train: data.train, outputDir: join(folder, 'none'), earlyStoppingPatience: 1 }),
     ])
