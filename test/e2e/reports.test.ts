@@ -120,7 +120,7 @@ describe('a run with all trackers', () => {
 test('a run that fails after some steps leaves a report, and tells its webhook why', async () => {
   const { url, told } = await receiver(ok)
   const controller = new AbortController()
-  const config = { ...options, outputDir: out('stopped'), maxSteps: 100_000, reportTo: ['webhook' as const] }
+  const config = { ...options, outputDir: out('stopped'), maxSteps: 5000, reportTo: ['webhook' as const] }
   const run = finetune({ ...config, webhookUrl: url }, { signal: controller.signal })
   await expect(async () => {
     for await (const event of run) if (event.type === 'step' && event.step === 2) controller.abort()
@@ -181,7 +181,7 @@ describe('commands', () => {
     expect(titles).toMatch(/^run +status +method +model +steps +train loss +best eval/)
     expect(lines.length).toBeGreaterThanOrEqual(5)
     expect(lines.join('\n')).toMatch(/tracked +done +lora .* 4 +\d+\.\d{4} +\d+\.\d{4} /)
-    expect(lines.join('\n')).toMatch(/stopped +cancelled .* \d+\/100,000 /)
+    expect(lines.join('\n')).toMatch(/stopped +cancelled .* \d+\/5,000 /)
     const listed = JSON.parse((await lowrank(['runs', '--json'], runs)).stdout) as RunSummary[]
     expect(listed).toHaveLength(lines.length)
     const started = listed.map(({ startedAt }) => startedAt)
@@ -216,7 +216,7 @@ describe('commands', () => {
     expect(code).toBe(0)
     expect(stdout).toMatch(/^Status +done +cancelled$/m)
     expect(stdout).toMatch(/^r +4 +8$/m)
-    expect(stdout).toMatch(/^maxSteps +4 +100000$/m)
+    expect(stdout).toMatch(/^maxSteps +4 +5000$/m)
     expect(stdout).not.toMatch(/^model /m)
     expect(stdout).toContain(`curves in ${page}`)
     expect(readFileSync(page, 'utf8')).toContain('data-chart="loss"')

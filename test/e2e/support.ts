@@ -62,8 +62,8 @@ export async function makeTinyModel(folder: string, changes: Readonly<Record<str
   return model
 }
 
-/** Far more steps than any test waits for. */
-export const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 100_000, saveStrategy: 'no' } as const
+/** Far more steps than any test waits for, and not so many that laying them out takes long. */
+export const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 5000, saveStrategy: 'no' } as const
 
 /** Waits until a run has told so many steps, or its process has ended. */
 export async function untilSteps(
