@@ -1,6 +1,7 @@
 import type { OptionSet } from '../config/index.ts'
 import type { EvaluationConfig } from '../tasks/evaluate.ts'
 import type { QuantizeConfig } from '../tasks/quantize.ts'
+import type { SelftestConfig } from '../tasks/selftest/context.ts'
 import type { ReplayConfig } from '../tasks/replay.ts'
 import { commands, type Command } from './table.ts'
 
@@ -18,4 +19,5 @@ function optionsOf<C>(name: string): OptionSet<Command['options']['schema'], C> 
 
 export const evalOptions = optionsOf<EvaluationConfig & { readonly method?: string }>('eval')
 export const quantizeOptions = optionsOf<QuantizeConfig>('quantize')
+export const selftestOptions = optionsOf<SelftestConfig>('selftest')
 export const replayOptions = optionsOf<Omit<ReplayConfig, 'run'>>('replay')

@@ -44,7 +44,7 @@ test('Ctrl-C while training: code 130 and a checkpoint that can be used', async 
   expect(code, stderr).toBe(130)
   expect(stdout).toBe('')
   expect(stderr).toContain('stopping after this step')
-  expect(stderr).toMatch(/^cancelled after step \d+ of 100000; its weights are in /m)
+  expect(stderr).toMatch(/^cancelled after step \d+ of 5000; its weights are in /m)
   expect(stderr).not.toMatch(/error|^\s+at /m)
 
   const step = last(only(readMetrics(outputDir), 'step')).step

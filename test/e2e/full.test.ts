@@ -1,16 +1,13 @@
 import { cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { evaluate } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { directTasks } from '../tasks.ts'
 import {
   collect,
-  evaluateByCommand,
   figures,
-  flags,
   hashFolder,
   last,
   listFiles,
-  lowrank,
   makeTinyModel,
   only,
   quickstart,
@@ -35,9 +32,17 @@ describe.each(['bfloat16', 'float32'])('from random weights, stored as %s', (dty
     const config = readJson(join(shape, 'config.json')) as object
     const small = { hidden_size: 64, intermediate_size: 128, num_attention_heads: 4, num_hidden_layers: 2 }
     writeFileSync(join(shape, 'config.json'), JSON.stringify({ ...config, ...small, torch_dtype: dtype }))
-    const options = { ...common, model: shape, ...data, outputDir, init: 'random', maxSteps: 20, learningRate: 5e-3 }
-    const { code, stderr } = await lowrank(['train', ...flags(options)])
-    expect(code, stderr).toBe(0)
+    const options = {
+      ...common,
+      model: shape,
+      ...data,
+      outputDir,
+      init: 'random',
+      maxSteps: 20,
+      learningRate: 5e-3,
+      threads: 1,
+    } as const
+    await collect(options)
   })
 
   test('the loss falls from that of a guess', () => {
@@ -60,7 +65,7 @@ describe.each(['bfloat16', 'float32'])('from random weights, stored as %s', (dty
       'tokenizer_config.json',
     ])
     const ended = figures(last(only(readMetrics(outputDir), 'eval')))
-    const found = await evaluateByCommand({ model: outputDir, data: data.valid, maxLength: 96 })
+    const found = await directTasks.evaluate({ model: outputDir, data: data.valid, maxLength: 96 })
     if (dtype === 'float32') {
       expect(figures(found)).toEqual(ended)
     } else {
@@ -76,7 +81,7 @@ test('from pretrained weights: starts where they are, trains all of them, and le
   // With a head of its own, so that the embedding learns from its own gradient only.
   const model = await makeTinyModel(folder, { tie_word_embeddings: false })
   const before = hashFolder(model)
-  const start = await evaluate({ model, data: data.valid, maxLength: 96 })
+  const start = await directTasks.evaluate({ model, data: data.valid, maxLength: 96 })
   const config = { ...common, model, ...data, outputDir, maxSteps: 3, learningRate: 5e-3, evalOnStart: true }
   const evals = only(await collect(config), 'eval')
   expect(figures(evals[0]!)).toEqual(figures(start))
@@ -85,5 +90,7 @@ test('from pretrained weights: starts where they are, trains all of them, and le
   expect(tensorShapes(join(outputDir, 'model.safetensors'))).toEqual(tensorShapes(join(model, 'model.safetensors')))
   const [then, now] = [model, outputDir].map((path) => tensorHashes(join(path, 'model.safetensors')))
   expect(Object.keys(then!).filter((name) => then![name] === now![name])).toEqual([])
-  expect(figures(await evaluate({ model: outputDir, data: data.valid, maxLength: 96 }))).toEqual(figures(last(evals)))
+  expect(figures(await directTasks.evaluate({ model: outputDir, data: data.valid, maxLength: 96 }))).toEqual(
+    figures(last(evals)),
+  )
 })

@@ -1,8 +1,8 @@
 import { cpSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { evaluate } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
-import { collect, flags, lowrank, makeTinyModel, only, readMetrics, temporaryFolder, writeData } from './support.ts'
+import { directTasks } from '../tasks.ts'
+import { collect, flags, lowrankHere, makeTinyModel, only, readMetrics, temporaryFolder, writeData } from './support.ts'
 
 // Methods are compared by changing one word: what a method does not use is told, and refused by none.
 
@@ -40,7 +40,7 @@ test.each(methods)('a file of options with --method %s', async (method) => {
   const file = join(folder, 'run.yaml')
   writeFileSync(file, JSON.stringify({ ...shared, model }))
   const outputDir = join(folder, `file-${method}`)
-  const { code, stderr } = await lowrank(['train', file, ...flags({ method, outputDir })])
+  const { code, stderr } = await lowrankHere(['train', file, ...flags({ method, outputDir })])
   expect(code, stderr).toBe(0)
   for (const message of expected[method]) expect(stderr.split('\n')).toContain(`warning: ${message}`)
   expect(warningsOf(outputDir)).toEqual(expected[method])
@@ -55,7 +55,7 @@ test.each(methods)('the same options through the API with method %s', async (met
 
 test('a quantized base that was asked for is refused where it is trained itself', async () => {
   const args = flags({ model, ...data, outputDir: join(folder, 'refused'), method: 'full', loadIn4bit: true })
-  const { code, stderr } = await lowrank(['train', ...args])
+  const { code, stderr } = await lowrankHere(['train', ...args])
   expect(code, stderr).toBe(2)
   expect(stderr).toContain('--load-in-4bit: --method full trains every weight, and a quantized one cannot be trained')
 })
@@ -66,7 +66,7 @@ test('an adapter is evaluated on a base held as the run held it, unless somethin
   const said: string[] = []
   const lossOf = async (adapter: string, options: object = {}): Promise<number> => {
     const config = { model, adapter, data: data.valid, maxLength: 64, ...options }
-    return (await evaluate(config, { onStatus: (message) => said.push(message) })).loss
+    return (await directTasks.evaluate(config, { onStatus: (message) => said.push(message) })).loss
   }
   const [held, stored] = [await lossOf(outputDir), await lossOf(outputDir, { loadIn4bit: false })]
   expect(held).not.toBe(stored)

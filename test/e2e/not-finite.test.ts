@@ -1,7 +1,8 @@
 import { cpSync } from 'node:fs'
 import { join } from 'node:path'
-import { evaluate, loadModel, quantize } from 'lowrank'
+import { loadModel } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
+import { directTasks } from '../tasks.ts'
 import { collect, makeTinyModel, temporaryFolder, writeData, writeElements } from './support.ts'
 
 const folder = temporaryFolder()
@@ -27,8 +28,8 @@ const up = 'model.layers.1.mlp.up_proj.weight'
 const loraB = 'base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight'
 
 const calls: Record<string, (broken: string) => Promise<unknown>> = {
-  evaluate: (broken) => evaluate({ model: broken, data: data.valid, maxLength: 64 }),
-  quantize: (broken) => quantize({ model: broken, output: `${broken}-quantized` }),
+  evaluate: (broken) => directTasks.evaluate({ model: broken, data: data.valid, maxLength: 64 }),
+  quantize: (broken) => directTasks.quantize({ model: broken, output: `${broken}-quantized` }),
   generate: (broken) => loadModel({ model: broken }),
   train: (broken) =>
     collect({ model: broken, train: data.train, outputDir: `${broken}-out`, maxSteps: 1, maxLength: 64 }),
@@ -45,16 +46,18 @@ test.each(Object.keys(calls))('a weight that is no number is named by %s', async
 
 test('so is one of an adapter', async () => {
   const broken = damaged(adapter, 'adapter_model.safetensors', loraB, NaN)
-  const error = await evaluate({ model, adapter: broken, data: data.valid, maxLength: 64 }).catch(
-    (found: unknown) => found,
-  )
+  const error = await directTasks
+    .evaluate({ model, adapter: broken, data: data.valid, maxLength: 64 })
+    .catch((found: unknown) => found)
   expect(error).toMatchObject({ code: 'adapter' })
   expect(String(error)).toContain(`tensor ${loraB} holds NaN in element 5`)
 })
 
 test('weights that are finite and overflow are said to', async () => {
   const broken = damaged(model, 'model.safetensors', up, 3e38, true)
-  const error = await evaluate({ model: broken, data: data.valid, maxLength: 64 }).catch((found: unknown) => found)
+  const error = await directTasks
+    .evaluate({ model: broken, data: data.valid, maxLength: 64 })
+    .catch((found: unknown) => found)
   expect(error).toMatchObject({ code: 'model' })
   expect(String(error)).toContain('are finite, but what they compute is not')
 })

@@ -174,7 +174,7 @@ test('a README.md of somebody is left, and that is said; ours is replaced until 
 
 test('of two runs into one folder, the second is refused, and the first unharmed', async () => {
   const outputDir = join(folder, 'both')
-  for await (const event of finetune(config(outputDir, { maxSteps: 100_000, saveSteps: 50 }))) {
+  for await (const event of finetune(config(outputDir, { maxSteps: 5000, saveSteps: 50 }))) {
     if (event.type !== 'save') continue
     await expect(collect(config(outputDir))).rejects.toThrow(/another run writes to .*both: process \d+ does so since/)
     break

@@ -11,7 +11,7 @@ import {
   collect,
   flags,
   last,
-  lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   quickstart,
@@ -54,6 +54,7 @@ const run = (name: string, options: object) =>
     perDeviceTrainBatchSize: 4,
     gradientAccumulationSteps: 2,
     saveStrategy: 'no',
+    threads: 1,
     ...options,
   })
 
@@ -110,7 +111,7 @@ test('groupByLength and padToMultipleOf', async () => {
 
 test('the command line tells computed tokens, labels and the share of padding', async () => {
   const outputDir = join(folder, 'told')
-  const { code, stdout, stderr } = await lowrank([
+  const { code, stdout, stderr } = await lowrankHere([
     'train',
     ...flags({ model, train, outputDir, maxSteps: 2, packing: true, saveStrategy: 'no' }),
   ])

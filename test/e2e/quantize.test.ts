@@ -1,8 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { evaluate, quantize, type QuantizeConfigInput } from 'lowrank'
+import { quantize, type QuantizeConfigInput } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { directTasks } from '../tasks.ts'
 import {
   collect,
   evaluateByCommand,
@@ -12,6 +13,7 @@ import {
   last,
   listFiles,
   lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   quickstart,
@@ -61,19 +63,19 @@ describe('a quantized folder', () => {
   })
 
   test('is evaluated as the model quantized on the way is', async () => {
-    const expected = await evaluate({ model, data: data.valid, ...nf4 })
+    const expected = await directTasks.evaluate({ model, data: data.valid, ...nf4 })
     expect(await evaluateByCommand({ model: nf4Folder, data: data.valid })).toEqual(expected)
     // Asking for what is there is no contradiction.
-    expect(await evaluate({ model: nf4Folder, data: data.valid, ...nf4 })).toEqual(expected)
-    expect((await evaluate({ model, data: data.valid })).loss).not.toBe(expected.loss)
+    expect(await directTasks.evaluate({ model: nf4Folder, data: data.valid, ...nf4 })).toEqual(expected)
+    expect((await directTasks.evaluate({ model, data: data.valid })).loss).not.toBe(expected.loss)
   })
 
   test('may have shards', async () => {
-    await quantize({ model, output: sharded, loadIn8bit: true, maxShardSize: '20KB' })
+    await directTasks.quantize({ model, output: sharded, loadIn8bit: true, maxShardSize: '20KB' })
     expect(listFiles(sharded).filter((name) => name.includes('safetensors')).length).toBeGreaterThan(3)
     expect(existsSync(join(sharded, 'model.safetensors.index.json'))).toBe(true)
-    const expected = await evaluate({ model, data: data.valid, loadIn8bit: true })
-    expect(await evaluate({ model: sharded, data: data.valid })).toEqual(expected)
+    const expected = await directTasks.evaluate({ model, data: data.valid, loadIn8bit: true })
+    expect(await directTasks.evaluate({ model: sharded, data: data.valid })).toEqual(expected)
   })
 
   test.each(['lora', 'qlora'] as const)(
@@ -87,7 +89,7 @@ describe('a quantized folder', () => {
       const losses = [found, expected].map((events) => only(events, 'step').map(({ loss }) => loss))
       expect(losses[0]).toHaveLength(3)
       expect(losses[0]).toEqual(losses[1])
-      const evaluated = await evaluate({ model: nf4Folder, adapter: there, data: data.valid })
+      const evaluated = await directTasks.evaluate({ model: nf4Folder, adapter: there, data: data.valid })
       expect(figures(evaluated)).toEqual(figures(last(only(found, 'eval'))))
     },
   )
@@ -97,7 +99,7 @@ describe('refused, with nothing written:', () => {
   const output = join(folder, 'refused')
 
   async function refusal(args: readonly string[]): Promise<string> {
-    const { code, stderr } = await lowrank(args)
+    const { code, stderr } = await lowrankHere(args)
     expect(code).toBe(2)
     expect(stderr).toMatch(/\nhint: /)
     expect(existsSync(output)).toBe(false)
@@ -150,7 +152,7 @@ describe('nothing is left behind', () => {
     cpSync(model, broken, { recursive: true })
     writeElements(join(broken, 'model.safetensors'), 'model.layers.1.mlp.up_proj.weight', NaN)
     mkdirSync(join(folder, 'given'))
-    const { code, stderr } = await lowrank(['quantize', ...flags({ model: broken, output: join(folder, 'given') })])
+    const { code, stderr } = await lowrankHere(['quantize', ...flags({ model: broken, output: join(folder, 'given') })])
     expect([code, stderr]).toEqual([
       2,
       expect.stringMatching(/tensor model.layers.1.mlp.up_proj.weight holds NaN in element 0/),

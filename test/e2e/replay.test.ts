@@ -1,11 +1,13 @@
 import { appendFileSync, cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { replay, type ReplayResult } from 'lowrank'
+import { replay, type ReplayOptionsInput, type ReplayResult, type TrainConfigInput } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { directTasks } from '../tasks.ts'
 import {
-  flags,
+  collect,
   last,
   lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   readMetrics,
@@ -29,17 +31,19 @@ writeFileSync(data.train, `${lines.map((line) => JSON.stringify(line)).join('\n'
 
 let model: string
 
-async function train(options: Readonly<Record<string, string | number | boolean>>): Promise<void> {
-  const common = { model, train: data.train, maxLength: 96, maxSteps: 7, threads: 2, learningRate: 1e-2 }
-  const sizes = { perDeviceTrainBatchSize: 2, gradientAccumulationSteps: 2 }
-  const { code, stderr } = await lowrank(['train', ...flags({ ...common, ...sizes, ...options })])
-  expect(code, stderr).toBe(0)
+async function train(options: Partial<TrainConfigInput> & { readonly outputDir: string }): Promise<void> {
+  const common = { model, train: data.train, maxLength: 96, maxSteps: 7, threads: 1, learningRate: 1e-2 }
+  await collect({ ...common, perDeviceTrainBatchSize: 2, gradientAccumulationSteps: 2, ...options })
 }
 
-async function replayed(run: string, ...args: readonly string[]): Promise<ReplayResult> {
-  const { code, stdout, stderr } = await lowrank(['replay', run, ...args, '--json'])
-  expect(code, stderr).toBe(0)
-  return JSON.parse(stdout) as ReplayResult
+/** What is found, and what is said on the way. */
+async function replayed(
+  run: string,
+  options: ReplayOptionsInput,
+): Promise<{ readonly result: ReplayResult; readonly said: string }> {
+  const said: string[] = []
+  const result = await directTasks.replay(run, options, { onStatus: (message) => said.push(message) })
+  return { result, said: said.join('\n') }
 }
 
 const recorded = (run: string, step: number): number => only(readMetrics(run), 'step')[step - 1]!.loss
@@ -52,7 +56,8 @@ const random = {
   r: 4,
   targetModules: 'all-linear',
   saveSteps: 3,
-}
+  threads: 2,
+} as const
 
 beforeAll(async () => {
   model = await makeTinyModel(folder)
@@ -67,17 +72,17 @@ describe('a step of a run is computed again, to the last bit', () => {
     { step: 6, from: 'checkpoint', recomputed: 2 },
     { step: 7, from: 'checkpoint', recomputed: 0 },
   ])('step $step from the $from and $recomputed steps', async ({ step, from, recomputed }) => {
-    const result = await replayed(out, '--step', String(step))
+    const { result } = await replayed(out, { step })
     expect(result.weights).toMatchObject({ from, recomputed })
     expect(result.loss).toBe(recorded(out, step))
     expect(result).toMatchObject({ step, recorded: result.loss, equal: true })
-    expect(result).not.toHaveProperty('firstDifference')
+    expect(result.firstDifference).toBeUndefined()
   })
 
   test('without its checkpoints, from the start', async () => {
     const bare = join(folder, 'bare')
     cpSync(out, bare, { recursive: true, filter: (path) => !path.includes('checkpoint-') })
-    const result = await replayed(bare, '--step', '6')
+    const { result } = await replayed(bare, { step: 6 })
     expect(result).toMatchObject({ equal: true, weights: { from: 'start', recomputed: 5 } })
     expect(result.loss).toBe(recorded(out, 6))
   })
@@ -86,7 +91,8 @@ describe('a step of a run is computed again, to the last bit', () => {
     const damaged = join(folder, 'damaged')
     cpSync(out, damaged, { recursive: true })
     truncateSync(join(damaged, 'checkpoint-6/optimizer.safetensors'), 100)
-    const { stdout, stderr } = await lowrank(['replay', damaged, '--step', '7', '--json'])
+    const { code, stdout, stderr } = await lowrank(['replay', damaged, '--step', '7', '--json'])
+    expect(code, stderr).toBe(0)
     expect(stderr).toMatch(/^warning: .*checkpoint-6\/optimizer\.safetensors: damaged/m)
     expect(JSON.parse(stdout)).toMatchObject({ equal: true, weights: { path: join(damaged, 'checkpoint-3') } })
   })
@@ -97,7 +103,7 @@ describe('a step of a run is computed again, to the last bit', () => {
     rmSync(join(resumed, 'checkpoint-6'), { recursive: true })
     await train({ ...random, outputDir: resumed, resume: true })
     for (const step of [3, 6]) {
-      const result = await replayed(resumed, '--step', String(step))
+      const { result } = await replayed(resumed, { step })
       expect(result).toMatchObject({ equal: true, recorded: recorded(out, step), weights: { recomputed: 2 } })
     }
   })
@@ -107,10 +113,10 @@ describe('a step of a run is computed again, to the last bit', () => {
     { name: 'on a base in 4 bits', options: { method: 'qlora', activations: 'recompute' } },
     { name: 'of every weight', options: { method: 'full', saveSteps: 4 } },
     { name: 'with label smoothing', options: { labelSmoothingFactor: 0.1 } },
-  ])('a run $name', async ({ name, options }) => {
+  ] as const)('a run $name', async ({ name, options }) => {
     const outputDir = join(folder, `other ${name}`)
     await train({ saveStrategy: 'saveSteps' in options ? 'steps' : 'no', ...options, outputDir })
-    const result = await replayed(outputDir, '--step', '6')
+    const { result } = await replayed(outputDir, { step: 6 })
     expect(result.loss).toBe(recorded(outputDir, 6))
     expect(result.equal).toBe(true)
   })
@@ -138,7 +144,7 @@ describe('the examples of a step', () => {
   test('come with the highest loss first, or as they were computed', async () => {
     const losses = result.examples.map(({ loss }) => loss)
     expect(losses).toEqual(losses.toSorted((a, b) => b - a))
-    const { examples, microBatches } = await replay(out, { step: 4, sort: 'batch' })
+    const { examples, microBatches } = (await replayed(out, { step: 4, sort: 'batch' })).result
     const order = examples.map(({ microBatch }) => microBatch)
     expect(order).toEqual(order.toSorted((a, b) => a - b))
     expect(last(order)).toBe(microBatches)
@@ -146,7 +152,7 @@ describe('the examples of a step', () => {
   })
 
   test('on the terminal', async () => {
-    const { stdout, stderr } = await lowrank(['replay', out, '--step', '6'])
+    const { stdout, stderr } = await lowrankHere(['replay', out, '--step', '6'])
     expect(stderr).toContain('computing steps 4 to 5 from checkpoint-3 on\n')
     const loss = recorded(out, 6)
     expect(stdout).toContain(`loss: recorded ${loss}, replayed ${loss}: equal\n`)
@@ -159,21 +165,22 @@ describe('the examples of a step', () => {
 describe('weights as they are', () => {
   test('of a checkpoint of another step give another loss, and are said to', async () => {
     const at = join(out, 'checkpoint-3')
-    const result = await replayed(out, '--step', '6', '--at', at)
+    const { result } = await replayed(out, { step: 6, at })
     expect(result.weights).toEqual({ from: 'folder', path: at, recomputed: 0 })
     expect(result).toMatchObject({ equal: false, recorded: recorded(out, 6) })
-    const { stdout } = await lowrank(['replay', out, '--step', '6', '--at', at])
+    const { stdout } = await lowrankHere(['replay', out, '--step', '6', '--at', at])
     expect(stdout).toMatch(/they differ by \d\.\de-\d+, since the weights are not those of the run$/m)
   })
 
   test('of the checkpoint before the step give its loss', async () => {
-    expect(await replayed(out, '--step', '4', '--at', join(out, 'checkpoint-3'))).toMatchObject({ equal: true })
+    const { result } = await replayed(out, { step: 4, at: join(out, 'checkpoint-3') })
+    expect(result.equal).toBe(true)
   })
 })
 
 describe('refused', () => {
   const refusal = async (...args: readonly string[]): Promise<Outcome> => {
-    const outcome = await lowrank(['replay', ...args])
+    const outcome = await lowrankHere(['replay', ...args])
     expect(outcome.code).toBe(2)
     return outcome
   }
@@ -181,22 +188,20 @@ describe('refused', () => {
   test('without a run, a step, or with a step that the run does not take', async () => {
     expect((await refusal()).stderr).toContain('RUN is missing')
     expect((await refusal(out)).stderr).toContain('--step: missing')
-    expect((await refusal(join(folder, 'nothing'), '--step', '1')).stderr).toContain('run.json')
-    expect((await refusal(out, '--step', '8')).stderr).toContain('takes 7 steps')
+    await expect(replayed(join(folder, 'nothing'), { step: 1 })).rejects.toThrow('run.json')
+    await expect(replayed(out, { step: 8 })).rejects.toThrow('takes 7 steps')
   })
 
   test('after the data has changed, with the difference; --anyway replays', async () => {
     const [changedRun, train] = [join(folder, 'changed'), join(folder, 'changed.jsonl')]
     cpSync(data.train, train)
-    const common = { model, train, maxLength: 96, maxSteps: 2, saveStrategy: 'no', threads: 2 }
-    expect((await lowrank(['train', ...flags({ ...common, outputDir: changedRun })])).code).toBe(0)
+    await collect({ model, train, maxLength: 96, maxSteps: 2, saveStrategy: 'no', threads: 1, outputDir: changedRun })
     appendFileSync(train, `${JSON.stringify(lines[0])}\n`)
     const { stderr } = await refusal(changedRun, '--step', '2')
     expect(stderr).toMatch(/have changed since:\n {2}train, its content: .*SHA-256/)
     expect(stderr).toContain('--anyway')
-    const anyway = await lowrank(['replay', changedRun, '--step', '2', '--anyway'])
-    expect(anyway.code, anyway.stderr).toBe(0)
-    expect(anyway.stderr).toContain('warning: the inputs of the run have changed')
+    const { said } = await replayed(changedRun, { step: 2, anyway: true })
+    expect(said).toContain('warning: the inputs of the run have changed')
     rmSync(changedRun, { recursive: true })
   })
 })

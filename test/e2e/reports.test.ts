@@ -11,6 +11,7 @@ import {
   last,
   listFiles,
   lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   temporaryFolder,
@@ -119,7 +120,7 @@ describe('a run with all trackers', () => {
 test('a run that fails after some steps leaves a report, and tells its webhook why', async () => {
   const { url, told } = await receiver(ok)
   const controller = new AbortController()
-  const config = { ...options, outputDir: out('stopped'), maxSteps: 100_000, reportTo: ['webhook' as const] }
+  const config = { ...options, outputDir: out('stopped'), maxSteps: 5000, reportTo: ['webhook' as const] }
   const run = finetune({ ...config, webhookUrl: url }, { signal: controller.signal })
   await expect(async () => {
     for await (const event of run) if (event.type === 'step' && event.step === 2) controller.abort()
@@ -174,13 +175,13 @@ test('a resumed run begins a second event file beside the first', async () => {
 
 describe('commands', () => {
   test('runs: a table, the newest first, and JSON', async () => {
-    const { code, stdout } = await lowrank(['runs', runs])
+    const { code, stdout } = await lowrankHere(['runs', runs])
     expect(code).toBe(0)
     const [titles = '', ...lines] = stdout.trimEnd().split('\n')
     expect(titles).toMatch(/^run +status +method +model +steps +train loss +best eval/)
     expect(lines.length).toBeGreaterThanOrEqual(5)
     expect(lines.join('\n')).toMatch(/tracked +done +lora .* 4 +\d+\.\d{4} +\d+\.\d{4} /)
-    expect(lines.join('\n')).toMatch(/stopped +cancelled .* \d+\/100,000 /)
+    expect(lines.join('\n')).toMatch(/stopped +cancelled .* \d+\/5,000 /)
     const listed = JSON.parse((await lowrank(['runs', '--json'], runs)).stdout) as RunSummary[]
     expect(listed).toHaveLength(lines.length)
     const started = listed.map(({ startedAt }) => startedAt)
@@ -189,45 +190,45 @@ describe('commands', () => {
   })
 
   test('runs of a folder without any; of none', async () => {
-    expect(await lowrank(['runs', '--depth', '0', folder])).toMatchObject({ code: 0, stdout: '' })
-    expect(await lowrank(['runs', join(folder, 'none')])).toMatchObject({ code: 2 })
+    expect(await lowrankHere(['runs', '--depth', '0', folder])).toMatchObject({ code: 0, stdout: '' })
+    expect(await lowrankHere(['runs', join(folder, 'none')])).toMatchObject({ code: 2 })
   })
 
   test('report: the same file again, or elsewhere', async () => {
     const path = join(out('tracked'), 'report.html')
     const before = readFileSync(path, 'utf8')
     rmSync(path)
-    expect(await lowrank(['report', out('tracked')])).toMatchObject({ code: 0, stdout: `report in ${path}\n` })
+    expect(await lowrankHere(['report', out('tracked')])).toMatchObject({ code: 0, stdout: `report in ${path}\n` })
     expect(readFileSync(path, 'utf8')).toBe(before)
     const elsewhere = join(folder, 'elsewhere.html')
-    await lowrank(['report', out('tracked'), '--output', elsewhere])
+    await lowrankHere(['report', out('tracked'), '--output', elsewhere])
     expect(readFileSync(elsewhere, 'utf8')).toBe(before)
-    const none = await lowrank(['report', folder])
+    const none = await lowrankHere(['report', folder])
     expect(none).toMatchObject({ code: 2, stdout: '' })
     expect(none.stderr).toContain('run.json')
-    expect(await lowrank(['report'])).toMatchObject({ code: 2, stderr: expect.stringContaining('RUN is missing') })
+    expect(await lowrankHere(['report'])).toMatchObject({ code: 2, stderr: expect.stringContaining('RUN is missing') })
   })
 
   test('runs compare: options that differ, figures, and a page', async () => {
     const page = join(folder, 'compared.html')
     const args = ['runs', 'compare', out('tracked'), out('stopped'), '--output', page]
-    const { code, stdout } = await lowrank(args)
+    const { code, stdout } = await lowrankHere(args)
     expect(code).toBe(0)
     expect(stdout).toMatch(/^Status +done +cancelled$/m)
     expect(stdout).toMatch(/^r +4 +8$/m)
-    expect(stdout).toMatch(/^maxSteps +4 +100000$/m)
+    expect(stdout).toMatch(/^maxSteps +4 +5000$/m)
     expect(stdout).not.toMatch(/^model /m)
     expect(stdout).toContain(`curves in ${page}`)
     expect(readFileSync(page, 'utf8')).toContain('data-chart="loss"')
-    const json = JSON.parse((await lowrank([...args, '--json'])).stdout) as { names: string[] }
+    const json = JSON.parse((await lowrankHere([...args, '--json'])).stdout) as { names: string[] }
     expect(json.names).toEqual(['tracked', 'stopped'])
-    expect(await lowrank(['runs', 'compare', out('tracked')])).toMatchObject({ code: 2 })
+    expect(await lowrankHere(['runs', 'compare', out('tracked')])).toMatchObject({ code: 2 })
   })
 
   test('options that do not fit together', async () => {
     const train = ['train', ...flags({ model: options.model, train: data.train, outputDir: out('never') })]
     const refused = async (...more: string[]): Promise<string> => {
-      const { code, stderr } = await lowrank([...train, ...more])
+      const { code, stderr } = await lowrankHere([...train, ...more])
       expect(code).toBe(2)
       return stderr
     }

@@ -6,7 +6,7 @@ import {
   collect,
   flags,
   last,
-  lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   readJson,
@@ -54,6 +54,7 @@ const common = {
   targetModules: 'all-linear',
   saveStrategy: 'no',
   seed: 7,
+  threads: 1,
 } as const
 const size = { perDeviceTrainBatchSize: 4, maxLength: 48 }
 
@@ -135,7 +136,7 @@ test.each<[string, Partial<TrainConfigInput>]>([
     },
   ],
 ])('a resumed run ends with the same bytes: %s', async (name, options) => {
-  const common = { model, train: data.train, maxSteps: 6, saveSteps: 2, learningRate: 1e-2 }
+  const common = { model, train: data.train, maxSteps: 6, saveSteps: 2, learningRate: 1e-2, threads: 1 }
   const config = { ...common, ...size, ...options }
   const [first, second] = [join(folder, `first ${name}`), join(folder, `second ${name}`)]
   await collect({ ...config, outputDir: first })
@@ -148,7 +149,7 @@ test.each<[string, Partial<TrainConfigInput>]>([
 
 test('settings of optimizer and schedule as flags', async () => {
   const outputDir = join(folder, 'flags')
-  const { code, stderr } = await lowrank([
+  const { code, stderr } = await lowrankHere([
     'train',
     ...flags({ ...common, ...size, outputDir, maxSteps: 2, optim: 'sgd', optimArgs: 'momentum=0.9,nesterov=True' }),
     ...flags({ lrSchedulerType: 'polynomial', lrSchedulerKwargs: 'power=2,lr_end=1e-5' }),
@@ -161,7 +162,7 @@ test('settings of optimizer and schedule as flags', async () => {
 })
 
 test('a setting that a schedule does not have is refused with those it has', async () => {
-  const { code, stderr } = await lowrank([
+  const { code, stderr } = await lowrankHere([
     'train',
     ...flags({ ...common, outputDir: join(folder, 'refused'), lrSchedulerType: 'cosine_with_restarts' }),
     ...flags({ lrSchedulerKwargs: 'min_lr=1e-6' }),

@@ -7,8 +7,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { EvalResult, EvaluationResult, TrainConfigInput, TrainEvent } from 'lowrank'
 import { afterAll, expect } from 'vitest'
+import type { Io } from '../../src/cli/io.ts'
+import { run } from '../../src/cli/run.ts'
 import { snakeCase } from '../../src/config/options.ts'
-import { directTasks } from '../tasks.ts'
+import { computeHere, directTasks } from '../tasks.ts'
 
 /** Folder of the package; a script run from here may import 'lowrank'. */
 export const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -60,8 +62,8 @@ export async function makeTinyModel(folder: string, changes: Readonly<Record<str
   return model
 }
 
-/** Far more steps than any test waits for. */
-export const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 100_000, saveStrategy: 'no' } as const
+/** Far more steps than any test waits for, and not so many that laying them out takes long. */
+export const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 5000, saveStrategy: 'no' } as const
 
 /** Waits until a run has told so many steps, or its process has ended. */
 export async function untilSteps(
@@ -152,6 +154,20 @@ export function startLowrank(args: readonly string[], cwd = root): Running {
 /** Runs the real command line to its end. */
 export async function lowrank(args: readonly string[], cwd = root): Promise<Outcome> {
   return await startLowrank(args, cwd).ended
+}
+
+/** Runs a command line in this thread: all of the real one but its process and the thread in which it computes. */
+export async function lowrankHere(args: readonly string[]): Promise<Outcome> {
+  let [stdout, stderr] = ['', '']
+  const io: Io = {
+    stdout: { write: (text) => (stdout += text) },
+    stderr: { write: (text) => (stderr += text) },
+    env: {},
+    onInterrupt: () => () => undefined,
+    exit: () => undefined,
+  }
+  const code = await run(args, io, computeHere)
+  return { code, stdout, stderr }
 }
 
 /** `lowrank eval --json`, which must succeed. */

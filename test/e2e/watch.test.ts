@@ -1,15 +1,18 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { TrainConfigInput } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { parseTrainConfig } from '../../src/config/index.ts'
+import { runFinetune } from '../../src/tasks/finetune.ts'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
+import { directTasks } from '../tasks.ts'
 import {
   editCheckpoint,
-  evaluateByCommand,
   figures,
   flags,
   last,
   listFiles,
-  lowrank,
+  lowrankHere,
   makeTinyModel,
   only,
   quickstart,
@@ -23,7 +26,7 @@ import {
   type Outcome,
 } from './support.ts'
 
-// What a run does about figures that are out of range, through the real command line.
+// What a run does about figures that are out of range, and what the command line says of it.
 
 const folder = temporaryFolder()
 const modelFile = 'model.safetensors'
@@ -38,12 +41,34 @@ function poisonedData(name: string, { lines = 119, at = 70, text = '' }): string
   return path
 }
 
-type Options = Parameters<typeof flags>[0]
+type Options = Omit<TrainConfigInput, 'outputDir'>
 
-async function run(name: string, options: Options): Promise<Outcome & { readonly outputDir: string }> {
+/** Runs the command line. */
+async function run(
+  name: string,
+  options: Parameters<typeof flags>[0],
+): Promise<Outcome & { readonly outputDir: string }> {
   const outputDir = join(folder, name)
-  const outcome = await lowrank(['train', ...flags({ outputDir, ...options })])
+  const outcome = await lowrankHere(['train', ...flags({ outputDir, ...options })])
   return { ...outcome, outputDir }
+}
+
+/** The same without a process, up to the end or to a step: the error that the run ends in, if it does. */
+async function runHere(
+  name: string,
+  options: Options,
+  until = Infinity,
+): Promise<{ outputDir: string; error: unknown }> {
+  const outputDir = join(folder, name)
+  const config = parseTrainConfig({ ...options, outputDir })
+  let step = 0
+  try {
+    for await (const event of runFinetune(config, { cancelled: () => step >= until }))
+      if (event.type === 'step') step = event.step
+  } catch (error) {
+    return { outputDir, error }
+  }
+  return { outputDir, error: undefined }
 }
 
 describe('a line of unusual tokens', () => {
@@ -60,7 +85,8 @@ describe('a line of unusual tokens', () => {
     maxLength: 96,
     saveStrategy: 'no',
     seed: 3,
-  }
+    threads: 1,
+  } as const
   let common: typeof settings & { readonly model: string }
   let warned: Awaited<ReturnType<typeof run>>
   let skipped: typeof warned
@@ -75,7 +101,7 @@ describe('a line of unusual tokens', () => {
     warned = await run('garbage-warn', common)
     expect(warned.code, warned.stderr).toBe(0)
     spike = last(only(readMetrics(warned.outputDir), 'spike'))
-    const saving = { saveStrategy: 'steps', saveSteps: spike.step - 1 }
+    const saving = { saveStrategy: 'steps', saveSteps: spike.step - 1 } as const
     skipped = await run('garbage-skip', { ...common, ...saving, onSpike: 'skip' })
     before = join(skipped.outputDir, `checkpoint-${spike.step - 1}`)
   })
@@ -109,16 +135,16 @@ describe('a line of unusual tokens', () => {
     const applied = losses.filter((_, index) => !left.includes(index + 1))
     expect(last(only(metrics, 'done')).trainLoss).toBeCloseTo(applied.reduce((a, b) => a + b) / applied.length, 10)
 
-    const saving = { saveStrategy: 'steps', saveSteps: spike.step, maxSteps: spike.step }
-    for (const onSpike of ['skip', 'warn']) {
-      const ended = await run(`garbage-${onSpike}-ended`, {
+    const saving = { saveStrategy: 'steps', saveSteps: spike.step, maxSteps: spike.step } as const
+    for (const onSpike of ['skip', 'warn'] as const) {
+      const ended = await runHere(`garbage-${onSpike}-ended`, {
         ...common,
         ...saving,
         onSpike,
         resumeFrom: before,
         resumeAnyway: true,
       })
-      expect(ended.code, ended.stderr).toBe(0)
+      expect(ended.error).toBeUndefined()
       const after = join(ended.outputDir, `checkpoint-${spike.step}`)
       for (const file of [modelFile, 'optimizer.safetensors']) {
         const same = sha256(join(after, file)) === sha256(join(before, file))
@@ -129,7 +155,7 @@ describe('a line of unusual tokens', () => {
 
   test('stop: the run ends with the weights before it in a checkpoint, and can go on from there', async () => {
     // The same steps up to the spike: an earlier one, if there is any, must be left out in both.
-    const stopping = { ...common, onSpike: 'stop', resumeFrom: before, resumeAnyway: true }
+    const stopping = { ...common, onSpike: 'stop', resumeFrom: before, resumeAnyway: true } as const
     const { code, stderr, outputDir } = await run('garbage-stop', stopping)
     expect(code, stderr).toBe(1)
     const checkpoint = join(outputDir, `checkpoint-${spike.step - 1}`)
@@ -143,16 +169,15 @@ describe('a line of unusual tokens', () => {
     expect(readJson(join(outputDir, 'run.json'))).toMatchObject({ status: 'failed' })
     expect(last(only(readMetrics(outputDir), 'spike'))).toMatchObject({ step: spike.step, action: 'stop' })
 
-    const again = { ...common, outputDir, resume: true, resumeAnyway: true, onSpike: 'skip' }
-    const resumed = await lowrank(['train', ...flags(again)])
-    expect(resumed.code, resumed.stderr).toBe(0)
+    const again = await runHere('garbage-stop', { ...common, resume: true, resumeAnyway: true, onSpike: 'skip' })
+    expect(again.error).toBeUndefined()
     // As if such steps had been left out from the beginning.
     expect(sha256(join(outputDir, modelFile))).toBe(sha256(join(skipped.outputDir, modelFile)))
   })
 
   test('a run that goes on from a checkpoint is watched as one that never stopped', async () => {
-    const { code, stderr, outputDir } = await run('garbage-resumed', { ...common, onSpike: 'skip', resumeFrom: before })
-    expect(code, stderr).toBe(0)
+    const { error, outputDir } = await runHere('garbage-resumed', { ...common, onSpike: 'skip', resumeFrom: before })
+    expect(error).toBeUndefined()
     expect(sha256(join(outputDir, modelFile))).toBe(sha256(join(skipped.outputDir, modelFile)))
     expect(told(outputDir)).toEqual(told(skipped.outputDir))
     expect(told(outputDir).length).toBeGreaterThan(0)
@@ -179,12 +204,10 @@ describe('what is not a number', () => {
    * example with it, and no other, makes NaN; or a matrix of its adapter.
    */
   async function damagedRun(name: string, options: Options): Promise<void> {
-    const healthy = await run(name, { ...options, saveSteps: 1 })
-    expect(healthy.code, healthy.stderr).toBe(0)
-    for (let step = 2; step <= common.maxSteps; step++)
-      rmSync(join(healthy.outputDir, `checkpoint-${step}`), { recursive: true })
+    const healthy = await runHere(name, { ...options, saveSteps: 1 }, 1)
+    expect(healthy.error).toMatchObject({ code: 'cancelled' })
     editCheckpoint(join(healthy.outputDir, 'checkpoint-1'), (checkpoint) => {
-      if (options['method'] === 'full') {
+      if (options.method === 'full') {
         const row = Array.from({ length: 32 }, (_, i) => rareId * 32 + i)
         for (const at of row) writeElements(join(checkpoint, modelFile), 'model.embed_tokens.weight', NaN, { at })
       } else {
@@ -195,12 +218,13 @@ describe('what is not a number', () => {
   }
 
   /** The rest of such a run. */
-  async function goOn(name: string, options: Options): Promise<Outcome & { readonly outputDir: string }> {
+  async function goOn(name: string, options: Options): Promise<{ outputDir: string; error: unknown }> {
     await damagedRun(name, options)
-    return run(name, { ...options, resume: true })
+    return runHere(name, { ...options, resume: true })
   }
 
-  const common = { perDeviceTrainBatchSize: 4, learningRate: 1e-3, maxLength: 96, method: 'full', maxSteps: 8, seed: 1 }
+  const size = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 8, seed: 1, threads: 1 } as const
+  const common = { ...size, learningRate: 1e-3, method: 'full' } as const
   const finite = (checkpoint: string): boolean => {
     const bytes = readFileSync(join(checkpoint, 'model.safetensors'))
     const data = bytes.subarray(8 + Number(bytes.readBigUInt64LE()))
@@ -209,9 +233,11 @@ describe('what is not a number', () => {
     return floats.filter((value) => !Number.isFinite(value)).length === 32
   }
 
-  test.each(['warn', 'stop'])('%s: ends the run before the update, with a checkpoint', async (onSpike) => {
+  test.each(['warn', 'stop'] as const)('%s: ends the run before the update, with a checkpoint', async (onSpike) => {
     const train = poisonedData('nan.jsonl', { lines: 32, at: 9, text: 'about ☢' })
-    const { code, stderr, outputDir } = await goOn(`nan-${onSpike}`, { ...common, model, train, onSpike })
+    const options = { ...common, model, train, onSpike }
+    await damagedRun(`nan-${onSpike}`, options)
+    const { code, stderr, outputDir } = await run(`nan-${onSpike}`, { ...options, resume: true })
     expect(code, stderr).toBe(1)
     const [spike] = only(readMetrics(outputDir), 'spike')
     expect(spike).toMatchObject({ kind: 'nan', value: null, loss: null, action: 'stop' })
@@ -232,8 +258,8 @@ describe('what is not a number', () => {
     expect(step).toBeGreaterThan(2)
     await damagedRun('nan-kept', { ...common, model, train })
     const options = { ...common, model, train, saveSteps: step - 2, saveTotalLimit: 1, resume: true }
-    const { code, outputDir } = await run('nan-kept', options)
-    expect(code).toBe(1)
+    const { error, outputDir } = await runHere('nan-kept', options)
+    expect(error).toMatchObject({ code: 'diverged' })
     const names = [...new Set(listFiles(outputDir).map((path) => path.split('/')[0]!))]
     expect(names.filter((name) => name.startsWith('checkpoint'))).toEqual([
       `checkpoint-${step - 2}`,
@@ -243,8 +269,8 @@ describe('what is not a number', () => {
 
   test('skip: leaves the step out', async () => {
     const train = poisonedData('nan.jsonl', { lines: 32, at: 9, text: 'about ☢' })
-    const { code, stderr, outputDir } = await goOn('nan-skip', { ...common, model, train, onSpike: 'skip' })
-    expect(code, stderr).toBe(0)
+    const { error, outputDir } = await goOn('nan-skip', { ...common, model, train, onSpike: 'skip' })
+    expect(error).toBeUndefined()
     const metrics = readMetrics(outputDir)
     expect(only(metrics, 'spike')).toMatchObject([{ kind: 'nan', action: 'skip' }])
     expect(only(metrics, 'done')[0]?.trainLoss).toBeGreaterThan(0)
@@ -253,18 +279,18 @@ describe('what is not a number', () => {
 
   test('on an fp4 base, nf4 is advised', async () => {
     const train = poisonedData('nan.jsonl', { lines: 32, at: 9, text: 'about ☢' })
-    const options = { ...common, model, train, method: 'lora', loadIn4bit: true }
+    const options = { ...common, model, train, method: 'lora', loadIn4bit: true } as const
     const [fp4, nf4] = [await goOn('nan-fp4', options), await goOn('nan-nf4', { ...options, bnb4bitQuantType: 'nf4' })]
-    for (const { code, stderr } of [fp4, nf4]) expect(code, stderr).toBe(1)
-    expect(fp4.stderr).toMatch(/^hint: The base is in fp4, .*bnb4bitQuantType nf4/m)
-    expect(nf4.stderr).toMatch(/^hint: Are these lines/m)
+    const hint = (text: RegExp): object => ({ code: 'diverged', hint: expect.stringMatching(text) as string })
+    expect(fp4.error).toMatchObject(hint(/^The base is in fp4, .*bnb4bitQuantType nf4/))
+    expect(nf4.error).toMatchObject(hint(/^Are these lines/))
   })
 
   test('skip: five in a row are left out, the sixth ends the run', async () => {
     const train = join(folder, 'all-nan.jsonl')
     writeFileSync(train, `${JSON.stringify({ prompt: rare, completion: 'x' })}\n`.repeat(32))
-    const { code, stderr, outputDir } = await goOn('nan-all', { ...common, model, train, onSpike: 'skip' })
-    expect(code, stderr).toBe(1)
+    const { error, outputDir } = await goOn('nan-all', { ...common, model, train, onSpike: 'skip' })
+    expect(error).toMatchObject({ code: 'diverged' })
     const actions = only(readMetrics(outputDir), 'spike').map(({ action }) => action)
     expect(actions).toEqual([...Array<string>(5).fill('skip'), 'stop'])
     expect(finite(join(outputDir, 'checkpoint-6'))).toBe(true)
@@ -283,20 +309,16 @@ describe('evaluations that get worse', () => {
     numTrainEpochs: 12,
     maxLength: 96,
     saveStrategy: 'no',
-  }
+    threads: 1,
+  } as const
   let common: typeof settings & { readonly model: string }
 
   beforeAll(async () => {
     const { train } = writeData(folder, { train: 119 })
     const model = await makeTinyModel(join(folder, 'random'))
-    const { code, stderr, outputDir } = await run('learned', {
-      ...settings,
-      model,
-      train,
-      maxSteps: 40,
-      evalStrategy: 'no',
-    })
-    expect(code, stderr).toBe(0)
+    const learning = { ...settings, model, train, maxSteps: 40, evalStrategy: 'no' } as const
+    const { error, outputDir } = await runHere('learned', learning)
+    expect(error).toBeUndefined()
     common = { ...settings, model: outputDir }
   })
 
@@ -319,8 +341,8 @@ describe('evaluations that get worse', () => {
 
   test('a run that learns is told nothing', async () => {
     const gentle = { ...common, learningRate: 1e-3, numTrainEpochs: 4 }
-    const { code, stderr, outputDir } = await run('learning', gentle)
-    expect(code, stderr).toBe(0)
+    const { error, outputDir } = await runHere('learning', gentle)
+    expect(error).toBeUndefined()
     expect(readMetrics(outputDir).filter(({ type }) => type === 'overfitting' || type === 'spike')).toEqual([])
   })
 
@@ -344,15 +366,15 @@ describe('evaluations that get worse', () => {
       result: { steps: done.steps, stoppedEarly: done.stoppedEarly },
     })
     expect(stdout).toContain(`stopped early at step ${done.steps}: the evaluation loss`)
-    const found = await evaluateByCommand({ model: outputDir, data: data.valid, maxLength: 96 })
+    const found = await directTasks.evaluate({ model: outputDir, data: data.valid, maxLength: 96 })
     const best = evals.find(({ step }) => step === done.best!.step)!
     expect(found.loss).toBeCloseTo(figures(best).loss, 6)
   })
 
   test('a run that ended early and goes on ends at once, with the same bytes', async () => {
-    const options = { ...common, earlyStoppingPatience: 2, saveStrategy: 'epoch' }
-    const first = await run('early-saved', options)
-    expect(first.code, first.stderr).toBe(0)
+    const options = { ...common, earlyStoppingPatience: 2, saveStrategy: 'epoch' } as const
+    const first = await runHere('early-saved', options)
+    expect(first.error).toBeUndefined()
     const hash = sha256(join(first.outputDir, modelFile))
     const { steps } = last(only(readMetrics(first.outputDir), 'done'))
     const again = await run('early-saved', { ...options, resume: true })
@@ -363,7 +385,7 @@ describe('evaluations that get worse', () => {
   })
 
   test('early stopping without evaluations is refused', async () => {
-    const { code, stderr } = await lowrank([
+    const { code, stderr } = await lowrankHere([
       'train',
       ...flags({ model: quickstart, train: data.train, outputDir: join(folder, 'none'), earlyStoppingPatience: 1 }),
     ])

@@ -83,7 +83,7 @@ function optionsOf(model: string, quantization: string, adapter: string, choice:
   const { r, lora_alpha: loraAlpha, target_modules: targetModules } = lora
   return {
     model: join(folder, model),
-    threads: 2,
+    threads: 1,
     quantization: golden.quantizations[quantization],
     training: {
       lora: { r, loraAlpha, targetModules, loraDropout: 0, bias: 'none', useRslora: false },
