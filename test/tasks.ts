@@ -20,7 +20,8 @@ export const directTasks: Tasks = {
   finetune: (config, { signal } = {}) => runFinetune(parseTrainConfig(config), context(signal)),
   evaluate: (config, { signal, onStatus } = {}) =>
     resultOf(runEvaluation(evalOptions.parse(config), context(signal)), ({ message }) => onStatus?.(message)),
-  quantize: (config, { signal } = {}) => resultOf(runQuantize(quantizeOptions.parse(config), context(signal))),
+  quantize: (config, { signal, onStatus } = {}) =>
+    resultOf(runQuantize(quantizeOptions.parse(config), context(signal)), ({ message }) => onStatus?.(message)),
   replay: (run, options, { signal, onStatus } = {}) =>
     resultOf(runReplay({ ...replayOptions.parse(options), run }, context(signal)), ({ message }) =>
       onStatus?.(message),
