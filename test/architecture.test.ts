@@ -16,6 +16,7 @@ const RANKS: Readonly<Record<string, number>> = {
   text: 2,
   model: 2,
   engine: 2,
+  hub: 3,
   session: 3,
   train: 4,
   generate: 4,

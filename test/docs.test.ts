@@ -57,7 +57,7 @@ test('the table of families in docs/support.md is that of the program', async ()
 })
 
 test('every page of the documentation is reached from README.md or another page', () => {
-  const pages = ['train', 'methods', 'evaluate', 'resume', 'reports', 'selftest', 'api', 'install', 'support']
+  const pages = ['train', 'models', 'methods', 'evaluate', 'resume', 'reports', 'selftest', 'api', 'install', 'support']
   const all = [read('README.md'), ...pages.map((page) => read(`docs/${page}.md`))].join('\n')
   for (const page of [...pages, 'architecture', 'benchmarks', 'correctness']) expect(all).toContain(`${page}.md`)
 })

@@ -27,7 +27,8 @@ export const directTasks: Tasks = {
   finetune: (config, { signal } = {}) => runFinetune(parseTrainConfig(config), context(signal)),
   evaluate: (config, { signal, onStatus } = {}) =>
     resultOf(runEvaluation(evalOptions.parse(config), context(signal)), telling(onStatus)),
-  quantize: (config, { signal } = {}) => resultOf(runQuantize(quantizeOptions.parse(config), context(signal))),
+  quantize: (config, { signal, onStatus } = {}) =>
+    resultOf(runQuantize(quantizeOptions.parse(config), context(signal)), telling(onStatus)),
   replay: (run, options, { signal, onStatus } = {}) =>
     resultOf(runReplay({ ...replayOptions.parse(options), run }, context(signal)), telling(onStatus)),
   selftest: (config, { signal, onStatus } = {}) =>

@@ -354,7 +354,7 @@ describe('help', () => {
     expect(stdout).toContain(
       '  --lora-alpha N                    Scale: updates are multiplied by alpha / r (default: 8)',
     )
-    expect(stdout).toMatch(/--model DIR .*\n? .*\(required\)/)
+    expect(stdout).toMatch(/--model MODEL .*\n? .*\(required\)/)
     expect(stdout).toContain('(default: q_proj,v_proj)')
     expect(stdout).toContain('--bias none|all|lora_only')
     expect(stdout.match(/^ {2}--/gm)).toHaveLength(74)

@@ -2,10 +2,10 @@ import { z } from 'zod'
 import { count, option } from '../config/fields.ts'
 import { machine } from '../config/groups/machine.ts'
 import { openedModel } from '../config/groups/model.ts'
-import { checkText, optionSet } from '../config/index.ts'
+import { checkCall, checkText, optionSet } from '../config/index.ts'
 import { closedError, type ComputeThread } from '../thread/thread.ts'
-import { resultOf } from '../util/task.ts'
-import { openThread } from './compute.ts'
+import { resultOf, type StatusEvent } from '../util/task.ts'
+import { openThread, type StatusOptions } from './compute.ts'
 
 const loadOptions = optionSet(z.strictObject({ ...openedModel, threads: machine.threads }))
 
@@ -62,13 +62,16 @@ export class Model {
 /**
  * Loads a base model, with or without an adapter, to generate with.
  *
- * @throws LowrankError `config`, `model`, `adapter`: the input was refused.
+ * @throws LowrankError `config`, `model`, `adapter`: the input was refused; `io`: a model of the hub does not come; `cancelled`.
  */
-export async function loadModel(options: LoadModelOptions): Promise<Model> {
+export async function loadModel(options: LoadModelOptions, call: StatusOptions = {}): Promise<Model> {
   const resolved = loadOptions.parse(options)
+  checkCall(call, ['signal', 'onStatus'])
+  const { signal, onStatus } = call
   const thread = openThread()
   try {
-    await resultOf(thread.call('model open', resolved))
+    const events = thread.call<StatusEvent, void>('model open', resolved, { signal })
+    await resultOf(events, ({ message }) => onStatus?.(message))
     return new Model(thread)
   } catch (error) {
     await thread.close()

@@ -6,7 +6,7 @@ import { saving } from '../config/groups/saving.ts'
 import { optionSet, quantizationOf, quantizationText, quantizedRules } from '../config/index.ts'
 import type { QuantizeResult } from '../tasks/quantize.ts'
 import { bytes, duration, plural } from '../terminal/format.ts'
-import type { CallOptions } from './compute.ts'
+import type { StatusOptions } from './compute.ts'
 import { defineCommand } from './define.ts'
 
 export type { QuantizeResult }
@@ -35,20 +35,20 @@ export type QuantizeConfigInput = z.input<typeof options.schema>
  * Quantizes a model to 4 bits (nf4 with double quantization by default) or 8, in the layout of bitsandbytes: a
  * folder that transformers loads too, and that serves as `model` here.
  */
-export const quantize: (config: QuantizeConfigInput, options?: CallOptions) => Promise<QuantizeResult> = defineCommand({
-  name: 'quantize',
-  summary: 'Quantize a model to 4 or 8 bits a weight, as bitsandbytes does, into a folder of its own',
-  usage: '[flags]',
-  notes:
-    'Linear layers are quantized; norms, embeddings and the output head stay as they are. The result serves as --model ' +
-    'here, and transformers loads it.',
-  options,
-  load: async () => (await import('../tasks/quantize.ts')).runQuantize,
-  silent: true,
-  announce: (config) => `quantizing ${config.model}: ${quantizationText(quantizationOf(config))}`,
-  text: ({ outputDir, bytes: size, tensors, seconds }, { config }) => [
-    `saved in ${outputDir}  ${bytes(size)}  ${quantizationText(quantizationOf(config))}  ` +
-      `(${plural(tensors, 'tensor')}, ${duration(seconds)})`,
-  ],
-  json: (result, { config }) => ({ ...result, quantization: quantizationOf(config) }),
-})
+export const quantize: (config: QuantizeConfigInput, options?: StatusOptions) => Promise<QuantizeResult> =
+  defineCommand({
+    name: 'quantize',
+    summary: 'Quantize a model to 4 or 8 bits a weight, as bitsandbytes does, into a folder of its own',
+    usage: '[flags]',
+    notes:
+      'Linear layers are quantized; norms, embeddings and the output head stay as they are. The result serves as --model ' +
+      'here, and transformers loads it.',
+    options,
+    load: async () => (await import('../tasks/quantize.ts')).runQuantize,
+    announce: (config) => `quantizing ${config.model}: ${quantizationText(quantizationOf(config))}`,
+    text: ({ outputDir, bytes: size, tensors, seconds }, { config }) => [
+      `saved in ${outputDir}  ${bytes(size)}  ${quantizationText(quantizationOf(config))}  ` +
+        `(${plural(tensors, 'tensor')}, ${duration(seconds)})`,
+    ],
+    json: (result, { config }) => ({ ...result, quantization: quantizationOf(config) }),
+  })

@@ -18,6 +18,8 @@ import type { Trainable } from '../engine/trainable.ts'
 export interface SavedBase {
   /** Name or path. */
   readonly name: string
+  /** The branch, tag or commit of a model of the hub, where one was asked for. */
+  readonly revision?: string | undefined
   /** The text of its config.json. */
   readonly config: string
   /** Its `companionFiles`, by name. */
@@ -74,7 +76,7 @@ function companionsOf(kind: ResultKind, companions: SavedBase['companions']): Sa
 
 /** The model card that is written beside an adapter. */
 export function cardOf({ lora, base, writesCard = true, facts }: SaveOptions): string | undefined {
-  return lora !== undefined && writesCard ? modelCard(lora, base.name, { facts }) : undefined
+  return lora !== undefined && writesCard ? modelCard(lora, base, { facts }) : undefined
 }
 
 /** Writes an adapter as PEFT does, or a whole model as transformers does, file by file atomically. */
@@ -94,7 +96,7 @@ async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<vo
   const tensors = [...trainables.values()].map(({ name, shape, data }) => ({ name: peftName(name), shape, data }))
   const files = companionsOf('adapter', base.companions)
   await options.before?.(resultNames('adapter', base))
-  await writeAdapter({ folder, config, baseModel: base.name, tensors, files, card: cardOf(options) })
+  await writeAdapter({ folder, config, base, tensors, files, card: cardOf(options) })
 }
 
 async function saveWholeModel(options: SaveOptions): Promise<void> {

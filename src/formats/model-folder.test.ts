@@ -1,8 +1,8 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { listModelFolder } from './model-folder.ts'
+import { listModelFolder, readSmallFiles } from './model-folder.ts'
 
 let folder: string
 beforeEach(async () => {
@@ -13,14 +13,6 @@ afterEach(() => rm(folder, { recursive: true }))
 test('the files of a folder', async () => {
   await writeFile(join(folder, 'config.json'), '{}')
   expect(await listModelFolder(folder)).toEqual(['config.json'])
-})
-
-test('the name of a model on the hub', async () => {
-  await expect(listModelFolder('SomeOne/Some-Model_1.5B')).rejects.toMatchObject({
-    code: 'model',
-    message: expect.stringContaining('if it is the name of a model on the hub') as string,
-    hint: expect.stringContaining('hf download SomeOne/Some-Model_1.5B') as string,
-  })
 })
 
 test.each(['model.safetensors', 'chat.gguf'])('%s, a file, in place of its folder', async (name) => {
@@ -44,4 +36,24 @@ test('the folder of an adapter', async () => {
   await expect(listModelFolder(folder)).rejects.toThrow(
     'is the folder of an adapter; that of its base model is expected',
   )
+})
+
+test('files of the cache of the hub are read where they lie, and no others', async () => {
+  const snapshot = join(folder, 'models--org--name', 'snapshots', '0123abcd')
+  for (const path of [snapshot, join(folder, 'blobs', 'ab'), join(folder, 'models--org--name', 'blobs')]) {
+    await mkdir(path, { recursive: true })
+  }
+  const names = { 'blobs/ab/c': 'shared', 'models--org--name/blobs/d': 'own', elsewhere: 'foreign' }
+  for (const [name, text] of Object.entries(names)) await writeFile(join(folder, name), text)
+  // Python's library keeps some contents once for all models.
+  await symlink('../../blobs/ab/c', join(folder, 'models--org--name', 'blobs', 'e'))
+  await symlink('../../blobs/e', join(snapshot, 'tokenizer.json'))
+  await symlink('../../blobs/d', join(snapshot, 'merges.txt'))
+  await symlink('../../../elsewhere', join(snapshot, 'vocab.json'))
+  const { files, leftOut } = await readSmallFiles(snapshot, ['tokenizer.json', 'merges.txt', 'vocab.json'])
+  expect([...files].map(([name, bytes]) => [name, Buffer.from(bytes).toString()])).toEqual([
+    ['tokenizer.json', 'shared'],
+    ['merges.txt', 'own'],
+  ])
+  expect(leftOut).toHaveLength(1)
 })

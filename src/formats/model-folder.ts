@@ -1,5 +1,5 @@
 import { readdir, readFile, realpath, stat } from 'node:fs/promises'
-import { dirname, join, sep } from 'node:path'
+import { basename, dirname, join, sep } from 'node:path'
 import { LowrankError, messageOf } from '../util/errors.ts'
 import { checkPlainFile } from './plain-file.ts'
 
@@ -32,16 +32,6 @@ async function notAFolder(path: string, cause: unknown): Promise<LowrankError> {
         ? 'Name the folder of the model that it was made from.'
         : `Name the folder that holds it: ${dirname(path)}. ${modelFolderHint}`,
     })
-  }
-  if (found === undefined && /^[\w.-]+\/[\w.-]+$/.test(path)) {
-    return new LowrankError(
-      'model',
-      `there is no folder ${path}; if it is the name of a model on the hub, download it first`,
-      {
-        cause,
-        hint: `Download it with "hf download ${path} --local-dir FOLDER" (of the Python package huggingface_hub), then name FOLDER.`,
-      },
-    )
   }
   return new LowrankError('model', `cannot open the folder ${path}: ${messageOf(cause)}`, {
     cause,
@@ -85,7 +75,9 @@ export async function readSmallFiles(folder: string, names: readonly string[]): 
   const files = new Map<string, Uint8Array>()
   const leftOut: string[] = []
   const here = await realpath(folder)
-  const homes = [here, join(here, '..', '..', 'blobs')]
+  // The cache of the hub has contents in one folder a model, and some in one for all models.
+  const isCached = basename(dirname(here)) === 'snapshots'
+  const homes = [here, ...(isCached ? [join(here, '../../blobs'), join(here, '../../../blobs')] : [])]
   const present = new Set(await readdir(folder))
   for (const name of names.filter((one) => present.has(one))) {
     const path = join(folder, name)

@@ -13,6 +13,7 @@ import {
   writeSafetensors,
 } from '../formats/safetensors.ts'
 import { LowrankError } from '../util/errors.ts'
+import { originsSchema } from './recorded.ts'
 import type { RunInputs } from './run-inputs.ts'
 import { saveResult, storesExactly, type SaveOptions } from '../export/save.ts'
 import type { Training, TrainerState } from '../train/trainer.ts'
@@ -55,7 +56,13 @@ const recordSchema = z
     startedAt: z.string(),
     seconds: z.number().min(0),
     metricsBytes: z.int().min(0),
-    inputs: z.object({ config: z.record(z.string(), z.unknown()), versions: texts, hashes: texts, threads: z.int() }),
+    inputs: z.object({
+      config: z.record(z.string(), z.unknown()),
+      versions: texts,
+      hashes: texts,
+      origins: originsSchema,
+      threads: z.int(),
+    }),
     memory: z.object({
       activations: z.enum(['keep', 'recompute']),
       expandWeights: z.boolean(),

@@ -1,9 +1,10 @@
 import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
+import type { Origins } from '../hub/resolve.ts'
 import { isJsonObject, readJsonObject, type JsonObject } from '../formats/json.ts'
 import { readJsonl } from '../formats/jsonl.ts'
 import { metricsName, recordName, type RunRecord } from './record.ts'
-import { dataSchema, planSchema, type RecordedData, type RecordedPlan } from './recorded.ts'
+import { dataSchema, originsSchema, planSchema, type RecordedData, type RecordedPlan } from './recorded.ts'
 
 /** The steps of a run, a place each; a value that is no number (a loss that overflowed) is NaN. */
 export interface StepColumns {
@@ -64,6 +65,8 @@ export interface Run {
   readonly config: JsonObject
   readonly versions: JsonObject
   readonly hashes: JsonObject
+  /** The commits of what is from the hub. */
+  readonly origins: Origins
   readonly steps: StepColumns
   readonly evals: readonly Evaluation[]
   readonly notices: readonly Notice[]
@@ -105,6 +108,7 @@ export async function readRun(folder: string): Promise<Run> {
     config: objectOf(record['config']),
     versions: objectOf(record['versions']),
     hashes: objectOf(record['hashes']),
+    origins: originsSchema.parse(record['origins']),
     steps: gathered.steps,
     evals: gathered.evals,
     notices: gathered.notices,

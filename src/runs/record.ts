@@ -15,6 +15,8 @@ export interface RunRecord {
   readonly versions: RunInputs['versions']
   /** SHA-256 of what went in, by what it is. */
   readonly hashes: RunInputs['hashes']
+  /** The commits of what is from the hub. */
+  readonly origins?: RunInputs['origins']
   /** What the training data became. */
   readonly data: unknown
   readonly startedAt: string

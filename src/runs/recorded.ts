@@ -38,5 +38,16 @@ export const planSchema = z.object({
   memory: z.object({ expected: z.number(), bound: z.number().optional(), items: z.array(item) }),
 })
 
+const origin = z.object({ id: z.string(), revision: z.string() }).optional()
+
+/** Where model and adapter are from, where that is the hub. */
+export const originsSchema = z
+  .object({ model: origin, adapter: origin })
+  .catch({})
+  .transform(({ model, adapter }) => ({
+    ...(model === undefined ? {} : { model }),
+    ...(adapter === undefined ? {} : { adapter }),
+  }))
+
 export type RecordedData = z.output<typeof dataSchema>
 export type RecordedPlan = z.output<typeof planSchema>

@@ -72,6 +72,7 @@ export class RunFiles {
         config: inputs.config,
         versions: inputs.versions,
         hashes: inputs.hashes,
+        ...(inputs.origins === undefined ? {} : { origins: inputs.origins }),
         data,
         startedAt: from?.record.startedAt ?? now,
         status: 'running',

@@ -6,6 +6,7 @@ import { hashFile, hashFiles } from '../formats/hash.ts'
 import { isJsonObject, readJsonObject } from '../formats/json.ts'
 import { indexName, singleName } from '../formats/safetensors.ts'
 import { maxHeaderBytes } from '../formats/safetensors-header.ts'
+import { exactName, type Origins } from '../hub/resolve.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 
 /** What a run is made from. With the seed among the options, it decides every byte of the result. */
@@ -18,20 +19,30 @@ export interface RunInputs {
    * model in parts `modelIndex` is that of what says where they are, which earlier versions did not tell.
    */
   readonly hashes: Readonly<Record<string, string>>
+  /** The commits of what is from the hub. */
+  readonly origins?: Origins
   /** Computing threads: how many there are decides the order in which products are summed. */
   readonly threads: number
 }
 
+/** What a run calls its model and its adapter, where that is not the folder. */
+export type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & { readonly origins?: Origins }
+
 /** Reads all files of a run once, to tell what they are. */
-export async function describeInputs(config: TrainConfig, threads: number): Promise<RunInputs> {
+export async function describeInputs(
+  config: TrainConfig,
+  threads: number,
+  { model: name = config.model, adapter: adapterName = config.adapter, origins = {} }: InputNames = {},
+): Promise<RunInputs> {
   const load = createRequire(import.meta.url)
   const own = load('lowrank/package.json') as { version: string }
   const runtime = load('onnxruntime-node/package.json') as { version: string }
   const { model, train, valid, adapter } = config
   const index = await indexFiles(model)
+  const told = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
   return {
     // As it is read back: without what is unset.
-    config: JSON.parse(JSON.stringify({ ...config, webhookUrl: originOf(config.webhookUrl) })) as RunInputs['config'],
+    config: JSON.parse(JSON.stringify(told)) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
       model: await hashFiles(await modelFiles(model)),
@@ -40,6 +51,7 @@ export async function describeInputs(config: TrainConfig, threads: number): Prom
       ...(valid === undefined ? {} : { valid: await hashFile(valid) }),
       ...(adapter === undefined ? {} : { adapter: await hashFiles(adapterFiles.map((name) => join(adapter, name))) }),
     },
+    ...(Object.keys(origins).length === 0 ? {} : { origins }),
     threads,
   }
 }
@@ -134,8 +146,10 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
   }
   for (const key of ['model', 'modelIndex', 'adapter', 'train', ...(evaluated ? ['valid'] : [])]) {
     const option = key === 'modelIndex' ? 'model' : key
-    const [old, current] = [before, now].map(({ config, hashes }) =>
-      hashes[key] === undefined ? undefined : { path: show(config[option]), hash: hashes[key].slice(0, 12) },
+    const [old, current] = [before, now].map(({ config, hashes, origins }) =>
+      hashes[key] === undefined
+        ? undefined
+        : { path: show(exactlyNamed(option, origins) ?? config[option]), hash: hashes[key].slice(0, 12) },
     )
     if (old?.hash === current?.hash) continue
     // An earlier version did not tell; a model that had no index then and has one now is another by its files, too.
@@ -149,6 +163,11 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
     changes.push(`threads: ${before.threads} -> ${now.threads} (with --threads ${before.threads} it is as it was)`)
   }
   return changes
+}
+
+function exactlyNamed(option: string, origins: Origins = {}): string | undefined {
+  const origin = option === 'model' || option === 'adapter' ? origins[option] : undefined
+  return origin && exactName(origin)
 }
 
 /** Versions that differ: the last bits of results may, too. */

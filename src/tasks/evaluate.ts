@@ -1,4 +1,5 @@
 import type { QuantizationOptions, TrainConfig } from '../config/index.ts'
+import { fromHub } from '../hub/resolve.ts'
 import { baseFor } from '../runs/adapter-base.ts'
 import { openSession } from '../session/session.ts'
 import { evaluationWorkload } from '../train/workload.ts'
@@ -21,9 +22,10 @@ export interface EvaluationConfig extends Pick<TrainConfig, Shared>, Quantizatio
  * @throws LowrankError `model` where the loss is not finite, though all weights are.
  */
 export async function* runEvaluation(
-  config: EvaluationConfig,
+  given: EvaluationConfig,
   { cancelled }: TaskContext,
 ): AsyncGenerator<StatusEvent, EvaluationResult> {
+  const { config } = yield* fromHub(given, { cancelled })
   const { model, adapter, threads, perDeviceEvalBatchSize: batchSize, memory: bound } = config
   const quantization = yield* baseFor(config)
   await using session = await openSession({ model, adapter, threads, quantization, cancelled })
@@ -33,7 +35,7 @@ export async function* runEvaluation(
   const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })
   const { pipeline } = await session.load(plan)
   const result = await evaluateBatches({ pipeline, batches, cancelled })
-  if (!Number.isFinite(result.loss)) throw overflowed([model, adapter], result.loss)
+  if (!Number.isFinite(result.loss)) throw overflowed([given.model, given.adapter], result.loss)
   return { ...result, data: summary }
 }
 

@@ -5,6 +5,7 @@ import { readDecoderConfig } from '../model/config.ts'
 import { type Quantization, quantizationText, unusedOptions, type TrainConfig } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
+import { fromHub, type Origin } from '../hub/resolve.ts'
 import { readSmallFiles } from '../formats/model-folder.ts'
 import { generateGreedy } from '../generate/greedy.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
@@ -23,6 +24,7 @@ import { cardOf, resultNames, type SavedBase, saveResult, type SaveOptions } fro
 import type { Trial } from '../train/step.ts'
 import { startTraining, totalSteps, train, type Training } from '../train/trainer.ts'
 import { LowrankError } from '../util/errors.ts'
+import { parseHubName } from '../util/hub-name.ts'
 import { formatSize } from '../util/size.ts'
 import type { TaskContext } from '../util/task.ts'
 
@@ -39,7 +41,7 @@ export interface FinetuneInput extends TrainConfig {
  * public API calls it in a worker.
  */
 export async function* runFinetune(
-  { configFile, ...config }: FinetuneInput,
+  { configFile, ...given }: FinetuneInput,
   { cancelled }: TaskContext,
 ): AsyncGenerator<TrainEvent, void> {
   const begun = performance.now()
@@ -49,10 +51,11 @@ export async function* runFinetune(
     early.push(event)
     return event
   }
-  for (const message of unusedOptions(config)) yield tell({ type: 'warning', message })
+  for (const message of unusedOptions(given)) yield tell({ type: 'warning', message })
+  const { config, origins } = yield* fromHub(given, { cancelled })
   // Refused before a folder is made for it.
   await readDecoderConfig(config.model)
-  const { base, leftOut } = await readBase(config.model)
+  const { base, leftOut } = await readBase(config.model, origins.model, given.model)
   for (const message of leftOut) yield tell({ type: 'warning', message })
   const reads = { ...pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom']), configFile }
   const makes = config.method === 'full' ? 'model' : 'adapter'
@@ -86,14 +89,14 @@ export async function* runFinetune(
     if (size > noticed) {
       yield tell({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     }
-    const inputs = await describeInputs(config, session.decoder.threads)
+    const inputs = await describeInputs(config, session.decoder.threads, { ...given, origins })
     const { from, told } = await findStart(config, inputs)
     for (const event of told) yield tell(event)
     // The same choice, since it decides in which order is summed.
     const choice = config.resumeAnyway ? undefined : from?.record.memory
     const plan = session.plan(workload, { setting: config.activations, bound: config.memory, choice })
     yield tell(planEvent(session.decoder, plan, totalSteps(config, data.train.examples)))
-    yield tell({ type: 'status', message: `loading ${config.model}` })
+    yield tell({ type: 'status', message: `loading ${given.model}` })
     const model = await session.load(plan)
     const { largest } = workload
     const trial = largest && { largest, smaller: plan.smaller }
@@ -152,11 +155,16 @@ export async function* runFinetune(
   }
 }
 
-/** What is written again of a base model, and what is not, in words. */
-async function readBase(model: string): Promise<{ base: SavedBase; leftOut: readonly string[] }> {
-  const { files, leftOut } = await readSmallFiles(model, companionFiles)
-  const config = await readFile(join(model, 'config.json'), 'utf8')
-  return { base: { name: model, config, companions: files }, leftOut }
+/** What is written again of a base model, and what is not, in words; `asked`: what the user calls it. */
+async function readBase(
+  folder: string,
+  origin: Origin | undefined,
+  asked: string,
+): Promise<{ base: SavedBase; leftOut: readonly string[] }> {
+  const { files, leftOut } = await readSmallFiles(folder, companionFiles)
+  const config = await readFile(join(folder, 'config.json'), 'utf8')
+  const named = origin === undefined ? { name: asked } : { name: origin.id, revision: parseHubName(asked)?.revision }
+  return { base: { ...named, config, companions: files }, leftOut }
 }
 
 interface RunParts {

@@ -1,15 +1,17 @@
 import { generateGreedy } from '../generate/greedy.ts'
+import { fromHub } from '../hub/resolve.ts'
 import { openSession, type OpenModel, type SessionOptions } from '../session/session.ts'
 import { tokenizePrompt } from '../text/pairs.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
-import type { TaskContext } from '../util/task.ts'
+import type { StatusEvent, TaskContext } from '../util/task.ts'
 
 /** The model that `generate` is about: a thread has one. */
 let model: OpenModel | undefined
 
 /** Loads a model, which stays in memory as long as the thread lives. */
-export async function* open(options: SessionOptions, { cancelled }: TaskContext): AsyncGenerator<never, void> {
-  const session = await openSession({ ...options, cancelled })
+export async function* open(options: SessionOptions, { cancelled }: TaskContext): AsyncGenerator<StatusEvent, void> {
+  const { config } = yield* fromHub(options, { cancelled })
+  const session = await openSession({ ...config, cancelled })
   try {
     model = await session.load()
   } catch (error) {

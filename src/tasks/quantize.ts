@@ -11,12 +11,13 @@ import { withQuantizationConfig } from '../model/bitsandbytes/config.ts'
 import { viewOf } from '../model/bitsandbytes/parts.ts'
 import { savedTensors } from '../model/bitsandbytes/save.ts'
 import { headName } from '../model/names.ts'
+import { fromHub } from '../hub/resolve.ts'
 import { openWeights, type WeightSource } from '../model/sources/checkpoint.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
-import type { TaskContext } from '../util/task.ts'
+import type { StatusEvent, TaskContext } from '../util/task.ts'
 
 export interface QuantizeConfig extends QuantizationOptions {
   readonly model: string
@@ -41,19 +42,24 @@ export interface QuantizeResult {
  * is in memory. The output folder must be empty or not there, and is left so unless all is written.
  */
 export async function* runQuantize(
-  config: QuantizeConfig,
+  given: QuantizeConfig,
   { cancelled }: TaskContext,
-): AsyncGenerator<never, QuantizeResult> {
+): AsyncGenerator<StatusEvent, QuantizeResult> {
   const begun = performance.now()
+  const { config } = yield* fromHub(given, { cancelled })
   const { model, output, maxShardSize } = config
   const quantization = quantizationOf(config)
   if (quantization === undefined) throw internalError('quantize without a quantization')
   const source = await openWeights(model)
   try {
     if (source.quantization !== undefined) {
-      throw new LowrankError('config', `${model} is quantized already: ${quantizationText(source.quantization)}`, {
-        hint: 'Name the unquantized model. Quantized models are trained and evaluated as they are.',
-      })
+      throw new LowrankError(
+        'config',
+        `${given.model} is quantized already: ${quantizationText(source.quantization)}`,
+        {
+          hint: 'Name the unquantized model. Quantized models are trained and evaluated as they are.',
+        },
+      )
     }
     const { files } = await readSmallFiles(model, companionFiles)
     const text = await readFile(join(model, 'config.json'), 'utf8')
@@ -61,7 +67,7 @@ export async function* runQuantize(
     try {
       const step = (): void => {
         if (cancelled())
-          throw new LowrankError('cancelled', `quantizing ${model} was cancelled; nothing is left in ${output}`)
+          throw new LowrankError('cancelled', `quantizing ${given.model} was cancelled; nothing is left in ${output}`)
       }
       const tensors = tensorsOf(
         source,

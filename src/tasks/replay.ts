@@ -2,6 +2,7 @@ import { basename } from 'node:path'
 import { parseTrainConfig, type TrainConfig } from '../config/index.ts'
 import type { MemoryChoice } from '../session/decoder.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
+import { exactName, fromHub } from '../hub/resolve.ts'
 import { readRun, type Run } from '../runs/read.ts'
 import { exampleLosses, stepBatches } from '../text/batches.ts'
 import { listCheckpoints, readCheckpoint, restoreTraining, type Checkpoint } from '../runs/checkpoint.ts'
@@ -73,9 +74,18 @@ export async function* runReplay(
   { cancelled }: TaskContext,
 ): AsyncGenerator<StatusEvent, ReplayResult> {
   const run = await readRun(input.run)
-  const { config, choice, inputs } = recordOf(run)
-  yield status(`reading ${config.model} and ${config.train}`)
-  yield* checkInputs(run, { config, inputs, anyway: input.anyway })
+  const { config: recorded, choice, inputs } = recordOf(run)
+  const { model: base, adapter } = run.origins
+  // As they were then, where their branch has moved on.
+  const named = {
+    ...recorded,
+    ...(base === undefined ? {} : { model: exactName(base) }),
+    ...(adapter === undefined ? {} : { adapter: exactName(adapter) }),
+  }
+  const { config, origins } = yield* fromHub(named, { cancelled })
+  yield status(`reading ${recorded.model} and ${recorded.train}`)
+  const now = await describeInputs(config, inputs.threads, { ...named, origins })
+  yield* checkInputs(run, { inputs, now, anyway: input.anyway })
   await using session = await sessionOf(input.at === undefined ? config : withWeightsOf(config, input.at), cancelled)
   const { examples } = await session.read(config.train, config)
   session.tokenizer.close()
@@ -109,6 +119,7 @@ function recordOf(run: Run): {
       config: run.config,
       versions: run.versions as RunInputs['versions'],
       hashes: run.hashes as RunInputs['hashes'],
+      origins: run.origins,
       threads,
     },
   }
@@ -116,9 +127,8 @@ function recordOf(run: Run): {
 
 async function* checkInputs(
   { folder }: Run,
-  { config, inputs, anyway }: { readonly config: TrainConfig; readonly inputs: RunInputs; readonly anyway: boolean },
+  { inputs, now, anyway }: { readonly inputs: RunInputs; readonly now: RunInputs; readonly anyway: boolean },
 ): AsyncGenerator<StatusEvent, void> {
-  const now = await describeInputs(config, inputs.threads)
   const changes = changedInputs(inputs, now)
   const list = changes.map((change) => `\n  ${change}`).join('')
   if (changes.length > 0 && !anyway) {

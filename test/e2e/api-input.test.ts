@@ -45,6 +45,7 @@ describe('what a call is given beside options', () => {
     ['evaluate', (options) => (evaluate as Loose)({ model: 'm', data: 'd' }, options)],
     ['quantize', (options) => (quantize as Loose)({ model: 'm', output: 'q' }, options)],
     ['selftest', (options) => (selftest as Loose)({ model: 'm' }, options)],
+    ['loadModel', (options) => (loadModel as Loose)({ model: 'm' }, options)],
     ['replay', (options) => (replay as Loose)('run', { step: 1 }, options)],
   ]
   test.each(calls)('%s', async (_, call) => {

@@ -4,12 +4,12 @@ import { count, option, path } from '../fields.ts'
 export const modelAndData = {
   model: option(path, {
     group: 'Model and data',
-    description: 'Folder of the base model: config.json, *.safetensors, tokenizer.json',
-    placeholder: 'DIR',
+    description: 'Base model: a folder, or ORG/NAME or ORG/NAME@REVISION of the Hugging Face hub',
+    placeholder: 'MODEL',
   }),
   adapter: option(path.optional(), {
     group: 'Model and data',
-    description: 'Folder of a PEFT adapter on top of the base model; training continues from it',
+    description: 'PEFT adapter on top of the base model, a folder or ORG/NAME of the hub; training continues from it',
     placeholder: 'DIR',
   }),
   maxLength: option(count.min(2).default(1024), {
@@ -25,5 +25,7 @@ export const modelAndData = {
 /** A model to be used as it is. */
 export const openedModel = {
   model: modelAndData.model,
-  adapter: modelAndData.adapter.meta({ description: 'Folder of a PEFT adapter on top of the base model' }),
+  adapter: modelAndData.adapter.meta({
+    description: 'PEFT adapter on top of the base model, a folder or ORG/NAME of the hub',
+  }),
 }

@@ -53,7 +53,7 @@ const modules = (...names: string[]): TensorSource[] =>
 
 /** Opens an adapter of these tensors on a base, and checks that all of them are used. */
 async function check(base: WeightSource, tensors: readonly TensorSource[], config: LoraConfig = lora): Promise<void> {
-  await writeAdapter({ folder, config, baseModel: 'base', tensors: [], files: new Map(), card: undefined })
+  await writeAdapter({ folder, config, base: { name: 'base' }, tensors: [], files: new Map(), card: undefined })
   await writeSafetensors(join(folder, 'adapter_model.safetensors'), tensors)
   const adapter = await readAdapter(folder)
   try {

@@ -3,6 +3,14 @@ import type { JsonObject } from '../../formats/json.ts'
 import { LowrankError } from '../../util/errors.ts'
 import type { LoraConfig } from './targets.ts'
 
+/** The base model of an adapter, for PEFT's loader. */
+export interface BaseModel {
+  /** Name or path. */
+  readonly name: string
+  /** Branch, tag or commit of one on the hub; undefined: what is current. */
+  readonly revision?: string | undefined
+}
+
 /**
  * Reads the object in an `adapter_config.json`. Unknown keys are passed over, since each version of PEFT adds some;
  * what changes the meaning of the tensors and is not supported is refused by name. `path` is for the messages.
@@ -59,7 +67,7 @@ export function parseAdapterConfig(
  * The text of an `adapter_config.json`: the keys that every version of PEFT since 0.8 knows, and newer ones only where they
  * are used, because older versions refuse what they do not know. `adapted` are the paths of the adapted modules.
  */
-export function formatAdapterConfig(config: LoraConfig, baseModel: string, adapted: readonly string[]): string {
+export function formatAdapterConfig(config: LoraConfig, base: BaseModel, adapted: readonly string[]): string {
   const { targetModules, excludeModules } = config
   // As PEFT does: a loader need not know what all-linear stands for.
   const all = typeof targetModules === 'string' && targetModules.toLowerCase() === 'all-linear'
@@ -67,7 +75,7 @@ export function formatAdapterConfig(config: LoraConfig, baseModel: string, adapt
   const json: Record<string, unknown> = {
     alpha_pattern: config.alphaPattern ?? {},
     auto_mapping: null,
-    base_model_name_or_path: baseModel,
+    base_model_name_or_path: base.name,
     bias: config.bias,
     ...(excludeModules?.length ? { exclude_modules: excludeModules } : {}),
     fan_in_fan_out: false,
@@ -81,7 +89,7 @@ export function formatAdapterConfig(config: LoraConfig, baseModel: string, adapt
     peft_type: 'LORA',
     r: config.r,
     rank_pattern: config.rankPattern ?? {},
-    revision: null,
+    revision: base.revision ?? null,
     target_modules: typeof names === 'string' ? names : [...new Set(names)].sort(),
     task_type: 'CAUSAL_LM',
     use_rslora: config.useRslora,

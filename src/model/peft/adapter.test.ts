@@ -47,9 +47,9 @@ const facts = [
   ['Training examples', 12],
   ['Odd | name', 'a\nb'],
 ] as const
-const card = modelCard(config, 'org/base', { facts })
+const card = modelCard(config, { name: 'org/base' }, { facts })
 const write = (changes: Partial<Parameters<typeof writeAdapter>[0]> = {}): Promise<void> =>
-  writeAdapter({ folder, config, baseModel: 'org/base', tensors, files: new Map(), card, ...changes })
+  writeAdapter({ folder, config, base: { name: 'org/base' }, tensors, files: new Map(), card, ...changes })
 
 it('names tensors as PEFT does', () => {
   expect(q.a).toBe('base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight')
@@ -112,12 +112,12 @@ describe('writeAdapter', () => {
     expect(text).toMatch(/^---\nbase_model: org\/base\nlibrary_name: peft\n/)
     expect(text).toContain('  - lora\n')
     expect(text).toContain('| Training examples | 12 |\n| Odd \\| name | a b |')
-    const local = modelCard(config, '/models/some base', { facts })
+    const local = modelCard(config, { name: '/models/some base' }, { facts })
     expect(local).not.toContain('base_model:')
     expect(local).toContain('# LoRA adapter for some base')
     expect(local).toContain('from_pretrained("/models/some base")')
     // A folder of this machine, though a model of the hub may be called so.
-    expect(modelCard(config, 'src/model', { facts })).not.toContain('base_model:')
+    expect(modelCard(config, { name: 'src/model' }, { facts })).not.toContain('base_model:')
   })
 })
 

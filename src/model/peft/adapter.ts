@@ -12,7 +12,7 @@ import {
 } from '../../formats/safetensors.ts'
 import { f32ToBytes } from '../../util/dtype.ts'
 import { LowrankError } from '../../util/errors.ts'
-import { formatAdapterConfig, parseAdapterConfig } from './adapter-config.ts'
+import { type BaseModel, formatAdapterConfig, parseAdapterConfig } from './adapter-config.ts'
 import { cardName } from './card.ts'
 import { type LoraConfig, ranksOf } from './targets.ts'
 
@@ -39,8 +39,7 @@ export interface WriteAdapterOptions {
   /** Made where it does not exist. */
   readonly folder: string
   readonly config: LoraConfig
-  /** Name or path of the base model, for PEFT's loader. */
-  readonly baseModel: string
+  readonly base: BaseModel
   readonly tensors: Iterable<AdapterTensor>
   /** Files to write beside the adapter, by name: those of the tokenizer. */
   readonly files: ReadonlyMap<string, Uint8Array>
@@ -107,7 +106,7 @@ export async function readAdapter(folder: string): Promise<Adapter> {
  * adapter, but never the weights of one with the configuration of the other.
  */
 export async function writeAdapter(options: WriteAdapterOptions): Promise<void> {
-  const { folder, config, baseModel } = options
+  const { folder, config, base } = options
   const tensors = Array.from(options.tensors, ({ name, shape, data }): TensorSource => ({
     name,
     dtype: 'F32',
@@ -116,7 +115,7 @@ export async function writeAdapter(options: WriteAdapterOptions): Promise<void> 
   }))
   const adapted = tensors.map(({ name }) => name).filter((name) => name.endsWith(suffixA))
   const modules = adapted.map((name) => name.slice(prefix.length, -suffixA.length))
-  const json = formatAdapterConfig(config, baseModel, modules)
+  const json = formatAdapterConfig(config, base, modules)
   await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
     throw new LowrankError('io', `cannot create the folder ${folder}: ${messageOf(cause)}`, { cause })
   })

@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs'
 import { stringify } from 'yaml'
+import { parseHubName } from '../../util/hub-name.ts'
+import type { BaseModel } from './adapter-config.ts'
 import type { LoraConfig } from './targets.ts'
 
 export const cardName = 'README.md'
@@ -11,7 +13,8 @@ export interface AdapterCard {
 }
 
 /** README.md of an adapter folder: front matter that the Hugging Face hub reads, what it is, how to load it. */
-export function modelCard(config: LoraConfig, baseModel: string, { facts }: AdapterCard): string {
+export function modelCard(config: LoraConfig, base: BaseModel, { facts }: AdapterCard): string {
+  const { name: baseModel, revision } = base
   const onHub = isHubName(baseModel)
   const frontMatter = stringify({
     // The hub refuses a card whose base model is a path.
@@ -53,7 +56,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 adapter = "path/to/this/folder"
-model = AutoModelForCausalLM.from_pretrained(${JSON.stringify(baseModel)})
+model = AutoModelForCausalLM.from_pretrained(${JSON.stringify(baseModel)}${revision === undefined ? '' : `, revision=${JSON.stringify(revision)}`})
 model = PeftModel.from_pretrained(model, adapter)
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 \`\`\`
@@ -61,7 +64,7 @@ tokenizer = AutoTokenizer.from_pretrained(adapter)
 With lowrank:
 
 \`\`\`sh
-npx lowrank eval --model path/to/the/base/model --adapter path/to/this/folder --data valid.jsonl
+npx lowrank eval --model ${onHub ? revisionOf(base) : 'path/to/the/base/model'} --adapter path/to/this/folder --data valid.jsonl
 \`\`\`
 `
 }
@@ -69,7 +72,12 @@ npx lowrank eval --model path/to/the/base/model --adapter path/to/this/folder --
 /** A folder of this machine may look like a name on the hub: `models/tiny`. */
 function isHubName(baseModel: string): boolean {
   if (existsSync(baseModel)) return false
-  return /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(baseModel)
+  const parsed = parseHubName(baseModel)
+  return parsed !== undefined && parsed.revision === undefined
+}
+
+function revisionOf({ name, revision }: BaseModel): string {
+  return revision === undefined ? name : `${name}@${revision}`
 }
 
 function cell(value: string | number | undefined): string {

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openSession } from '../../session/session.ts'
 import { messageOf } from '../../formats/json.ts'
+import { fromHub } from '../../hub/resolve.ts'
 import { baseFor } from '../../runs/adapter-base.ts'
 import { checks, type Check } from './checks.ts'
 import { SelftestContext, type SelftestConfig } from './context.ts'
@@ -38,10 +39,11 @@ export interface SelftestResult {
  * @throws LowrankError `model`, `adapter`, `data`, `config`: the input was refused; `cancelled`.
  */
 export async function* runSelftest(
-  config: SelftestConfig,
+  given: SelftestConfig,
   { cancelled }: TaskContext,
 ): AsyncGenerator<StatusEvent, SelftestResult> {
   const begun = performance.now()
+  const { config } = yield* fromHub(given, { cancelled })
   const { model, adapter, threads, maxLength } = config
   const quantization = yield* baseFor(config)
   await using session = await openSession({ model, adapter, threads, quantization, cancelled })

@@ -1,0 +1,34 @@
+import { z } from 'zod'
+import { cache } from '../config/groups/cache.ts'
+import { optionSet } from '../config/index.ts'
+import type { RemovedModel } from '../hub/cached.ts'
+import { bytes } from '../terminal/format.ts'
+import { word } from './argument.ts'
+import { defineCommand } from './define.ts'
+
+export type { RemovedModel }
+
+const options = optionSet(z.strictObject(cache))
+
+/**
+ * Removes a model from the cache of the Hugging Face hub, `org/name`, or one revision of it, `org/name@revision`.
+ *
+ * @throws LowrankError `model`: the cache has no such model; `config`: it is being downloaded.
+ */
+export const removeModel: (
+  name: string,
+  options?: { readonly cacheDir?: string | undefined },
+) => Promise<RemovedModel> = defineCommand({
+  name: 'models rm',
+  summary: 'Remove a model, or one revision of it, from the cache',
+  usage: 'MODEL [flags]',
+  notes:
+    'MODEL is ORG/NAME, or ORG/NAME@REVISION with a branch, a tag or the beginning of a commit. Files that another revision ' +
+    'shares stay.',
+  argument: word('name', 'MODEL'),
+  options,
+  run: async ({ name, cacheDir }) => (await import('../hub/cached.ts')).removeCached(name, cacheDir),
+  text: ({ id, revisions, bytes: freed }) => [
+    `removed ${[id, revisions.map((one) => one.slice(0, 12)).join(', ')].filter((part) => part !== '').join('  ')}  (${bytes(freed)})`,
+  ],
+})
