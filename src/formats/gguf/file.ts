@@ -1,12 +1,12 @@
 import { closeSync, fstatSync, readSync } from 'node:fs'
-import { internalError, LowrankError, messageOf } from '../util/errors.ts'
-import { type GgufHeader, type GgufTensor, parseGgufHeader } from './gguf-header.ts'
-import type { GgufMetadata } from './gguf-values.ts'
-import { checkPlainFile } from './plain-file.ts'
-import { fill, openDescriptor } from './read-at.ts'
+import { internalError, LowrankError, messageOf } from '../../util/errors.ts'
+import { type GgufHeader, type GgufTensor, parseGgufHeader } from './header.ts'
+import type { GgufMetadata } from './metadata.ts'
+import { checkPlainFile } from '../plain-file.ts'
+import { fill, openDescriptor } from '../read-at.ts'
 
-export type { GgufTensor } from './gguf-header.ts'
-export type { GgufArray, GgufMetadata, GgufValue } from './gguf-values.ts'
+export type { GgufTensor } from './header.ts'
+export type { GgufArray, GgufMetadata, GgufValue } from './metadata.ts'
 
 /** A part of a tensor, in bytes from its start. */
 export interface ByteRange {

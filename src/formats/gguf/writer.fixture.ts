@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs'
-import { ggmlTypes } from '../src/util/ggml-types.ts'
+import { ggmlTypes } from '../../util/ggml-types.ts'
 
 /** Numbers of the types of values. */
 export const valueTypes = {

@@ -1,4 +1,4 @@
-import { LowrankError } from '../util/errors.ts'
+import { LowrankError } from '../../util/errors.ts'
 
 /** A value of the metadata. Arrays of numbers are typed, and 64-bit integers that a number cannot hold exactly are bigints. */
 export type GgufValue = string | number | bigint | boolean | GgufArray

@@ -1,5 +1,5 @@
-import { ggmlTypes, type GgmlType } from '../util/ggml-types.ts'
-import { GgufMetadata, type GgufArray, type GgufValue } from './gguf-values.ts'
+import { ggmlTypes, type GgmlType } from '../../util/ggml-types.ts'
+import { GgufMetadata, type GgufArray, type GgufValue } from './metadata.ts'
 
 export interface GgufTensor {
   readonly name: string
