@@ -65,8 +65,16 @@ export async function configOf(file: GgufFile): Promise<JsonObject> {
   return config
 }
 
+/** The generation_config.json: what ends a text, the turn of a conversation included. */
+export function generationConfigOf(file: GgufFile): JsonObject {
+  const { eos_token_id: eos, ...others } = idsOf(file)
+  const turn = file.metadata.count('tokenizer.ggml.eot_token_id')
+  const ends = [...new Set([eos, turn].filter((id) => id !== undefined))]
+  return { ...others, ...(ends.length === 0 ? {} : { eos_token_id: ends.length === 1 ? ends[0] : ends }) }
+}
+
 /** The tokens with a role, by their ids. */
-export function idsOf({ metadata }: GgufFile): JsonObject {
+function idsOf({ metadata }: GgufFile): JsonObject {
   const ids = { bos: 'bos', eos: 'eos', pad: 'padding' }
   const found = Object.entries(ids).map(([role, name]) => [
     `${role}_token_id`,

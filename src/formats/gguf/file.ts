@@ -30,15 +30,19 @@ export class GgufFile {
 
   /** @throws LowrankError `model`: what is wrong with the file, naming the entry or tensor. */
   static async open(path: string): Promise<GgufFile> {
-    const size = await checkPlainFile(path, { code: 'model' })
+    await checkPlainFile(path, { code: 'model' })
     const descriptor = openDescriptor(path, 'model')
     try {
+      const { ino, size, mtimeNs } = fstatSync(descriptor, { bigint: true })
+      const key = [path, ino, size, mtimeNs].join()
+      const known = recent?.key === key ? recent.header.deref() : undefined
+      if (known !== undefined) return new GgufFile(path, known, descriptor)
       const read = (offset: number, length: number): Uint8Array => readNow(path, descriptor, offset, length)
       const fail = (what: string, hint = 'Is it a GGUF file, and complete?'): never => {
         throw new LowrankError('model', `${path}: ${what}`, { hint })
       }
-      // That of the file which is open: another may have taken its place.
-      const header = parseGgufHeader({ path, size: Math.min(size, fstatSync(descriptor).size), read, fail })
+      const header = parseGgufHeader({ path, size: Number(size), read, fail })
+      recent = { key, header: new WeakRef(header) }
       return new GgufFile(path, header, descriptor)
     } catch (error) {
       closeSync(descriptor)
@@ -72,6 +76,9 @@ export class GgufFile {
     this.#descriptor = undefined
   }
 }
+
+/** The header that was read last, as long as someone has it: a file is opened for its configuration, its tokenizer and its weights. */
+let recent: { readonly key: string; readonly header: WeakRef<GgufHeader> } | undefined
 
 /** The bytes from `offset` on: fewer than `length` at the end of the file. */
 function readNow(path: string, descriptor: number, offset: number, length: number): Uint8Array {
