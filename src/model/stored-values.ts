@@ -40,6 +40,8 @@ const values: {
     const attributes = { quantType, blockSize: fedBlockSize(storage), rows, columns }
     return { slices: codes && scales ? [b.fourBitWeight(codes, scales, attributes)] : [] }
   },
+  // Unpacked by the host for each product: no kernel knows these blocks.
+  blocks: (given) => ({ slices: given }),
 }
 
 /** The inputs by which the weight `port` is fed, and its value in terms of them. */

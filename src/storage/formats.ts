@@ -1,6 +1,8 @@
 import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
+import { internalError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
 import { blockScales, dequantizeFourBit, nestedBlockSize, type FourBit } from './fourbit.ts'
+import { dequantizeBlocks, layoutOf } from './gguf/index.ts'
 import { dequantizeInt8 } from './int8.ts'
 import {
   kindOf,
@@ -25,6 +27,8 @@ export interface PartSpec {
   readonly suffix: string
   readonly dtype: 'f32' | 'u16' | 'i8' | 'u8'
   readonly shape: readonly number[]
+  /** Whether it is computed by the host, into memory of its own that is used again. */
+  readonly computed?: true
   /** Which rows of the weight, where it is fed in slices: from `start` up to `end`. */
   readonly rows?: { readonly start: number; readonly end: number }
 }
@@ -45,6 +49,8 @@ interface StorageFormat<K extends StorageKind> {
   feed(weight: WeightOf<K>, part: PartSpec): FedPart
   /** Its f32 form; for weights in f32, their own memory. */
   widen(weight: WeightOf<K>): Float32Array
+  /** One row in f32, of formats in which an embedding may be. */
+  row?(weight: WeightOf<K>, row: number, out: Float32Array): void
 }
 
 /** Every format; what programs make of its parts is in `model/stored-values.ts`. */
@@ -61,6 +67,12 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
     widen: ({ storage, data }) => {
       if (data instanceof Float32Array) return data
       return storage === 'BF16' ? bf16ToF32(data) : f16ToF32(data)
+    },
+    row: ({ storage, data }, row, out) => {
+      const own = data.subarray(row * out.length, (row + 1) * out.length)
+      if (own instanceof Float32Array) out.set(own)
+      else if (storage === 'BF16') bf16ToF32(own, out)
+      else f16ToF32(own, out)
     },
   },
   int8: {
@@ -86,7 +98,7 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
       return [
         { part: 'data', suffix: '', dtype: 'u8', shape: [Math.ceil(count / 2)] },
         { part: 'scales', suffix: '.scales', dtype: 'f32', shape: [Math.ceil(count / fedBlockSize(storage))] },
-        { part: 'unpacked', suffix: '.unpacked', dtype: 'f32', shape },
+        { part: 'unpacked', suffix: '.unpacked', dtype: 'f32', shape, computed: true },
       ]
     },
     feed: ({ packed, storage }, { part, shape }) => {
@@ -99,6 +111,25 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
     },
     widen: ({ packed }) => dequantizeFourBit(packed),
   },
+  blocks: {
+    bytes: blockBytes,
+    taken: ({ bytes }) => bytes.byteLength,
+    parts: (_, shape) => [{ part: 'data', suffix: '', dtype: 'f32', shape, computed: true }],
+    feed: ({ storage, bytes, shape }) => ({
+      count: elements(shape),
+      fill: (out) => void dequantizeBlocks(storage.type, bytes, out),
+    }),
+    widen: ({ storage, bytes, shape }) => dequantizeBlocks(storage.type, bytes, new Float32Array(elements(shape))),
+    row: ({ storage, bytes }, row, out) => {
+      const width = blockBytes(storage, [out.length])
+      dequantizeBlocks(storage.type, bytes.subarray(row * width, (row + 1) * width), out)
+    },
+  },
+}
+
+function blockBytes({ type }: StorageOf<'blocks'>, shape: readonly number[]): number {
+  const layout = layoutOf(type)
+  return (elements(shape) / layout.blockElements) * layout.blockBytes
 }
 
 function formatOf<K extends StorageKind>(storage: Storage): StorageFormat<K> {
@@ -129,6 +160,13 @@ export function fedPart(weight: StoredWeight, part: PartSpec): FedPart {
 export function widened(weight: StoredWeight): F32Weight {
   const data = formatOf(weight.storage).widen(weight as WeightOf<StorageKind>)
   return { storage: 'F32', shape: weight.shape, data }
+}
+
+/** Row `row` of a stored weight as f32, into `out`, which has its length. */
+export function unpackRow(weight: StoredWeight, row: number, out: Float32Array): void {
+  const format = formatOf(weight.storage)
+  if (format.row === undefined) throw internalError(`rows of a weight stored as ${kindOf(weight.storage)} are gathered`)
+  format.row(weight as WeightOf<StorageKind>, row, out)
 }
 
 /**

@@ -1,11 +1,10 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { cardName } from '../model/peft/card.ts'
 import { readDecoderConfig } from '../model/config.ts'
 import { type Quantization, quantizationText, unusedOptions, type TrainConfig } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
-import { readSmallFiles } from '../formats/model-folder.ts'
+import { openModelFiles } from '../formats/model-files.ts'
 import { generateGreedy } from '../generate/greedy.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
@@ -154,8 +153,9 @@ export async function* runFinetune(
 
 /** What is written again of a base model, and what is not, in words. */
 async function readBase(model: string): Promise<{ base: SavedBase; leftOut: readonly string[] }> {
-  const { files, leftOut } = await readSmallFiles(model, companionFiles)
-  const config = await readFile(join(model, 'config.json'), 'utf8')
+  const opened = await openModelFiles(model)
+  const { files, leftOut } = await opened.small(companionFiles)
+  const config = await opened.text('config.json')
   return { base: { name: model, config, companions: files }, leftOut }
 }
 

@@ -6,6 +6,10 @@ import { architectures } from '../../src/formats/gguf/architectures.ts'
 import { configOf } from '../../src/formats/gguf/config.ts'
 import { GgufFile } from '../../src/formats/gguf/file.ts'
 import { parseDecoderConfig } from '../../src/model/config.ts'
+import { openWeights } from '../../src/model/sources/checkpoint.ts'
+import { widened } from '../../src/storage/formats.ts'
+import { elements } from '../../src/util/shape.ts'
+import { uniform } from './uniform.ts'
 
 /*
  * A GGUF of every architecture, made by the converter of llama.cpp (see make_gguf_families.py): what is read of it is the hub model that it
@@ -28,7 +32,34 @@ test('every architecture has a file', async () => {
   expect(new Set(types)).toEqual(new Set([...known, 'mistral']))
 })
 
-describe.each(Object.entries(golden))('%s', (name, { config }) => {
+/** The value that the script has given a weight, as `fill` of make_family_golden.py does. */
+function valuesOf(name: string, shape: readonly number[], salt: number, offset: number): Float32Array {
+  const root = Math.fround(Math.sqrt(shape[1] ?? 1))
+  return Float32Array.from({ length: elements(shape) }, (_, i) => {
+    const x = uniform(i, salt)
+    if (name.endsWith('norm.weight')) return offset + Math.fround(Math.fround(0.6) * x)
+    if (/bias$|embed_tokens|lm_head/.test(name)) return Math.fround(0.8) * x
+    return Math.fround(5 * x) / root
+  })
+}
+
+describe.each(Object.entries(golden))('%s', (name, { config, tensors }) => {
+  test('its weights are those of the model', async () => {
+    const source = await openWeights(join(folder, `${name}.gguf`))
+    const gemma = String(config['model_type']).startsWith('gemma')
+    expect(source.specs.map((spec) => spec.name).sort()).toEqual(tensors.map(([tensor]) => tensor))
+    for (const [i, [tensor, shape]] of tensors.entries()) {
+      const { data } = widened(await source.load(tensor))
+      const wanted = valuesOf(tensor, shape, 1 + i, gemma ? 0 : 1)
+      // The converter adds 1 to the norms of Gemma, which rounds them.
+      if (gemma && tensor.endsWith('norm.weight')) {
+        for (let at = 0; at < wanted.length; at++) wanted[at] = Math.fround(1 + wanted[at]!) - 1
+      }
+      expect(data, tensor).toEqual(wanted)
+    }
+    await source.close()
+  })
+
   test('its configuration computes the same', async () => {
     const file = await GgufFile.open(join(folder, `${name}.gguf`))
     const found = parseDecoderConfig(await configOf(file), file.path)
