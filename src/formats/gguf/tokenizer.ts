@@ -98,6 +98,10 @@ function sentencePiece(file: GgufFile, refuse: Refuse): JsonObject {
   const scores = metadata.needed('tokenizer.ggml.scores', metadata.numbers('tokenizer.ggml.scores'))
   if (scores.length < tokens.length)
     refuse(`metadata tokenizer.ggml.scores has ${scores.length} entries, but there are ${tokens.length} tokens`)
+  const merged = [...vocabulary.ids.values()].filter((id) => types[id] === kinds.normal)
+  if (merged.length > 1 && new Set(merged.map((id) => scores[id])).size === 1) {
+    refuse('metadata tokenizer.ggml.scores has one score for all tokens, which does not tell how texts are cut')
+  }
   // What SentencePiece says of tokens that are defined by users; the converter puts another number there.
   const merges = mergesOf(vocabulary.ids, (id) => (types[id] === kinds.userDefined ? 0 : (scores[id] ?? 0)))
   const prefix = metadata.flag('tokenizer.ggml.add_space_prefix') ?? true
