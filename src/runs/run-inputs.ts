@@ -35,7 +35,8 @@ export async function describeInputs(config: TrainConfig, threads: number): Prom
     config: JSON.parse(JSON.stringify({ ...config, webhookUrl: originOf(config.webhookUrl) })) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
-      model: await hashFiles(await modelFiles(model)),
+      // A file by itself may be called anything, as a folder may.
+      model: (await isGgufFile(model)) ? await hashFile(model) : await hashFiles(await modelFiles(model)),
       ...(index.length === 0 ? {} : { modelIndex: await hashFiles(index) }),
       train: await hashFile(train),
       ...(valid === undefined ? {} : { valid: await hashFile(valid) }),

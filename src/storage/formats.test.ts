@@ -4,6 +4,7 @@ import { fillNormal, stream } from '../util/random.ts'
 import { elements } from '../util/shape.ts'
 import { quantizeFourBit } from './fourbit.ts'
 import { fedPart, storageBytes, storedBytes, unpackRow, weightParts, widened } from './formats.ts'
+import { quantizeQ8 } from './gguf/quantize.fixture.ts'
 import { quantizeInt8 } from './int8.ts'
 import { isFloat, kindOf, type Storage, type StorageKind, type StoredWeight } from './stored.ts'
 
@@ -21,7 +22,7 @@ const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[
     shape,
     ...quantizeInt8(data, shape[0] ?? 0, shape[1] ?? 0),
   }),
-  Q8_0: quantizeQ8,
+  Q8_0: (data, shape) => blocks(data, shape),
   ...Object.fromEntries(
     [true, false].flatMap((doubleQuant) =>
       ([64, 1024] as const).map((blockSize) => [
@@ -35,17 +36,11 @@ const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[
   ),
 }
 
-/** Blocks of 32 numbers: a scale in f16, and 32 signed bytes. */
-function quantizeQ8(data: Float32Array, shape: readonly number[]): StoredWeight {
-  const bytes = new Uint8Array((data.length / 32) * 34)
-  for (let block = 0; block < data.length / 32; block++) {
-    const values = data.subarray(32 * block, 32 * block + 32)
-    const d = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127
-    new DataView(bytes.buffer).setUint16(34 * block, f32ToF16(Float32Array.of(d))[0] ?? 0, true)
-    new Int8Array(bytes.buffer, 34 * block + 2, 32).set(values.map((value) => Math.round(value / d)))
-  }
-  return { storage: { kind: 'blocks', type: 'Q8_0' }, shape, bytes }
-}
+const blocks = (data: Float32Array, shape: readonly number[]): StoredWeight => ({
+  storage: { kind: 'blocks', type: 'Q8_0' },
+  shape,
+  bytes: quantizeQ8(data),
+})
 
 const shapes = [
   [6, 64],
@@ -65,9 +60,9 @@ test('every format is among those tried', () => {
   expect(new Set(kinds)).toEqual(new Set(Object.keys(all)))
 })
 
-describe.each(Object.entries(made))('%s', (_, make) => {
+describe.each(Object.entries(made))('%s', (name, make) => {
   // Rows of blocks are whole numbers of them.
-  test.each(shapes.filter(([, width = 0]) => make !== quantizeQ8 || width % 32 === 0))(
+  test.each(shapes.filter(([, width = 0]) => name !== 'Q8_0' || width % 32 === 0))(
     '%i x %i: takes what was planned, and is fed what was declared',
     (...shape) => {
       const data = values(shape)
@@ -83,7 +78,7 @@ describe.each(Object.entries(made))('%s', (_, make) => {
       wide.data.forEach((value, i) => expect(Math.abs(value - data[i]!)).toBeLessThanOrEqual(0.2 * largest))
 
       const [rows, width] = shape
-      if (isFloat(weight) || make === quantizeQ8) {
+      if (isFloat(weight) || name === 'Q8_0') {
         const row = new Float32Array(width ?? 0)
         unpackRow(weight, 1, row)
         expect(row).toEqual(wide.data.subarray(width ?? 0, 2 * (width ?? 0)))

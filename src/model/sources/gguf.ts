@@ -5,7 +5,7 @@ import { indexOfBrokenBlock, isBlockType } from '../../storage/gguf/index.ts'
 import { type BlockStorage, isFloat, isStored, type Storage, type StoredWeight } from '../../storage/stored.ts'
 import { widened } from '../../storage/formats.ts'
 import type { FloatDtype } from '../../util/dtype.ts'
-import { LowrankError } from '../../util/errors.ts'
+import { internalError, LowrankError } from '../../util/errors.ts'
 import { viewOf } from '../bitsandbytes/parts.ts'
 import { parseDecoderConfig } from '../config.ts'
 import type { DecoderConfig } from '../decoder.ts'
@@ -36,19 +36,18 @@ export async function openGguf(path: string): Promise<WeightSource> {
     const config = parseDecoderConfig(await configOf(file), path)
     const specs = weightSpecs(config)
     const entries = entriesOf(file, architecture, config, specs)
-    const entryOf = (name: string): Entry => {
-      const entry = entries.get(name)
-      if (entry === undefined) throw new LowrankError('model', `${path} has no tensor for ${name}`)
-      return entry
-    }
     const checked = new Set<string>()
     return {
       config,
       specs,
       quantization: undefined,
-      storage: (name) => loadedAs(entryOf(name)),
+      storage: (name) => {
+        const entry = entries.get(name)
+        return entry === undefined ? 'F32' : loadedAs(entry)
+      },
       load: async (name, reuse) => {
-        const entry = entryOf(name)
+        const entry = entries.get(name)
+        if (entry === undefined) throw internalError(`${path} has no tensor for ${name}`)
         const weight = await loadEntry(file, entry, reuse)
         // Weights on disk are read again and again.
         if (!checked.has(name)) checkNumbers(weight, entry.tensor, path)
