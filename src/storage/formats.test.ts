@@ -5,6 +5,7 @@ import { elements } from '../util/shape.ts'
 import { quantizeFourBit } from './fourbit.ts'
 import { fedPart, storageBytes, storedBytes, unpackRow, weightParts, widened } from './formats.ts'
 import { quantizeQ8 } from './gguf/quantize.fixture.ts'
+import { emptySplit, splitBlocks } from './gguf/split.ts'
 import { quantizeInt8 } from './int8.ts'
 import { isFloat, kindOf, type Storage, type StorageKind, type StoredWeight } from './stored.ts'
 
@@ -22,7 +23,12 @@ const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[
     shape,
     ...quantizeInt8(data, shape[0] ?? 0, shape[1] ?? 0),
   }),
-  Q8_0: (data, shape) => blocks(data, shape),
+  Q8_0: (data, shape) => ({ storage: { kind: 'blocks', type: 'Q8_0' }, shape, bytes: quantizeQ8(data) }),
+  'Q8_0, codes and scales apart': (data, shape) => {
+    const blocks = emptySplit('Q8_0', data.length)
+    splitBlocks('Q8_0', quantizeQ8(data), blocks, 0)
+    return { storage: { kind: 'split', type: 'Q8_0' }, shape, blocks }
+  },
   ...Object.fromEntries(
     [true, false].flatMap((doubleQuant) =>
       ([64, 1024] as const).map((blockSize) => [
@@ -35,12 +41,6 @@ const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[
     ),
   ),
 }
-
-const blocks = (data: Float32Array, shape: readonly number[]): StoredWeight => ({
-  storage: { kind: 'blocks', type: 'Q8_0' },
-  shape,
-  bytes: quantizeQ8(data),
-})
 
 const shapes = [
   [6, 64],
@@ -56,13 +56,13 @@ function values(shape: readonly number[]): Float32Array {
 
 test('every format is among those tried', () => {
   const kinds = Object.values(made).map((make) => kindOf(make(values([2, 64]), [2, 64]).storage))
-  const all: Record<StorageKind, true> = { float: true, int8: true, '4bit': true, blocks: true }
+  const all: Record<StorageKind, true> = { float: true, int8: true, '4bit': true, blocks: true, split: true }
   expect(new Set(kinds)).toEqual(new Set(Object.keys(all)))
 })
 
 describe.each(Object.entries(made))('%s', (name, make) => {
   // Rows of blocks are whole numbers of them.
-  test.each(shapes.filter(([, width = 0]) => name !== 'Q8_0' || width % 32 === 0))(
+  test.each(shapes.filter(([, width = 0]) => !name.startsWith('Q') || width % 32 === 0))(
     '%i x %i: takes what was planned, and is fed what was declared',
     (...shape) => {
       const data = values(shape)
@@ -78,7 +78,7 @@ describe.each(Object.entries(made))('%s', (name, make) => {
       wide.data.forEach((value, i) => expect(Math.abs(value - data[i]!)).toBeLessThanOrEqual(0.2 * largest))
 
       const [rows, width] = shape
-      if (isFloat(weight) || name === 'Q8_0') {
+      if (isFloat(weight) || name.startsWith('Q')) {
         const row = new Float32Array(width ?? 0)
         unpackRow(weight, 1, row)
         expect(row).toEqual(wide.data.subarray(width ?? 0, 2 * (width ?? 0)))

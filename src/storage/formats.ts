@@ -3,6 +3,7 @@ import { internalError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
 import { blockScales, dequantizeFourBit, nestedBlockSize, type FourBit } from './fourbit.ts'
 import { dequantizeBlocks, layoutOf } from './gguf/index.ts'
+import { joinBlocks, splitLayouts } from './gguf/split.ts'
 import { dequantizeInt8 } from './int8.ts'
 import {
   kindOf,
@@ -15,10 +16,10 @@ import {
 } from './stored.ts'
 
 /**
- * What of a stored weight is fed to a program: its elements, the scales of its blocks or rows, or (where programs cannot compute with the
+ * What of a stored weight is fed to a program: its elements, the scales of its blocks or rows, the steps of groups within blocks, or (where programs cannot compute with the
  * packed form) all of it unpacked to f32.
  */
-export type WeightPart = 'data' | 'scales' | 'unpacked'
+export type WeightPart = 'data' | 'scales' | 'steps' | 'unpacked'
 
 /** An input by which a weight is fed. */
 export interface PartSpec {
@@ -125,6 +126,37 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
       dequantizeBlocks(storage.type, bytes.subarray(row * width, (row + 1) * width), out)
     },
   },
+  split: {
+    bytes: ({ type }, shape) => {
+      const { block, group } = splitLayouts[type]
+      const count = elements(shape)
+      return count + (2 * count) / block + (group === 0 ? 0 : count / group)
+    },
+    taken: ({ blocks: { codes, scales, steps } }) => codes.byteLength + scales.byteLength + steps.byteLength,
+    parts: ({ type }, shape) => {
+      const [width = 0] = shape.slice(1)
+      const { block, group } = splitLayouts[type]
+      return slicesOf(shape).flatMap(({ suffix, rows }): PartSpec[] => {
+        const count = rows.end - rows.start
+        const of = (part: WeightPart, dtype: PartSpec['dtype'], each: number): PartSpec => {
+          const name = part === 'data' ? '' : `.${part}`
+          return { part, suffix: `${name}${suffix}`, dtype, shape: [count, width / each], rows }
+        }
+        return [of('data', 'i8', 1), of('scales', 'u16', block), ...(group === 0 ? [] : [of('steps', 'i8', group)])]
+      })
+    },
+    feed: ({ blocks: { codes, scales, steps } }, { part, shape, rows }) => {
+      const whole = part === 'data' ? codes : part === 'scales' ? scales : steps
+      const [, width = 0] = shape
+      return { data: rows === undefined ? whole : whole.subarray(rows.start * width, rows.end * width) }
+    },
+    widen: ({ storage, blocks, shape }) => {
+      const out = new Float32Array(elements(shape))
+      joinBlocks(storage.type, blocks, 0, out)
+      return out
+    },
+    row: ({ storage, blocks }, row, out) => joinBlocks(storage.type, blocks, row * out.length, out),
+  },
 }
 
 function blockBytes({ type }: StorageOf<'blocks'>, shape: readonly number[]): number {
@@ -177,13 +209,24 @@ const sliceElements = 2 ** 22
 
 /** A large weight in 16 bits is fed in slices of rows. */
 function floatParts(storage: StorageOf<'float'>, shape: readonly number[]): PartSpec[] {
-  const [rows = 0, ...width] = shape
+  const width = shape.slice(1)
   if (storage === 'F32') return [{ part: 'data', suffix: '', dtype: 'f32', shape }]
-  const count = Math.min(rows, Math.ceil(elements(shape) / sliceElements))
-  if (count <= 1) return [{ part: 'data', suffix: '', dtype: 'u16', shape }]
-  return Array.from({ length: count }, (_, i): PartSpec => {
+  const slices = slicesOf(shape)
+  if (slices.length <= 1) return [{ part: 'data', suffix: '', dtype: 'u16', shape }]
+  return slices.map(({ suffix, rows }): PartSpec => {
+    return { part: 'data', suffix, dtype: 'u16', shape: [rows.end - rows.start, ...width], rows }
+  })
+}
+
+/** The slices of rows in which a large weight is fed. */
+function slicesOf(
+  shape: readonly number[],
+): { readonly suffix: string; readonly rows: NonNullable<PartSpec['rows']> }[] {
+  const [rows = 0] = shape
+  const count = Math.max(1, Math.min(rows, Math.ceil(elements(shape) / sliceElements)))
+  return Array.from({ length: count }, (_, i) => {
     const [start, end] = [Math.floor((i * rows) / count), Math.floor(((i + 1) * rows) / count)]
-    return { part: 'data', suffix: `.${i}`, dtype: 'u16', shape: [end - start, ...width], rows: { start, end } }
+    return { suffix: count === 1 ? '' : `.${i}`, rows: { start, end } }
   })
 }
 

@@ -2,10 +2,19 @@ import { type Architecture, conversionOf, hubName, ropeTensors } from '../../for
 import { architectureOf, configOf } from '../../formats/gguf/config.ts'
 import { GgufFile, type GgufTensor } from '../../formats/gguf/file.ts'
 import { indexOfBrokenBlock, isBlockType } from '../../storage/gguf/index.ts'
-import { type BlockStorage, isFloat, isStored, type Storage, type StoredWeight } from '../../storage/stored.ts'
+import { emptySplit, isSplitType, splitBlocks, type SplitType } from '../../storage/gguf/split.ts'
+import {
+  type BlockStorage,
+  isFloat,
+  isStored,
+  type SplitWeight,
+  type Storage,
+  type StoredWeight,
+} from '../../storage/stored.ts'
 import { widened } from '../../storage/formats.ts'
 import type { FloatDtype } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
+import { elements } from '../../util/shape.ts'
 import { viewOf } from '../bitsandbytes/parts.ts'
 import { parseDecoderConfig } from '../config.ts'
 import type { DecoderConfig } from '../decoder.ts'
@@ -48,12 +57,14 @@ export async function openGguf(path: string): Promise<WeightSource> {
       load: async (name, reuse) => {
         const entry = entries.get(name)
         if (entry === undefined) throw internalError(`${path} has no tensor for ${name}`)
+        const kind = loadedAs(entry)
+        if (typeof kind !== 'string' && kind.kind === 'split') return loadSplit(file, entry.tensor, kind.type)
         const weight = await loadEntry(file, entry, reuse)
         // Weights on disk are read again and again.
         if (!checked.has(name)) checkNumbers(weight, entry.tensor, path)
         checked.add(name)
         if (entry.offset !== 0) return shifted(weight, -entry.offset)
-        return loadedAs(entry) === entry.storage ? weight : widened(weight)
+        return kind === entry.storage ? weight : widened(weight)
       },
       close: () => file.close(),
     }
@@ -120,9 +131,32 @@ function storageOf({ path }: GgufFile, { name, type }: GgufTensor): FloatDtype |
   })
 }
 
+/** What was shifted is f32 again. Programs compute with slices of a head: of blocks that llama.cpp gives no head, these are f32. */
 function loadedAs({ storage, offset, isHead }: Entry): Storage {
-  return offset !== 0 || (isHead && typeof storage !== 'string') ? 'F32' : storage
+  if (offset !== 0) return 'F32'
+  if (!isHead || typeof storage === 'string') return storage
+  return isSplitType(storage.type) ? { kind: 'split', type: storage.type } : 'F32'
 }
+
+/** Blocks with codes and scales apart, read a part at a time: both forms of a large head take much memory. */
+async function loadSplit(file: GgufFile, { name, shape, type }: GgufTensor, split: SplitType): Promise<SplitWeight> {
+  const blocks = emptySplit(split, elements(shape))
+  const count = elements(shape) / type.blockElements
+  const memory = new Uint8Array(Math.min(count, partBlocks) * type.blockBytes)
+  for (let first = 0; first < count; first += partBlocks) {
+    const [start, end] = [first, Math.min(count, first + partBlocks)].map((at) => at * type.blockBytes) as [
+      number,
+      number,
+    ]
+    const bytes = await file.read(name, memory, { start, end })
+    const broken = indexOfBrokenBlock(split, bytes)
+    if (broken !== -1) throw brokenBlock(file.path, name, first + broken)
+    splitBlocks(split, bytes, blocks, first)
+  }
+  return { storage: { kind: 'split', type: split }, shape, blocks }
+}
+
+const partBlocks = 2 ** 16
 
 async function loadEntry(file: GgufFile, entry: Entry, reuse: StoredWeight | undefined): Promise<StoredWeight> {
   const { tensor, storage, heads } = entry
@@ -178,7 +212,11 @@ function checkNumbers(weight: StoredWeight, { name }: GgufTensor, file: string):
   if (!isStored(weight, 'blocks')) return
   const block = indexOfBrokenBlock(weight.storage.type, weight.bytes)
   if (block === -1) return
-  throw new LowrankError('model', `${file}: tensor ${name} has a scale that is not finite, in block ${block}`, {
+  throw brokenBlock(file, name, block)
+}
+
+function brokenBlock(file: string, tensor: string, block: number): LowrankError {
+  return new LowrankError('model', `${file}: tensor ${tensor} has a scale that is not finite, in block ${block}`, {
     hint: 'The weights are damaged, or overflowed before they were quantized.',
   })
 }

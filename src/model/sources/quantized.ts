@@ -40,7 +40,7 @@ export function quantizedWeights(
 
 /** The same weights, with those in blocks of GGUF as f32. */
 export function inFloats(source: WeightSource): WeightSource {
-  const packed = (name: string): boolean => kindOf(source.storage(name)) === 'blocks'
+  const packed = (name: string): boolean => ['blocks', 'split'].includes(kindOf(source.storage(name)))
   return {
     ...source,
     storage: (name) => (packed(name) ? 'F32' : source.storage(name)),
