@@ -1,7 +1,7 @@
 import { dimValue, type DimValues, type Shape } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
-import { isFloat, type FloatWeight } from '../storage/stored.ts'
-import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
+import { unpackRow } from '../storage/formats.ts'
+import type { StoredWeight } from '../storage/stored.ts'
 import { internalError } from '../util/errors.ts'
 import { StackMemory, type Mark } from './memory.ts'
 import { idTensor, type PositionKind, type Positions } from './positions.ts'
@@ -260,10 +260,8 @@ export class Pipeline {
     return this.#embedding.shape[1] ?? 0
   }
 
-  get #embedding(): FloatWeight {
-    const weight = this.#o.weights.resident(this.#o.embedding.name)
-    if (!isFloat(weight)) throw internalError('the embedding is quantized')
-    return weight
+  get #embedding(): StoredWeight {
+    return this.#o.weights.resident(this.#o.embedding.name)
   }
 
   /** What the last block makes of the positions whose next token is predicted, [rows, hidden] of each micro-batch. */
@@ -327,16 +325,12 @@ export class Pipeline {
 
   /** Rows of the embedding, gathered from the stored format. */
   #embed({ batch, seq, ids }: MicroBatch): HostTensor {
-    const { data, storage, shape } = this.#embedding
-    const [vocabulary = 0, width = 0] = shape
+    const embedding = this.#embedding
+    const [vocabulary = 0, width = 0] = embedding.shape
     const out = new Float32Array(ids.length * width)
     ids.forEach((id, i) => {
       if (id < 0 || id >= vocabulary) throw internalError(`token ${id} is outside the vocabulary of ${vocabulary}`)
-      const row = data.subarray(id * width, (id + 1) * width)
-      const target = out.subarray(i * width, (i + 1) * width)
-      if (row instanceof Float32Array) target.set(row)
-      else if (storage === 'BF16') bf16ToF32(row, target)
-      else f16ToF32(row, target)
+      unpackRow(embedding, id, out.subarray(i * width, (i + 1) * width))
     })
     return f32Tensor(scaled(out, this.#o.embedding.scale), [batch, seq, width])
   }

@@ -15,10 +15,18 @@ test('the files of a folder', async () => {
   expect(await listModelFolder(folder)).toEqual(['config.json'])
 })
 
-test.each(['model.safetensors', 'chat.gguf'])('%s, a file, in place of its folder', async (name) => {
-  const path = join(folder, name)
+test('a file in place of its folder', async () => {
+  const path = join(folder, 'model.safetensors')
   await writeFile(path, '')
-  await expect(listModelFolder(path)).rejects.toThrow(/is a (GGUF )?file; the folder of a model is expected/)
+  await expect(listModelFolder(path)).rejects.toThrow('is a file; the folder of a model, or a .gguf file, is expected')
+})
+
+test('a folder of GGUF files', async () => {
+  for (const name of ['a.gguf', 'b.gguf']) await writeFile(join(folder, name), '')
+  await expect(listModelFolder(folder)).rejects.toMatchObject({
+    message: `${folder} has no config.json, but GGUF files: each is a model by itself`,
+    hint: `Name the file: ${join(folder, 'a.gguf')} or ${join(folder, 'b.gguf')}`,
+  })
 })
 
 test('the root of a model in the cache of the hub', async () => {

@@ -18,6 +18,7 @@ export async function listModelFolder(folder: string): Promise<string[]> {
   if (!names.includes('config.json')) {
     await refuseCacheRoot(folder, names)
     refuseAdapter(folder, names)
+    refuseGgufs(folder, names)
   }
   return names
 }
@@ -25,12 +26,9 @@ export async function listModelFolder(folder: string): Promise<string[]> {
 async function notAFolder(path: string, cause: unknown): Promise<LowrankError> {
   const found = await stat(path).catch(() => undefined)
   if (found?.isFile()) {
-    const gguf = path.endsWith('.gguf')
-    return new LowrankError('model', `${path} is a ${gguf ? 'GGUF ' : ''}file; the folder of a model is expected`, {
+    return new LowrankError('model', `${path} is a file; the folder of a model, or a .gguf file, is expected`, {
       cause,
-      hint: gguf
-        ? 'Name the folder of the model that it was made from.'
-        : `Name the folder that holds it: ${dirname(path)}. ${modelFolderHint}`,
+      hint: `Name the folder that holds it: ${dirname(path)}. ${modelFolderHint}`,
     })
   }
   return new LowrankError('model', `cannot open the folder ${path}: ${messageOf(cause)}`, {
@@ -53,6 +51,14 @@ function refuseAdapter(folder: string, names: readonly string[]): void {
   if (!names.includes('adapter_config.json')) return
   throw new LowrankError('model', `${folder} is the folder of an adapter; that of its base model is expected`, {
     hint: 'Name the base model as the model, and this folder as the adapter: --model BASE --adapter FOLDER.',
+  })
+}
+
+function refuseGgufs(folder: string, names: readonly string[]): void {
+  const files = names.filter((name) => name.endsWith('.gguf')).map((name) => join(folder, name))
+  if (files.length === 0) return
+  throw new LowrankError('model', `${folder} has no config.json, but GGUF files: each is a model by itself`, {
+    hint: `Name the file: ${files.slice(0, 3).join(' or ')}${files.length > 3 ? ', ...' : ''}`,
   })
 }
 

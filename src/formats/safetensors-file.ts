@@ -1,7 +1,7 @@
-import { closeSync, fstatSync, openSync, read } from 'node:fs'
-import { promisify } from 'node:util'
-import { type ErrorCode, LowrankError, messageOf } from '../util/errors.ts'
+import { closeSync, fstatSync } from 'node:fs'
+import { type ErrorCode, LowrankError } from '../util/errors.ts'
 import { checkPlainFile } from './plain-file.ts'
+import { fill, openDescriptor } from './read-at.ts'
 import { type Header, maxHeaderBytes, parseHeader } from './safetensors-header.ts'
 
 /** A file whose header was checked. It is opened when it is read, and may be closed in between: see `maxOpen`. */
@@ -96,41 +96,3 @@ export class TensorFile {
  * files than that.
  */
 const maxOpen = 16
-
-/** Opens at once, so that a read goes on while this thread computes. */
-function openDescriptor(path: string, code: ErrorCode): number {
-  try {
-    return openSync(path, 'r')
-  } catch (cause) {
-    throw new LowrankError(code, `cannot open ${path}: ${messageOf(cause)}`, { cause })
-  }
-}
-
-/** One read call returns at most 2 GiB. */
-const maxRead = 2 ** 30
-
-const readAt = promisify(read)
-
-/**
- * Reads from `offset` on until `bytes` is full. All calls are made at once, so that none waits for this thread, which may be
- * computing; the buffer is left alone once the promise has settled, also by a failure.
- */
-async function fill(
-  bytes: Uint8Array,
-  descriptor: number,
-  path: string,
-  code: ErrorCode,
-  offset: number,
-): Promise<void> {
-  const pieces = Array.from({ length: Math.ceil(bytes.byteLength / maxRead) }, async (_, i) => {
-    const end = Math.min((i + 1) * maxRead, bytes.byteLength)
-    for (let done = i * maxRead; done < end;) {
-      const { bytesRead } = await readAt(descriptor, bytes, done, end - done, offset + done).catch((cause: unknown) => {
-        throw new LowrankError('io', `cannot read ${path}: ${messageOf(cause)}`, { cause })
-      })
-      if (bytesRead === 0) throw new LowrankError(code, `${path} ends at byte ${offset + done}: it was cut while open`)
-      done += bytesRead
-    }
-  })
-  for (const piece of await Promise.allSettled(pieces)) if (piece.status === 'rejected') throw piece.reason
-}

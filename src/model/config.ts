@@ -1,8 +1,8 @@
-import { join } from 'node:path'
 import leven from 'leven'
 import { editJson } from '../formats/json-edit.ts'
-import { isJsonObject, type JsonObject, readJsonObject } from '../formats/json.ts'
-import { listModelFolder, modelFolderHint } from '../formats/model-folder.ts'
+import { isJsonObject, type JsonObject } from '../formats/json.ts'
+import { openModelFiles } from '../formats/model-files.ts'
+import { modelFolderHint } from '../formats/model-folder.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { DecoderConfig, FamilyName, Refuse } from './decoder.ts'
 import { modelTypeOf, notADecoder } from './families/describe.ts'
@@ -10,11 +10,10 @@ import { families } from './families/index.ts'
 import { foreignKey } from './families/foreign-keys.ts'
 import { useFloats } from './bitsandbytes/config.ts'
 
-/** Reads and checks `config.json` of a model folder. */
-export async function readDecoderConfig(folder: string): Promise<DecoderConfig> {
-  await listModelFolder(folder)
-  const file = join(folder, 'config.json')
-  return parseDecoderConfig(await readJsonObject(file, { code: 'model', hint: modelFolderHint }), file)
+/** Reads and checks the `config.json` of a model: a folder, or a GGUF file. */
+export async function readDecoderConfig(model: string): Promise<DecoderConfig> {
+  const files = await openModelFiles(model)
+  return parseDecoderConfig(await files.json('config.json', { hint: modelFolderHint }), files.where('config.json'))
 }
 
 /** `file` is named in errors only. */

@@ -1,7 +1,10 @@
 import { b } from '../graph/build.ts'
+import type { Dim } from '../graph/dims.ts'
 import type { Value } from '../graph/value.ts'
 import { fedBlockSize, weightParts, type PartSpec } from '../storage/formats.ts'
+import { splitLayouts } from '../storage/gguf/split.ts'
 import { kindOf, type Storage, type StorageKind, type StorageOf } from '../storage/stored.ts'
+import { internalError } from '../util/errors.ts'
 
 /** An input by which a weight may be fed. */
 export interface WeightInput extends PartSpec {
@@ -40,6 +43,30 @@ const values: {
     const attributes = { quantType, blockSize: fedBlockSize(storage), rows, columns }
     return { slices: codes && scales ? [b.fourBitWeight(codes, scales, attributes)] : [] }
   },
+  // Unpacked by the host for each product: no kernel knows these blocks.
+  blocks: (given) => ({ slices: given }),
+  split: (given, { type }) => {
+    const { group } = splitLayouts[type]
+    const parts = group === 0 ? 2 : 3
+    const slices = Array.from({ length: given.length / parts }, (_, i) => given.slice(parts * i, parts * (i + 1)))
+    return { slices: slices.map((one) => splitValue(one, slices.length > 1)) }
+  },
+}
+
+/** Codes [rows, width] times the scales [rows, blocks] of their blocks, or those times the steps [rows, groups] of their groups. */
+function splitValue([codes, scales, steps]: Given, again: boolean): Value {
+  if (codes === undefined || scales === undefined) throw internalError('blocks without their scales')
+  const [rows = 0, width = 0] = codes.type.shape
+  const grouped = (x: Value, groups: Dim): Value => {
+    const [, all = 0] = x.type.shape
+    return b.reshape(x, [rows, groups, Number(all) / Number(groups)])
+  }
+  const [, blocks = 0] = scales.type.shape
+  const ofBlocks = grouped(b.decode(scales, 'f16', { again }), blocks)
+  if (steps === undefined) return b.reshape(b.mul(grouped(b.toFloat(codes), blocks), ofBlocks), [rows, width])
+  const [, groups = 0] = steps.type.shape
+  const ofGroups = b.reshape(b.mul(grouped(b.toFloat(steps), blocks), ofBlocks), [rows, groups, 1])
+  return b.reshape(b.mul(grouped(b.toFloat(codes), groups), ofGroups), [rows, width])
 }
 
 /** The inputs by which the weight `port` is fed, and its value in terms of them. */

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import { trainSchema, type TrainConfig } from '../config/index.ts'
 import { hashFile, hashFiles } from '../formats/hash.ts'
 import { isJsonObject, readJsonObject } from '../formats/json.ts'
+import { isGgufFile } from '../formats/model-files.ts'
 import { indexName, singleName } from '../formats/safetensors.ts'
 import { maxHeaderBytes } from '../formats/safetensors-header.ts'
 import { exactName, type Origins } from '../hub/resolve.ts'
@@ -45,7 +46,8 @@ export async function describeInputs(
     config: JSON.parse(JSON.stringify(told)) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
-      model: await hashFiles(await modelFiles(model)),
+      // A file by itself may be called anything, as a folder may.
+      model: (await isGgufFile(model)) ? await hashFile(model) : await hashFiles(await modelFiles(model)),
       ...(index.length === 0 ? {} : { modelIndex: await hashFiles(index) }),
       train: await hashFile(train),
       ...(valid === undefined ? {} : { valid: await hashFile(valid) }),
@@ -72,6 +74,7 @@ export async function modelSize(folder: string): Promise<number> {
 
 /** The files that make a model what it is: configuration, weights, tokenizer, the tokens that end a text. */
 async function modelFiles(folder: string): Promise<string[]> {
+  if (await isGgufFile(folder)) return [folder]
   const names = await readdir(folder)
   const isPart = (name: string): boolean =>
     name === 'config.json' || companionFiles.includes(name) || name.endsWith('.safetensors')
@@ -84,6 +87,7 @@ async function modelFiles(folder: string): Promise<string[]> {
 
 /** What says where the parts of a model are, and those that lie where `modelFiles` does not look; none of a model in one file. */
 async function indexFiles(folder: string): Promise<string[]> {
+  if (await isGgufFile(folder)) return []
   const names = await readdir(folder)
   if (names.includes(singleName) || !names.includes(indexName)) return []
   const path = join(folder, indexName)

@@ -63,14 +63,15 @@ export function memoryItems(prepared: PreparedDecoder, workload: Workload, choic
   ].filter(({ bytes }) => bytes > 0)
 }
 
-/** Packed weights are unpacked for the backward pass, those of one block at a time. */
+/** Packed weights are unpacked where programs want them so, those of one block at a time. */
 function unpackedBytes({ blocks }: DecoderStages): number {
-  const sizes = blocks.map(({ backward, parameters }) =>
-    parameters
+  const sizes = blocks.map(({ evaluate, forward, backward, parameters }) => {
+    const read = new Set([evaluate, forward, backward].flatMap((one) => one?.inputs.map(({ name }) => name) ?? []))
+    return parameters
       .flatMap(({ inputs }) => inputs)
-      .filter(({ part, value }) => part === 'unpacked' && backward?.inputs.some((port) => port.value === value))
-      .reduce((total, { value }) => total + valueBytes(value, {}), 0),
-  )
+      .filter(({ computed, port }) => computed && read.has(port))
+      .reduce((total, { value }) => total + valueBytes(value, {}), 0)
+  })
   return Math.max(...sizes)
 }
 

@@ -1,6 +1,9 @@
 import { bf16ToF32, f16ToF32 } from '../util/dtype.ts'
+import { internalError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
 import { blockScales, dequantizeFourBit, nestedBlockSize, type FourBit } from './fourbit.ts'
+import { dequantizeBlocks, layoutOf } from './gguf/index.ts'
+import { joinBlocks, splitLayouts } from './gguf/split.ts'
 import { dequantizeInt8 } from './int8.ts'
 import {
   kindOf,
@@ -13,10 +16,10 @@ import {
 } from './stored.ts'
 
 /**
- * What of a stored weight is fed to a program: its elements, the scales of its blocks or rows, or (where programs cannot compute with the
+ * What of a stored weight is fed to a program: its elements, the scales of its blocks or rows, the steps of groups within blocks, or (where programs cannot compute with the
  * packed form) all of it unpacked to f32.
  */
-export type WeightPart = 'data' | 'scales' | 'unpacked'
+export type WeightPart = 'data' | 'scales' | 'steps' | 'unpacked'
 
 /** An input by which a weight is fed. */
 export interface PartSpec {
@@ -25,6 +28,8 @@ export interface PartSpec {
   readonly suffix: string
   readonly dtype: 'f32' | 'u16' | 'i8' | 'u8'
   readonly shape: readonly number[]
+  /** Whether it is computed by the host, into memory of its own that is used again. */
+  readonly computed?: true
   /** Which rows of the weight, where it is fed in slices: from `start` up to `end`. */
   readonly rows?: { readonly start: number; readonly end: number }
 }
@@ -45,6 +50,8 @@ interface StorageFormat<K extends StorageKind> {
   feed(weight: WeightOf<K>, part: PartSpec): FedPart
   /** Its f32 form; for weights in f32, their own memory. */
   widen(weight: WeightOf<K>): Float32Array
+  /** One row in f32, of formats in which an embedding may be. */
+  row?(weight: WeightOf<K>, row: number, out: Float32Array): void
 }
 
 /** Every format; what programs make of its parts is in `model/stored-values.ts`. */
@@ -61,6 +68,12 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
     widen: ({ storage, data }) => {
       if (data instanceof Float32Array) return data
       return storage === 'BF16' ? bf16ToF32(data) : f16ToF32(data)
+    },
+    row: ({ storage, data }, row, out) => {
+      const own = data.subarray(row * out.length, (row + 1) * out.length)
+      if (own instanceof Float32Array) out.set(own)
+      else if (storage === 'BF16') bf16ToF32(own, out)
+      else f16ToF32(own, out)
     },
   },
   int8: {
@@ -86,7 +99,7 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
       return [
         { part: 'data', suffix: '', dtype: 'u8', shape: [Math.ceil(count / 2)] },
         { part: 'scales', suffix: '.scales', dtype: 'f32', shape: [Math.ceil(count / fedBlockSize(storage))] },
-        { part: 'unpacked', suffix: '.unpacked', dtype: 'f32', shape },
+        { part: 'unpacked', suffix: '.unpacked', dtype: 'f32', shape, computed: true },
       ]
     },
     feed: ({ packed, storage }, { part, shape }) => {
@@ -99,6 +112,56 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
     },
     widen: ({ packed }) => dequantizeFourBit(packed),
   },
+  blocks: {
+    bytes: blockBytes,
+    taken: ({ bytes }) => bytes.byteLength,
+    parts: (_, shape) => [{ part: 'data', suffix: '', dtype: 'f32', shape, computed: true }],
+    feed: ({ storage, bytes, shape }) => ({
+      count: elements(shape),
+      fill: (out) => void dequantizeBlocks(storage.type, bytes, out),
+    }),
+    widen: ({ storage, bytes, shape }) => dequantizeBlocks(storage.type, bytes, new Float32Array(elements(shape))),
+    row: ({ storage, bytes }, row, out) => {
+      const width = blockBytes(storage, [out.length])
+      dequantizeBlocks(storage.type, bytes.subarray(row * width, (row + 1) * width), out)
+    },
+  },
+  split: {
+    bytes: ({ type }, shape) => {
+      const { block, group } = splitLayouts[type]
+      const count = elements(shape)
+      return count + (2 * count) / block + (group === 0 ? 0 : count / group)
+    },
+    taken: ({ blocks: { codes, scales, steps } }) => codes.byteLength + scales.byteLength + steps.byteLength,
+    parts: ({ type }, shape) => {
+      const [width = 0] = shape.slice(1)
+      const { block, group } = splitLayouts[type]
+      return slicesOf(shape).flatMap(({ suffix, rows }): PartSpec[] => {
+        const count = rows.end - rows.start
+        const of = (part: WeightPart, dtype: PartSpec['dtype'], each: number): PartSpec => {
+          const name = part === 'data' ? '' : `.${part}`
+          return { part, suffix: `${name}${suffix}`, dtype, shape: [count, width / each], rows }
+        }
+        return [of('data', 'i8', 1), of('scales', 'u16', block), ...(group === 0 ? [] : [of('steps', 'i8', group)])]
+      })
+    },
+    feed: ({ blocks: { codes, scales, steps } }, { part, shape, rows }) => {
+      const whole = part === 'data' ? codes : part === 'scales' ? scales : steps
+      const [, width = 0] = shape
+      return { data: rows === undefined ? whole : whole.subarray(rows.start * width, rows.end * width) }
+    },
+    widen: ({ storage, blocks, shape }) => {
+      const out = new Float32Array(elements(shape))
+      joinBlocks(storage.type, blocks, 0, out)
+      return out
+    },
+    row: ({ storage, blocks }, row, out) => joinBlocks(storage.type, blocks, row * out.length, out),
+  },
+}
+
+function blockBytes({ type }: StorageOf<'blocks'>, shape: readonly number[]): number {
+  const layout = layoutOf(type)
+  return (elements(shape) / layout.blockElements) * layout.blockBytes
 }
 
 function formatOf<K extends StorageKind>(storage: Storage): StorageFormat<K> {
@@ -131,6 +194,13 @@ export function widened(weight: StoredWeight): F32Weight {
   return { storage: 'F32', shape: weight.shape, data }
 }
 
+/** Row `row` of a stored weight as f32, into `out`, which has its length. */
+export function unpackRow(weight: StoredWeight, row: number, out: Float32Array): void {
+  const format = formatOf(weight.storage)
+  if (format.row === undefined) throw internalError(`rows of a weight stored as ${kindOf(weight.storage)} are gathered`)
+  format.row(weight as WeightOf<StorageKind>, row, out)
+}
+
 /**
  * Elements of a 16-bit weight that are decoded at once: the f32 form of a large one, which takes three times its own memory with the copy
  * on the way, never exists whole.
@@ -139,13 +209,24 @@ const sliceElements = 2 ** 22
 
 /** A large weight in 16 bits is fed in slices of rows. */
 function floatParts(storage: StorageOf<'float'>, shape: readonly number[]): PartSpec[] {
-  const [rows = 0, ...width] = shape
+  const width = shape.slice(1)
   if (storage === 'F32') return [{ part: 'data', suffix: '', dtype: 'f32', shape }]
-  const count = Math.min(rows, Math.ceil(elements(shape) / sliceElements))
-  if (count <= 1) return [{ part: 'data', suffix: '', dtype: 'u16', shape }]
-  return Array.from({ length: count }, (_, i): PartSpec => {
+  const slices = slicesOf(shape)
+  if (slices.length <= 1) return [{ part: 'data', suffix: '', dtype: 'u16', shape }]
+  return slices.map(({ suffix, rows }): PartSpec => {
+    return { part: 'data', suffix, dtype: 'u16', shape: [rows.end - rows.start, ...width], rows }
+  })
+}
+
+/** The slices of rows in which a large weight is fed. */
+function slicesOf(
+  shape: readonly number[],
+): { readonly suffix: string; readonly rows: NonNullable<PartSpec['rows']> }[] {
+  const [rows = 0] = shape
+  const count = Math.max(1, Math.min(rows, Math.ceil(elements(shape) / sliceElements)))
+  return Array.from({ length: count }, (_, i) => {
     const [start, end] = [Math.floor((i * rows) / count), Math.floor(((i + 1) * rows) / count)]
-    return { part: 'data', suffix: `.${i}`, dtype: 'u16', shape: [end - start, ...width], rows: { start, end } }
+    return { suffix: count === 1 ? '' : `.${i}`, rows: { start, end } }
   })
 }
 

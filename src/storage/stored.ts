@@ -1,5 +1,7 @@
 import type { FloatDtype } from '../util/dtype.ts'
 import type { FourBit } from './fourbit.ts'
+import type { BlockType } from './gguf/index.ts'
+import type { SplitBlocks, SplitType } from './gguf/split.ts'
 
 /** A weight in 4 bits, as bitsandbytes packs it. */
 export interface FourBitStorage {
@@ -16,11 +18,23 @@ export interface Int8Storage {
   readonly kind: 'int8'
 }
 
+/** A weight in blocks of GGUF: rows are whole numbers of blocks. */
+export interface BlockStorage {
+  readonly kind: 'blocks'
+  readonly type: BlockType
+}
+
+/** A weight in blocks of GGUF whose codes and scales are apart, so that programs can compute with slices of its rows. */
+export interface SplitStorage {
+  readonly kind: 'split'
+  readonly type: SplitType
+}
+
 /** The format a weight is stored in; of floats, their dtype. What can be done with each is in `formats.ts`. */
-export type Storage = FloatDtype | Int8Storage | FourBitStorage
+export type Storage = FloatDtype | Int8Storage | FourBitStorage | BlockStorage | SplitStorage
 
 /** A weight in the format in which it is stored. */
-export type StoredWeight = FloatWeight | Int8Weight | FourBitWeight
+export type StoredWeight = FloatWeight | Int8Weight | FourBitWeight | BlockWeight | SplitWeight
 
 export interface FloatWeight {
   readonly storage: FloatDtype
@@ -44,6 +58,19 @@ export interface Int8Weight {
   readonly shape: readonly number[]
   readonly data: Int8Array
   readonly scale: Float32Array
+}
+
+export interface BlockWeight {
+  readonly storage: BlockStorage
+  readonly shape: readonly number[]
+  /** As the file has them. */
+  readonly bytes: Uint8Array<ArrayBuffer>
+}
+
+export interface SplitWeight {
+  readonly storage: SplitStorage
+  readonly shape: readonly number[]
+  readonly blocks: SplitBlocks
 }
 
 /** A key of the table of formats. */

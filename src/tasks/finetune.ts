@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { cardName } from '../model/peft/card.ts'
 import { readDecoderConfig } from '../model/config.ts'
@@ -6,7 +5,7 @@ import { type Quantization, quantizationText, unusedOptions, type TrainConfig } 
 import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
-import { readSmallFiles } from '../formats/model-folder.ts'
+import { openModelFiles } from '../formats/model-files.ts'
 import { generateGreedy } from '../generate/greedy.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
@@ -157,12 +156,13 @@ export async function* runFinetune(
 
 /** What is written again of a base model, and what is not, in words; `asked`: what the user calls it. */
 async function readBase(
-  folder: string,
+  model: string,
   origin: Origin | undefined,
   asked: string,
 ): Promise<{ base: SavedBase; leftOut: readonly string[] }> {
-  const { files, leftOut } = await readSmallFiles(folder, companionFiles)
-  const config = await readFile(join(folder, 'config.json'), 'utf8')
+  const opened = await openModelFiles(model)
+  const { files, leftOut } = await opened.small(companionFiles)
+  const config = await opened.text('config.json')
   const named = origin === undefined ? { name: asked } : { name: origin.id, revision: parseHubName(asked)?.revision }
   return { base: { ...named, config, companions: files }, leftOut }
 }

@@ -1,18 +1,19 @@
-import { mkdir, readdir, readFile, realpath, rm } from 'node:fs/promises'
+import { mkdir, readdir, realpath, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { quantizationOf, quantizationText, type QuantizationOptions } from '../config/index.ts'
 import { writeError, writeFileAtomic } from '../formats/atomic.ts'
 import { unfinishedName, writeCheckpoint } from '../formats/checkpoint.ts'
-import { readSmallFiles } from '../formats/model-folder.ts'
+import { openModelFiles } from '../formats/model-files.ts'
 import type { TensorSource } from '../formats/safetensors.ts'
 import { untied } from '../model/config.ts'
-import { quantizedNames, quantizedWeights } from '../model/sources/quantized.ts'
+import { inFloats, quantizedNames, quantizedWeights } from '../model/sources/quantized.ts'
 import { withQuantizationConfig } from '../model/bitsandbytes/config.ts'
 import { viewOf } from '../model/bitsandbytes/parts.ts'
 import { savedTensors } from '../model/bitsandbytes/save.ts'
 import { headName } from '../model/names.ts'
 import { fromHub } from '../hub/resolve.ts'
-import { openWeights, type WeightSource } from '../model/sources/checkpoint.ts'
+import { openWeights } from '../model/sources/checkpoint.ts'
+import type { WeightSource } from '../model/sources/source.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
@@ -50,7 +51,7 @@ export async function* runQuantize(
   const { model, output, maxShardSize } = config
   const quantization = quantizationOf(config)
   if (quantization === undefined) throw internalError('quantize without a quantization')
-  const source = await openWeights(model)
+  const source = inFloats(await openWeights(model))
   try {
     if (source.quantization !== undefined) {
       throw new LowrankError(
@@ -61,8 +62,9 @@ export async function* runQuantize(
         },
       )
     }
-    const { files } = await readSmallFiles(model, companionFiles)
-    const text = await readFile(join(model, 'config.json'), 'utf8')
+    const opened = await openModelFiles(model)
+    const { files } = await opened.small(companionFiles)
+    const text = await opened.text('config.json')
     const undo = await claimFolder(output, model)
     try {
       const step = (): void => {

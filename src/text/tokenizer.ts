@@ -1,6 +1,5 @@
-import { join } from 'node:path'
-import { type JsonObject, readJsonObject } from '../formats/json.ts'
-import { listModelFolder } from '../formats/model-folder.ts'
+import type { JsonObject } from '../formats/json.ts'
+import { type ModelFiles, openModelFiles } from '../formats/model-files.ts'
 import { LowrankError } from '../util/errors.ts'
 import { checkTokenizerJson } from './tokenizer/check.ts'
 import { Engine } from './tokenizer/process.ts'
@@ -40,39 +39,45 @@ export interface LoadTokenizerOptions {
 }
 
 /**
- * Loads the tokenizer of a Hugging Face model folder. Needs `tokenizer.json`.
+ * Loads the tokenizer of a model: the `tokenizer.json` of its folder, or what a GGUF file says of one.
  *
  * @throws LowrankError `model`: a file is missing, or holds what is not computed exactly; `cancelled`.
  */
 export async function loadTokenizer(
-  folder: string,
+  model: string,
   { cancelled = () => false }: LoadTokenizerOptions = {},
 ): Promise<Tokenizer> {
-  const names = await listModelFolder(folder)
-  const path = join(folder, 'tokenizer.json')
-  if (!names.includes('tokenizer.json')) {
-    throw new LowrankError('model', `${folder} has no tokenizer.json`, {
+  const files = await openModelFiles(model)
+  const path = files.where('tokenizer.json')
+  if (!files.names.includes('tokenizer.json')) {
+    throw new LowrankError('model', `${model} has no ${files.isGguf ? 'tokenizer' : 'tokenizer.json'}`, {
       hint: 'Save the fast tokenizer beside the model (in Python: AutoTokenizer.from_pretrained(model).save_pretrained(folder)).',
     })
   }
   const read = (name: string): Promise<JsonObject> =>
-    names.includes(name)
-      ? readJsonObject(join(folder, name), { code: 'model', maxBytes: maxTokenizerBytes })
-      : Promise.resolve({})
-  const json = checkTokenizerJson(await read('tokenizer.json'), path)
+    files.names.includes(name) ? files.json(name, { maxBytes: maxTokenizerBytes }) : Promise.resolve({})
+  let given: JsonObject | undefined = await read('tokenizer.json')
+  const json = checkTokenizerJson(given, path)
   const config = await read('tokenizer_config.json')
   const [specialTokensMap, addedTokens] = [await read('special_tokens_map.json'), await read('added_tokens.json')]
-  const configPath = join(folder, 'tokenizer_config.json')
+  const configPath = files.where('tokenizer_config.json')
   const special = specialTokens({ json, config, specialTokensMap, addedTokens }, configPath)
   if (special.eos !== undefined && !special.declared.has(special.eos) && !json.inVocabulary(special.eos)) {
     throw unknownEos(special.eos, `${configPath}: eos_token`)
   }
-  const engine = new Engine({ path, added: special.added, cancelled })
+  // What was made of a GGUF file is kept until the engine has it, which is at once; to start it again, it is made again.
+  const text = async (): Promise<string> => {
+    const made = given === undefined ? await files.text('tokenizer.json') : JSON.stringify(given)
+    given = undefined
+    return made
+  }
+  const engine = new Engine({ path, text: files.isGguf ? text : undefined, added: special.added, cancelled })
+  if (!files.isGguf) given = undefined
   try {
     await checkIds(engine, special.declared, path)
     const eos =
       special.eos === undefined
-        ? await eosFromIds(engine, folder, {
+        ? await eosFromIds(engine, files, {
             'generation_config.json': await read('generation_config.json'),
             'config.json': await read('config.json'),
           })
@@ -151,18 +156,22 @@ function unknownEos(token: string, where: string): LowrankError {
 }
 
 /** The `eos_token_id`, a number or the first of a list, of the first of the files that has one. */
-async function eosFromIds(engine: Engine, folder: string, files: Readonly<Record<string, JsonObject>>): Promise<Eos> {
-  for (const [name, { eos_token_id: entry }] of Object.entries(files)) {
+async function eosFromIds(
+  engine: Engine,
+  files: ModelFiles,
+  contents: Readonly<Record<string, JsonObject>>,
+): Promise<Eos> {
+  for (const [name, { eos_token_id: entry }] of Object.entries(contents)) {
     const id: unknown = Array.isArray(entry) ? entry[0] : entry
     if (id === undefined || id === null) continue
-    const eosSource = `${join(folder, name)}: eos_token_id`
+    const eosSource = `${files.where(name)}: eos_token_id`
     const isId = typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < 2 ** 32
     if (isId && (await engine.ask('tokensOf', [id], 1))[0] !== undefined) return { eosId: id, eosSource }
     throw new LowrankError('model', `${eosSource}: ${JSON.stringify(id)} is no id of the tokenizer`, {
       hint: 'It names the token that ends a text, by its id in tokenizer.json.',
     })
   }
-  throw new LowrankError('model', `${folder}: no end-of-sequence token found`, {
+  throw new LowrankError('model', `${files.path}: no end-of-sequence token found`, {
     hint: 'Set "eos_token" in tokenizer_config.json, or "eos_token_id" in generation_config.json or config.json.',
   })
 }

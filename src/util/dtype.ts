@@ -88,6 +88,12 @@ function subnormalHalf(magnitude: number): number {
 
 let halfTable: Uint32Array | undefined
 
+/** The 65,536 half precision numbers by their bits; do not change the array. For those who read one here and there. */
+export function halfValues(): Float32Array {
+  const table = (halfTable ??= buildHalfTable())
+  return new Float32Array(table.buffer)
+}
+
 /** f32 bits of each of the 65,536 half precision numbers. */
 function buildHalfTable(): Uint32Array {
   const table = new Uint32Array(65536)

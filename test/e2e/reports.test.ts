@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { finetune, type RunSummary, type TrainEvent } from 'lowrank'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { directTasks } from '../tasks.ts'
 import {
   all,
   collect,
@@ -155,9 +156,12 @@ test('an event file that cannot be written is a warning', async () => {
 
 test('a report that cannot be written is a warning', async () => {
   const outputDir = out('unreported')
-  // A folder that is not empty is in the way.
-  mkdirSync(join(outputDir, 'report.html/in the way'), { recursive: true })
-  const events = await collect({ ...options, outputDir, maxSteps: 1, overwriteOutputDir: true })
+  const events: TrainEvent[] = []
+  for await (const event of directTasks.finetune({ ...options, outputDir, maxSteps: 1 })) {
+    events.push(event)
+    // A folder that is not empty gets in the way, once the run has begun.
+    if (event.type === 'step') mkdirSync(join(outputDir, 'report.html/in the way'), { recursive: true })
+  }
   expect(only(events, 'warning').map(({ message }) => message)).toEqual([
     expect.stringContaining('the report was not written'),
   ])

@@ -31,13 +31,33 @@ function emitFourBit(
   })
 }
 
-/** A weight for the gradient of its product: another decoding of the same bits where the weight asks for that. */
+/** A weight for the gradient of its product: made of what is stored a second time, where something in it asks for that. */
 function decodedAgain(b: Builder, weight: Value): Value {
-  const { node } = weight
-  const [bits] = node.inputs
-  if (node.op !== 'decode' || bits === undefined) return weight
-  const { format, again } = (node as Node<'decode'>).attributes
-  return again ? b.decode(bits, format, { again }) : weight
+  return asksForAgain(weight) ? madeAgain(b, weight) : weight
+}
+
+function asksForAgain({ node }: Value): boolean {
+  if (node.op === 'decode') return (node as Node<'decode'>).attributes.again
+  return (node.op === 'mul' || node.op === 'reshape') && node.inputs.some(asksForAgain)
+}
+
+function madeAgain(b: Builder, value: Value): Value {
+  const { node } = value
+  const [x = value, y = value] = node.inputs
+  switch (node.op) {
+    case 'decode': {
+      const { format, again } = (node as Node<'decode'>).attributes
+      return b.decode(x, format, { again })
+    }
+    case 'toFloat':
+      return b.toFloat(x)
+    case 'mul':
+      return b.mul(madeAgain(b, x), madeAgain(b, y))
+    case 'reshape':
+      return b.reshape(madeAgain(b, x), value.type.shape)
+    default:
+      return value
+  }
 }
 
 /** Matrix products. */

@@ -10,7 +10,8 @@ import { quantizeFourBit } from '../../storage/fourbit.ts'
 import { quantizeWeight, quantizedWeights } from '../sources/quantized.ts'
 import { withQuantizationConfig } from './config.ts'
 import { savedTensors } from './save.ts'
-import { openWeights, type WeightSource } from '../sources/checkpoint.ts'
+import { openWeights } from '../sources/checkpoint.ts'
+import type { WeightSource } from '../sources/source.ts'
 import { widened } from '../../storage/formats.ts'
 
 const golden = fileURLToPath(new URL('../../../test/golden/', import.meta.url))

@@ -7,7 +7,8 @@ import { adaptWithLora, checkAllUsed, readAdapterWeight } from './adapt.ts'
 import { parseDecoderConfig } from '../config.ts'
 import { loraTensorNames, readAdapter, writeAdapter } from './adapter.ts'
 import type { LoraConfig } from './targets.ts'
-import { randomWeights, type WeightSource } from '../sources/checkpoint.ts'
+import { randomWeights } from '../sources/checkpoint.ts'
+import type { WeightSource } from '../sources/source.ts'
 import { widened } from '../../storage/formats.ts'
 
 let folder: string

@@ -8,7 +8,7 @@ import type { LoraModule } from './lora.ts'
 import { type Adapter, baseNameOf, savedTensorName } from './adapter.ts'
 import { matchModules, ranksOf, scalesOf, type LoraConfig } from './targets.ts'
 import { embeddingName, headName } from '../names.ts'
-import { checkFinite, type WeightSource } from '../sources/checkpoint.ts'
+import { checkFinite, type WeightSource } from '../sources/source.ts'
 import { linearPaths, type WeightSpec } from '../weight-specs.ts'
 import { widened } from '../../storage/formats.ts'
 

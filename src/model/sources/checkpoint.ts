@@ -1,7 +1,7 @@
-import type { Quantization } from '../../config/index.ts'
+import { isGgufFile } from '../../formats/model-files.ts'
 import { openCheckpoint, type TensorReader } from '../../formats/safetensors.ts'
-import { isFloat, type FloatWeight, type Storage, type StoredWeight } from '../../storage/stored.ts'
-import { describeElement, type FloatDtype, indexOfNonFinite } from '../../util/dtype.ts'
+import { isFloat, type FloatWeight, type StoredWeight } from '../../storage/stored.ts'
+import type { FloatDtype } from '../../util/dtype.ts'
 import { LowrankError } from '../../util/errors.ts'
 import { fillNormal, stream } from '../../util/random.ts'
 import type { DecoderConfig } from '../decoder.ts'
@@ -11,26 +11,20 @@ import { viewOf } from '../bitsandbytes/parts.ts'
 import { headName } from '../names.ts'
 import { isNorm, linearPaths, weightSpecs, type WeightSpec } from '../weight-specs.ts'
 import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
+import { openGguf } from './gguf.ts'
+import { checkFinite, type WeightSource } from './source.ts'
 import { widened } from '../../storage/formats.ts'
 import { elements } from '../../util/shape.ts'
 
-/** Where the weights of a model come from: a checkpoint on disk, or a random generator. */
-export interface WeightSource {
-  readonly config: DecoderConfig
-  readonly specs: readonly WeightSpec[]
-  /** How the linear layers are quantized, of a checkpoint that is. */
-  readonly quantization: Quantization | undefined
-  readonly storage: (name: string) => Storage
-  /** Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. */
-  readonly load: (name: string, reuse?: StoredWeight) => Promise<StoredWeight>
-  readonly close: () => Promise<void>
-}
-
 /**
- * Opens a model folder; every tensor is checked to be there with the shape that config.json promises, and to be asked for. Linear layers
+ * Opens the weights of a model: a folder, or a GGUF file (see `openGguf`). Of a folder, every tensor is checked to be there with the shape that config.json promises, and to be asked for. Linear layers
  * may be quantized, as transformers and bitsandbytes save them. `load` makes all its calls to the system before it returns.
  */
-export async function openWeights(folder: string): Promise<WeightSource> {
+export async function openWeights(model: string): Promise<WeightSource> {
+  return (await isGgufFile(model)) ? openGguf(model) : openFolder(model)
+}
+
+async function openFolder(folder: string): Promise<WeightSource> {
   const described = await readDecoderConfig(folder)
   const reader = withDecoderNames(await openCheckpoint(folder), described)
   try {
@@ -144,16 +138,4 @@ function checkTensor(folder: string, reader: TensorReader, { name, shape }: Weig
       { hint: 'Of quantized models, those are read whose config.json has the quantization_config of bitsandbytes.' },
     )
   }
-}
-
-/** @throws LowrankError `code`: an element is not finite, and so would be every loss. */
-export function checkFinite(
-  { storage, data }: FloatWeight,
-  { name, file, code }: { readonly name: string; readonly file: string; readonly code: 'model' | 'adapter' },
-): void {
-  const index = indexOfNonFinite(data, storage)
-  if (index === -1) return
-  throw new LowrankError(code, `${file}: tensor ${name} holds ${describeElement(data, storage, index)}`, {
-    hint: 'The weights are damaged, or overflowed before they were saved.',
-  })
 }

@@ -7,7 +7,8 @@ import { isFloat } from '../../storage/stored.ts'
 import { parseDecoderConfig } from '../config.ts'
 import { embeddingName, headName } from '../names.ts'
 import { weightSpecs } from '../weight-specs.ts'
-import { openWeights, type WeightSource } from './checkpoint.ts'
+import { openWeights } from './checkpoint.ts'
+import type { WeightSource } from './source.ts'
 
 let folder: string
 beforeEach(async () => {

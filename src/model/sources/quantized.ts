@@ -1,11 +1,11 @@
 import { quantizationText, type Quantization } from '../../config/index.ts'
 import { quantizeFourBit } from '../../storage/fourbit.ts'
 import { quantizeInt8 } from '../../storage/int8.ts'
-import type { F32Weight, Storage, StoredWeight } from '../../storage/stored.ts'
+import { type F32Weight, kindOf, type Storage, type StoredWeight } from '../../storage/stored.ts'
 import { LowrankError } from '../../util/errors.ts'
 import { headName } from '../names.ts'
 import { linearPaths } from '../weight-specs.ts'
-import type { WeightSource } from './checkpoint.ts'
+import type { WeightSource } from './source.ts'
 import { widened } from '../../storage/formats.ts'
 
 /**
@@ -34,6 +34,19 @@ export function quantizedWeights(
     load: async (name, reuse) => {
       if (!quantizes(name) || except(name)) return source.load(name, reuse)
       return quantizeWeight(widened(await source.load(name)), quantization, name)
+    },
+  }
+}
+
+/** The same weights, with those in blocks of GGUF as f32. */
+export function inFloats(source: WeightSource): WeightSource {
+  const packed = (name: string): boolean => ['blocks', 'split'].includes(kindOf(source.storage(name)))
+  return {
+    ...source,
+    storage: (name) => (packed(name) ? 'F32' : source.storage(name)),
+    load: async (name, reuse) => {
+      const weight = await source.load(name, packed(name) ? undefined : reuse)
+      return packed(name) ? widened(weight) : weight
     },
   }
 }

@@ -15,8 +15,8 @@ function loaded() {
 
 /** @type {Handlers} */
 const tasks = {
-  async load({ path, added }) {
-    const made = Tokenizer.fromFile(path)
+  async load({ path, text, added }) {
+    const made = text === undefined ? Tokenizer.fromFile(path) : Tokenizer.fromString(text)
     // What is cut or padded is for Lowrank to decide.
     made.disableTruncation()
     made.disablePadding()

@@ -10,7 +10,12 @@ import type { AddedToken } from './check.ts'
 /** What the process does. */
 export interface Tasks {
   readonly load: {
-    readonly input: { readonly path: string; readonly added: readonly AddedToken[] }
+    readonly input: {
+      readonly path: string
+      /** What the file of that path would hold, where there is none. */
+      readonly text: string | undefined
+      readonly added: readonly AddedToken[]
+    }
     readonly output: void
   }
   /** Ids of each text, without special tokens around it. */
@@ -40,6 +45,8 @@ export type Answer = { readonly id: number } & ({ readonly value: unknown } | { 
 export interface EngineOptions {
   /** A tokenizer.json that was checked. */
   readonly path: string
+  /** Makes its text, whenever the process starts, where it is no file by itself. */
+  readonly text?: (() => Promise<string>) | undefined
   readonly added: readonly AddedToken[]
   /** Asked ten times a second while something is computed. */
   readonly cancelled: () => boolean
@@ -76,10 +83,11 @@ export class Engine {
   }
 
   #start(): { process: EngineProcess; loaded: Promise<void> } {
-    const { path, added } = this.#options
+    const { path, text, added } = this.#options
     checkThreads('the process that tokenizes', nodeThreads + availableParallelism())
     const process = new EngineProcess(this.#options)
-    const loaded = process.ask('load', { path, added }, 0).catch((error: unknown) => {
+    const load = async (): Promise<void> => process.ask('load', { path, text: await text?.(), added }, 0)
+    const loaded = load().catch((error: unknown) => {
       this.close()
       throw error
     })

@@ -1,0 +1,84 @@
+import { LowrankError } from '../../util/errors.ts'
+import type { JsonObject } from '../json.ts'
+import { type Architecture, architectures } from './architectures.ts'
+import type { GgufFile } from './file.ts'
+import { ArchitectureKeys } from './keys.ts'
+import { ropeOf } from './rope.ts'
+
+/** The architecture of a file. */
+export function architectureOf({ path, metadata }: GgufFile): Architecture {
+  const { architecture } = new ArchitectureKeys(metadata)
+  const parts = metadata.number('split.count') ?? 1
+  if (parts > 1) {
+    throw new LowrankError('model', `${path} is one of ${parts} parts of a model, which is not supported`, {
+      hint: 'Join them with "llama-gguf-split --merge" of llama.cpp, and name the whole file.',
+    })
+  }
+  const known = Object.hasOwn(architectures, architecture) ? architectures[architecture] : undefined
+  if (known !== undefined) return known
+  throw new LowrankError(
+    'model',
+    `${path}: general.architecture "${architecture}" is not supported (supported: ${Object.keys(architectures).join(', ')})`,
+  )
+}
+
+/**
+ * The config.json of the hub model that a file was made from, as far as the file tells: what it computes is the same.
+ *
+ * @throws LowrankError `model`: an architecture, or metadata, that is not computed, by its name.
+ */
+export async function configOf(file: GgufFile): Promise<JsonObject> {
+  const architecture = architectureOf(file)
+  const { metadata, tensors } = file
+  const keys = new ArchitectureKeys(metadata)
+  const has = (tensor: string): boolean => tensors.has(tensor)
+  const [hiddenSize, heads, layers] = [
+    keys.needed('embedding_length'),
+    keys.needed('attention.head_count'),
+    keys.needed('block_count'),
+  ]
+  // It decides how long lists are; other bounds are those of every configuration.
+  if (!Number.isInteger(layers) || layers < 1 || layers > 4096) keys.refuse('block_count', `is ${layers}`)
+  const headDim = keys.uniform('attention.key_length') ?? hiddenSize / heads
+  const values = keys.uniform('attention.value_length') ?? headDim
+  if (values !== headDim) keys.refuse('attention.value_length', `is ${values}, but that of keys is ${headDim}`)
+  if (keys.flag('attention.causal') === false) keys.refuse('attention.causal', 'is false: it is no decoder')
+  const { shape: [vocabulary] = [], type } = tensors.get('token_embd.weight') ?? {}
+  const config = {
+    model_type: architecture.modelType,
+    hidden_size: hiddenSize,
+    intermediate_size: keys.needed('feed_forward_length'),
+    num_hidden_layers: layers,
+    num_attention_heads: heads,
+    num_key_value_heads: keys.uniform('attention.head_count_kv') ?? heads,
+    head_dim: headDim,
+    vocab_size: metadata.needed('token_embd.weight', vocabulary),
+    max_position_embeddings: keys.needed('context_length'),
+    rms_norm_eps: keys.needed('attention.layer_norm_rms_epsilon'),
+    ...(await ropeOf(file, keys, { headDim, theta: architecture.ropeTheta ?? 1e4 })),
+    ...architecture.describe?.({ keys, layers, hiddenSize, heads, headDim, has }),
+    tie_word_embeddings: !has('output.weight'),
+    torch_dtype: type?.name === 'BF16' ? 'bfloat16' : type?.name === 'F16' ? 'float16' : 'float32',
+    ...idsOf(file),
+  }
+  keys.refuseOthers()
+  return config
+}
+
+/** The generation_config.json: what ends a text, the turn of a conversation included. */
+export function generationConfigOf(file: GgufFile): JsonObject {
+  const { eos_token_id: eos, ...others } = idsOf(file)
+  const turn = file.metadata.count('tokenizer.ggml.eot_token_id')
+  const ends = [...new Set([eos, turn].filter((id) => id !== undefined))]
+  return { ...others, ...(ends.length === 0 ? {} : { eos_token_id: ends.length === 1 ? ends[0] : ends }) }
+}
+
+/** The tokens with a role, by their ids. */
+function idsOf({ metadata }: GgufFile): JsonObject {
+  const ids = { bos: 'bos', eos: 'eos', pad: 'padding' }
+  const found = Object.entries(ids).map(([role, name]) => [
+    `${role}_token_id`,
+    metadata.count(`tokenizer.ggml.${name}_token_id`),
+  ])
+  return Object.fromEntries(found.filter(([, id]) => id !== undefined))
+}

@@ -1,0 +1,30 @@
+import type { Quantization } from '../../config/index.ts'
+import type { FloatWeight, Storage, StoredWeight } from '../../storage/stored.ts'
+import { describeElement, indexOfNonFinite } from '../../util/dtype.ts'
+import { LowrankError } from '../../util/errors.ts'
+import type { DecoderConfig } from '../decoder.ts'
+import type { WeightSpec } from '../weight-specs.ts'
+
+/** Where the weights of a model come from: a checkpoint on disk, or a random generator. */
+export interface WeightSource {
+  readonly config: DecoderConfig
+  readonly specs: readonly WeightSpec[]
+  /** How the linear layers are quantized, of a checkpoint that is. */
+  readonly quantization: Quantization | undefined
+  readonly storage: (name: string) => Storage
+  /** Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. */
+  readonly load: (name: string, reuse?: StoredWeight) => Promise<StoredWeight>
+  readonly close: () => Promise<void>
+}
+
+/** @throws LowrankError `code`: an element is not finite, and so would be every loss. */
+export function checkFinite(
+  { storage, data }: FloatWeight,
+  { name, file, code }: { readonly name: string; readonly file: string; readonly code: 'model' | 'adapter' },
+): void {
+  const index = indexOfNonFinite(data, storage)
+  if (index === -1) return
+  throw new LowrankError(code, `${file}: tensor ${name} holds ${describeElement(data, storage, index)}`, {
+    hint: 'The weights are damaged, or overflowed before they were saved.',
+  })
+}
