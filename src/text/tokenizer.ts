@@ -3,6 +3,7 @@ import { type ModelFiles, openModelFiles } from '../formats/model-files.ts'
 import { LowrankError } from '../util/errors.ts'
 import { checkTokenizerJson } from './tokenizer/check.ts'
 import { Engine } from './tokenizer/process.ts'
+import type { MarkedText } from './template/turns.ts'
 import { specialTokens } from './tokenizer/special-tokens.ts'
 
 /**
@@ -15,6 +16,11 @@ export interface Tokenizer {
    * (`<|im_end|>`) becomes that token, which is what transformers does by default.
    */
   encode(texts: readonly string[]): Promise<Int32Array[]>
+  /**
+   * The same of texts of which some characters (UTF-16 code units) are to be learned: the tokens that they are of have their highest bit set
+   * (`idOf`, `isLabel` of `example.ts`).
+   */
+  encodeMarked(texts: readonly MarkedText[]): Promise<Int32Array[]>
   /** The text of each sequence of ids; special tokens are left out unless asked for. */
   decode(sequences: readonly ArrayLike<number>[], options?: { readonly skipSpecialTokens?: boolean }): Promise<string[]>
   /** The token of an id, as the vocabulary spells it. */
@@ -23,6 +29,12 @@ export interface Tokenizer {
   readonly prefix: readonly number[]
   /** What it puts behind a text. */
   readonly suffix: readonly number[]
+  /** Tokens that are looked for in a text as they are: special ones, and others that were added. */
+  readonly addedTokens: readonly string[]
+  /** Those of them that are special: no text of a user should spell one. */
+  readonly specialTokens: readonly string[]
+  /** Tokens with a role, by it: `bos_token`, ... */
+  readonly roles: Readonly<Record<string, string>>
   /** Whether a text is changed at its ends (a space put before it, as for Llama 2), so that two texts apart are not their sum. */
   readonly changesEnds: boolean
   /** The id that ends a completion. */
@@ -85,6 +97,8 @@ export async function loadTokenizer(
     const cleansUp = config['clean_up_tokenization_spaces'] === true && json.model !== 'BPE'
     return {
       encode: (texts) => engine.ask('encode', [...texts], lengthOf(texts)),
+      encodeMarked: (texts) =>
+        engine.ask('encodeMarked', texts.map(inCodePoints), lengthOf(texts.map(({ text }) => text))),
       decode: async (sequences, { skipSpecialTokens = true } = {}) => {
         const texts = await engine.ask('decode', { sequences, skipSpecialTokens }, lengthOf(sequences))
         return cleansUp ? texts.map(cleanUp) : texts
@@ -92,6 +106,11 @@ export async function loadTokenizer(
       tokenOf: async (id) => (await engine.ask('tokensOf', [id], 1))[0],
       prefix: json.prefix,
       suffix: json.suffix,
+      addedTokens: [...special.declared.keys()],
+      specialTokens: [
+        ...new Set([...json.addedTokens, ...special.added].filter((one) => one.special).map(({ content }) => content)),
+      ],
+      roles: special.roles,
       changesEnds: json.changesEnds,
       ...eos,
       close: () => engine.close(),
@@ -100,6 +119,16 @@ export async function loadTokenizer(
     engine.close()
     throw error
   }
+}
+
+/** Places as the engine counts them. */
+function inCodePoints({ text, spans }: MarkedText): MarkedText {
+  let [at, points] = [0, 0]
+  const point = (place: number): number => {
+    for (; at < place; points++) at += (text.codePointAt(at) ?? 0) > 0xffff ? 2 : 1
+    return points
+  }
+  return { text, spans: spans.map(({ start, end }) => ({ start: point(start), end: point(end) })) }
 }
 
 const maxTokenizerBytes = 256 * 2 ** 20

@@ -34,6 +34,20 @@ const tasks = {
     return encodings.map((encoding) => Int32Array.from(encoding.getIds()))
   },
 
+  async encodeMarked(inputs) {
+    const texts = inputs.map(({ text }) => text)
+    const encodings = await loaded().encodeBatch(texts, { addSpecialTokens: false })
+    return encodings.map((encoding, i) => {
+      const ids = Int32Array.from(encoding.getIds())
+      for (const { start, end } of inputs[i]?.spans ?? []) {
+        const [first, last] = [tokenFrom(encoding, start, end), tokenUpTo(encoding, start, end)]
+        // The sign bit is the mark.
+        for (let t = first; t <= last; t++) ids[t] = (ids[t] ?? 0) | (1 << 31)
+      }
+      return ids
+    })
+  },
+
   async decode({ sequences, skipSpecialTokens }) {
     return loaded().decodeBatch(
       sequences.map((ids) => Array.from(ids)),
@@ -48,6 +62,35 @@ const tasks = {
   async tokensOf(ids) {
     return ids.map((id) => loaded().idToToken(id) ?? undefined)
   },
+}
+
+/**
+ * The first token of the characters from `start` to before `end`; a tokenizer may leave out blanks. Past all tokens where there is none.
+ * @param {import('tokenizers').Encoding} encoding @param {number} start @param {number} end
+ */
+function tokenFrom(encoding, start, end) {
+  for (let at = start; at < end; at++) {
+    const token = encoding.charToToken(at)
+    if (token !== null) return token
+  }
+  return encoding.getLength()
+}
+
+/**
+ * The last token of these characters; a character may be of several. Before all tokens where there is none.
+ * @param {import('tokenizers').Encoding} encoding @param {number} start @param {number} end
+ */
+function tokenUpTo(encoding, start, end) {
+  for (let at = end - 1; at >= start; at--) {
+    let token = encoding.charToToken(at)
+    if (token === null) continue
+    for (;;) {
+      const [from, to] = encoding.tokenToChars(token + 1) ?? [0, 0]
+      if (from > at || to <= at) return token
+      token++
+    }
+  }
+  return -1
 }
 
 /** @param {import('./process.ts').Question} question */

@@ -20,6 +20,11 @@ export interface Tasks {
   }
   /** Ids of each text, without special tokens around it. */
   readonly encode: { readonly input: readonly string[]; readonly output: Int32Array[] }
+  /** The same with the tokens of some characters marked: `marked` of `example.ts`. Places are code points. */
+  readonly encodeMarked: {
+    readonly input: readonly { readonly text: string; readonly spans: readonly { start: number; end: number }[] }[]
+    readonly output: Int32Array[]
+  }
   readonly decode: {
     readonly input: { readonly sequences: readonly ArrayLike<number>[]; readonly skipSpecialTokens: boolean }
     readonly output: string[]

@@ -19,6 +19,8 @@ export interface SpecialTokens {
   readonly declared: ReadonlyMap<string, number>
   /** The text of `eos_token`: that of tokenizer_config.json, which transformers lets special_tokens_map.json overrule. */
   readonly eos: string | undefined
+  /** The texts of all tokens with a role, by it. */
+  readonly roles: Readonly<Record<string, string>>
 }
 
 /** The tokens with a role of which transformers knows by name. */
@@ -57,7 +59,12 @@ export function specialTokens(files: TokenFiles, configPath: string): SpecialTok
     if (content === undefined) return []
     return [{ ...(known.get(content) ?? tokenOf(content, isJsonObject(entry) ? entry : {})), special: true }]
   })
-  return { added: [...first, ...special], declared, eos: contentOf(files.config['eos_token'] ?? config['eos_token']) }
+  const eos = contentOf(files.config['eos_token'] ?? config['eos_token'])
+  const withRole = Object.entries(config).flatMap(([key, entry]) => {
+    const content = key.endsWith('_token') ? contentOf(entry) : undefined
+    return content === undefined ? [] : [[key, content] as const]
+  })
+  return { added: [...first, ...special], declared, eos, roles: Object.fromEntries(withRole) }
 }
 
 function idOf(declared: ReadonlyMap<string, number>, { content }: AddedToken): number {
