@@ -1,6 +1,5 @@
-import { fstat, read } from 'node:fs'
-import { open } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { close, fstatSync, open, read, type Stats } from 'node:fs'
+import { Socket } from 'node:net'
 import { isatty } from 'node:tty'
 import { promisify } from 'node:util'
 import { LowrankError, messageOf } from '../util/errors.ts'
@@ -31,70 +30,74 @@ export async function* readChunks(
   path: string,
   { cancelled = (): boolean => false }: { readonly cancelled?: (() => boolean) | undefined } = {},
 ): AsyncGenerator<Uint8Array> {
-  const { descriptor, isFile, close } = await openInput(path)
   const checkCancelled = (): void => {
     if (cancelled()) throw new LowrankError('cancelled', `cancelled while reading ${inputName(path)}`)
   }
-  let pending: Promise<Uint8Array> | undefined
+  const { descriptor, isPipe, close } = await openInput(path)
   try {
-    for (;;) {
+    for await (const chunk of isPipe ? readPipe(descriptor, checkCancelled) : readFile(descriptor)) {
       checkCancelled()
-      pending = readNext(descriptor, path)
-      // Whoever writes into a pipe may take for ever.
-      while (!isFile && (await Promise.race([pending.then(() => true), sleep(tick, false)])) === false) checkCancelled()
-      const chunk: Uint8Array = await pending
-      pending = undefined
-      if (chunk.byteLength === 0) return
       yield chunk
     }
+  } catch (error) {
+    throw error instanceof LowrankError ? error : readError(path, error)
   } finally {
-    const closing = close()
-    // A file is closed when no read is under way, and one of a pipe may never end.
-    if (pending === undefined) await closing
-    else Promise.allSettled([pending, closing]).catch(() => {})
+    await close()
   }
 }
 
-interface Input {
+interface Opened {
   readonly descriptor: number
-  readonly isFile: boolean
+  readonly isPipe: boolean
   readonly close: () => Promise<void>
 }
 
-async function openInput(path: string): Promise<Input> {
+async function openInput(path: string): Promise<Opened> {
   if (path === standardInput) {
     if (isatty(0)) {
       throw new LowrankError('data', 'standard input (-) is the terminal, not data', {
         hint: 'Lead data into it: COMMAND | lowrank ..., or lowrank ... < FILE',
       })
     }
-    const found = await promisify(fstat)(0).catch((cause: unknown) => {
-      throw readError(path, cause)
-    })
-    return { descriptor: 0, isFile: found.isFile(), close: async () => {} }
+    return { descriptor: 0, isPipe: isPipe(fstatSync(0)), close: async () => {} }
   }
   await checkPlainFile(path, { code: 'data', hint, orPipe: true })
-  const file = await open(path).catch((cause: unknown) => {
+  const descriptor = await promisify(open)(path, 'r').catch((cause: unknown) => {
     throw readError(path, cause)
   })
-  return { descriptor: file.fd, isFile: (await file.stat()).isFile(), close: () => file.close() }
+  // That of a pipe is closed by who reads it.
+  const pipe = isPipe(fstatSync(descriptor))
+  return { descriptor, isPipe: pipe, close: async () => (pipe ? undefined : promisify(close)(descriptor)) }
+}
+
+function isPipe(stats: Stats): boolean {
+  return stats.isFIFO() || stats.isSocket()
 }
 
 const readInto = promisify(read)
 
-async function readNext(descriptor: number, path: string): Promise<Uint8Array> {
+async function* readFile(descriptor: number): AsyncGenerator<Uint8Array> {
   for (;;) {
+    const { bytesRead, buffer } = await readInto(descriptor, new Uint8Array(chunkBytes), 0, chunkBytes, null)
+    if (bytesRead === 0) return
+    yield buffer.subarray(0, bytesRead)
+  }
+}
+
+/** Whoever writes into a pipe may take for ever, and a read that waits for that would keep the process from ending. */
+async function* readPipe(descriptor: number, checkCancelled: () => void): AsyncGenerator<Uint8Array> {
+  const socket = new Socket({ fd: descriptor, readable: true, writable: false })
+  const timer = setInterval(() => {
     try {
-      const { bytesRead, buffer } = await readInto(descriptor, new Uint8Array(chunkBytes), 0, chunkBytes, null)
-      return buffer.subarray(0, bytesRead)
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException
-      // Windows says so of a pipe that ends.
-      if (code === 'EOF') return new Uint8Array(0)
-      // Standard input may be shared with a program that has set it not to wait.
-      if (code !== 'EAGAIN') throw readError(path, cause)
-      await sleep(tick / 10)
+      checkCancelled()
+    } catch (error) {
+      socket.destroy(error as Error)
     }
+  }, tick)
+  try {
+    yield* socket as AsyncIterable<Uint8Array>
+  } finally {
+    clearInterval(timer)
   }
 }
 
