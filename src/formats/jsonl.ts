@@ -1,102 +1,76 @@
-import { open } from 'node:fs/promises'
-import { LowrankError } from '../util/errors.ts'
+import { maxRecordBytes, readChunks, splitLines } from './chunks.ts'
 import { messageOf, parseJson } from './json.ts'
-import { checkPlainFile } from './plain-file.ts'
 
-/** A line of a JSONL file, numbered from 1: its value, or why it has none. */
-export type JsonlLine =
-  { readonly line: number; readonly value: unknown } | { readonly line: number; readonly error: string }
+/** A line of a text, numbered from 1: its value, or why it has none. */
+export type Line<T = unknown> =
+  { readonly line: number; readonly value: T } | { readonly line: number; readonly error: string }
+
+/** A line of a JSONL file. */
+export type JsonlLine = Line
+
+interface Limits {
+  readonly maxLineBytes?: number
+}
 
 /**
  * Reads a JSONL file line by line; memory is bounded by the longest line. Blank lines are passed over (and counted in the
  * line numbers); CRLF is accepted, and a byte order mark before any line (files are joined from several). A malformed line is
  * yielded as `{ line, error }`, so that the caller can collect them all. Only a file that cannot be read throws (code `data`).
  */
-export async function* readJsonl(
-  path: string,
-  { maxLineBytes = 64 * 2 ** 20 }: { maxLineBytes?: number } = {},
-): AsyncGenerator<JsonlLine> {
-  const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+export function readJsonl(path: string, limits: Limits = {}): AsyncGenerator<JsonlLine> {
+  return parseJsonl(readChunks(path), limits)
+}
+
+/** `readJsonl` of bytes. */
+export async function* parseJsonl(chunks: AsyncIterable<Uint8Array>, limits: Limits = {}): AsyncGenerator<JsonlLine> {
+  for await (const found of readTextLines(chunks, limits)) yield 'error' in found ? found : valueOf(found)
+}
+
+/** The lines of a text that are not blank, without what ends them. */
+export async function* readTextLines(
+  chunks: AsyncIterable<Uint8Array>,
+  { maxLineBytes = maxRecordBytes }: Limits = {},
+): AsyncGenerator<Line<string>> {
   let line = 0
-  for await (const bytes of readLines(path, maxLineBytes)) {
+  for await (const bytes of splitLines(chunks, maxLineBytes)) {
     line++
     if (bytes === 'too long') {
       yield { line, error: `longer than ${maxLineBytes} bytes` }
       continue
     }
-    let text: string
-    try {
-      text = decoder.decode(hasByteOrderMark(bytes) ? bytes.subarray(3) : bytes)
-    } catch {
-      yield { line, error: 'not valid UTF-8' }
-      continue
-    }
-    if (text.trim() === '') continue
-    let value: unknown
-    try {
-      value = parseJson(text)
-    } catch (error) {
-      const why = text.includes('\0') ? 'it holds zero bytes; a damaged file?' : messageOf(error)
-      yield { line, error: `not valid JSON (${why})` }
-      continue
-    }
-    yield { line, value }
+    const value = decodeUtf8(hasByteOrderMark(bytes) ? bytes.subarray(3) : bytes)
+    if (value === undefined) yield { line, error: notUtf8 }
+    else if (value.trim() !== '') yield { line, value: value.endsWith('\r') ? value.slice(0, -1) : value }
   }
 }
 
-/** The bytes of each line, without its line feed. What lies past the limit is not kept in memory. */
-async function* readLines(path: string, maxLineBytes: number): AsyncGenerator<Uint8Array | 'too long'> {
-  let pieces: Uint8Array[] = []
-  let length = 0
-  const take = (piece: Uint8Array): void => {
-    length += piece.byteLength
-    if (length > maxLineBytes) pieces = []
-    else pieces.push(piece)
-  }
-  const finish = (): Uint8Array | 'too long' => {
-    const line = length > maxLineBytes ? 'too long' : pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces)
-    pieces = []
-    length = 0
-    return line
-  }
-  for await (const chunk of readChunks(path)) {
-    let start = 0
-    for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, start)) {
-      take(chunk.subarray(start, end))
-      yield finish()
-      start = end + 1
-    }
-    if (start < chunk.byteLength) take(chunk.subarray(start))
-  }
-  if (length > 0) yield finish()
+function valueOf({ line, value: text }: { readonly line: number; readonly value: string }): JsonlLine {
+  const found = jsonOf(text)
+  return 'error' in found ? { line, error: found.error } : { line, value: found.value }
 }
 
-async function* readChunks(path: string): AsyncGenerator<Uint8Array> {
-  await checkPlainFile(path, { code: 'data', hint, orPipe: true })
-  const file = await open(path).catch((cause: unknown) => {
-    throw readError(path, cause)
-  })
+/** The value of a record written as JSON, or why there is none. */
+export function jsonOf(text: string): { readonly value: unknown } | { readonly error: string } {
   try {
-    for (;;) {
-      const { bytesRead, buffer } = await file.read({ buffer: new Uint8Array(chunkBytes) }).catch((cause: unknown) => {
-        throw readError(path, cause)
-      })
-      if (bytesRead === 0) return
-      yield buffer.subarray(0, bytesRead)
-    }
-  } finally {
-    await file.close()
+    return { value: parseJson(text) }
+  } catch (error) {
+    const why = text.includes('\0') ? 'it holds zero bytes; a damaged file?' : messageOf(error)
+    return { error: `not valid JSON (${why})` }
   }
 }
 
-const chunkBytes = 256 * 1024
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+export const notUtf8 = 'not valid UTF-8'
 
-function hasByteOrderMark(bytes: Uint8Array): boolean {
-  return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf
+/** The text that bytes are, if they are one. */
+export function decodeUtf8(bytes: Uint8Array): string | undefined {
+  try {
+    return decoder.decode(bytes)
+  } catch {
+    return undefined
+  }
 }
 
-const hint = 'Check the path, relative to the current folder, and that you may read the file.'
-
-function readError(path: string, cause: unknown): LowrankError {
-  return new LowrankError('data', `cannot read ${path}: ${messageOf(cause)}`, { cause, hint })
+export function hasByteOrderMark(bytes: Uint8Array): boolean {
+  return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf
 }
