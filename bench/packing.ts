@@ -10,7 +10,7 @@
  */
 import { openDecoder } from '../src/session/decoder.ts'
 import { makeBatch, stepBatches, stepsPerEpoch, type Batch } from '../src/text/batches.ts'
-import type { Example } from '../src/text/examples.ts'
+import type { Example } from '../src/text/example.ts'
 import { makeOptimizer } from '../src/train/optimizer.ts'
 import { accumulateGradients } from '../src/train/step.ts'
 import { fillNormal, stream, uniform } from '../src/util/random.ts'

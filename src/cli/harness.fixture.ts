@@ -65,7 +65,16 @@ async function* replay(): AsyncGenerator<TrainEvent> {
   for (const event of recordedRun) yield await Promise.resolve(event)
 }
 
-const counts = { examples: 40, tokens: 5000, labelTokens: 1200, truncated: 3, dropped: 1, skippedLines: 2 }
+const counts = {
+  shape: 'pairs',
+  findings: [],
+  examples: 40,
+  tokens: 5000,
+  labelTokens: 1200,
+  truncated: 3,
+  dropped: 1,
+  skippedLines: 2,
+}
 const evaluation: EvaluationResult = {
   loss: 0.5,
   perplexity: 1.6487,

@@ -127,7 +127,7 @@ describe('eval', () => {
     expect(code).toBe(0)
     const figures = '{"loss":0.5,"perplexity":1.6487,"tokenAccuracy":0.875,"labelTokens":1200,"examples":40,'
     const lines = '"tokens":5000,"labelTokens":1200,"truncated":3,"dropped":1,"skippedLines":2'
-    expect(stdout).toBe(`${figures}"data":{"path":"d","examples":40,${lines}}}\n`)
+    expect(stdout).toBe(`${figures}"data":{"path":"d","shape":"pairs","findings":[],"examples":40,${lines}}}\n`)
     expect(evalConfigs).toEqual([evalOptions.parse({ model: 'm', adapter: 'a', data: 'd' })])
   })
 
@@ -357,7 +357,7 @@ describe('help', () => {
     expect(stdout).toMatch(/--model MODEL .*\n? .*\(required\)/)
     expect(stdout).toContain('(default: q_proj,v_proj)')
     expect(stdout).toContain('--bias none|all|lora_only')
-    expect(stdout.match(/^ {2}--/gm)).toHaveLength(74)
+    expect(stdout.match(/^ {2}--/gm)).toHaveLength(81)
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
   })
 

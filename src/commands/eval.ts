@@ -1,7 +1,7 @@
 import { z } from 'zod'
-import { option, path } from '../config/fields.ts'
+import { dataFiles, reading } from '../config/groups/data.ts'
 import { machine } from '../config/groups/machine.ts'
-import { modelAndData, openedModel } from '../config/groups/model.ts'
+import { openedModel } from '../config/groups/model.ts'
 import { heldBase } from '../config/groups/quantization.ts'
 import { watching } from '../config/groups/watching.ts'
 import { heldRules, optionSet } from '../config/index.ts'
@@ -16,15 +16,10 @@ export type { DatasetSummary, EvalResult, EvaluationResult } from '../train/even
 const options = optionSet(
   z.strictObject({
     ...openedModel,
-    data: option(path, {
-      group: 'Model and data',
-      description: 'Data to evaluate on: JSONL, an object with prompt and completion a line',
-      placeholder: 'FILE',
-    }),
-    maxLength: modelAndData.maxLength,
-    skipBadLines: modelAndData.skipBadLines,
+    data: dataFiles.data,
+    ...reading,
     ...heldBase,
-    perDeviceEvalBatchSize: watching.perDeviceEvalBatchSize.meta({ group: 'Model and data' }),
+    perDeviceEvalBatchSize: watching.perDeviceEvalBatchSize.meta({ group: 'Data' }),
     ...machine,
   }),
   heldRules,

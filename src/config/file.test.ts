@@ -122,18 +122,17 @@ test('options of other trainers, with what is meant here', () => {
     ]),
   )
   expect(message.split('\n').map((line) => line.replace(/^.*run\.yaml:/, ''))).toEqual([
-    'configuration: 11 problems:',
-    '2: datasets: unknown option. Use "train": the path of a JSONL file with prompt and completion.',
+    'configuration: 10 problems:',
+    '2: datasets: unknown option. Use "train": the path of a data file, as in docs/data.md.',
     '4: adapter: found "qlora", expected the folder of an adapter to continue with. Use "method": qlora.',
     '6: micro_batch_size: unknown option. Did you mean "per_device_train_batch_size"?',
     '7: val_set_size: unknown option. Put the examples to evaluate on into a file of their own, and name it in "valid".',
     '8: sequence_len: unknown option. Did you mean "max_length"?',
-    '9: train_on_inputs: unknown option. Completions are trained on, prompts are not; remove it.',
     '10: lora_target_linear: unknown option. Use "target_modules": all-linear.',
     '11: sample_packing: unknown option. Did you mean "packing"?',
     '12: finetuning_type: unknown option. Use "method": lora, qlora or full.',
     '13: cutoff_len: unknown option. Did you mean "max_length"?',
-    '14: template: unknown option. No chat template is applied: write it into the prompts; remove it.',
+    '14: template: unknown option. Use "chat_template": the model\'s own is applied where it is left out.',
   ])
   expect(trainOptions.read([yaml('adapter: ./lora\nmodel: m\ntrain: t\noutput_dir: o\n')]).adapter).toBe('./lora')
 })

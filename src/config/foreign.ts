@@ -46,10 +46,10 @@ export const VALUES: Readonly<Record<string, Readonly<Record<string, string>>>> 
 const NO_MIXED_PRECISION =
   'Lowrank computes in f32 and reads the base model in the precision it is stored in; remove it.'
 
-const DATA = 'Use "train": the path of a JSONL file with prompt and completion.'
+const DATA = 'Use "train": the path of a data file, as in docs/data.md.'
 const SPLIT = 'Put the examples to evaluate on into a file of their own, and name it in "valid".'
-const LABELS = 'Completions are trained on, prompts are not; remove it.'
-const TEMPLATE = 'No chat template is applied: write it into the prompts; remove it.'
+const LABELS = 'Completions and what the assistant says are learned; for all of it set "train_on_inputs".'
+const TEMPLATE = 'Use "chat_template": the model\'s own is applied where it is left out.'
 const ATTENTION = 'Attention is computed in one way only; remove it.'
 const ONE_PROCESS = 'Lowrank computes in one process; remove it.'
 const TRACKERS = 'Use "report_to": tensorboard or webhook.'
@@ -86,22 +86,20 @@ export const HINTS: Readonly<Record<string, string>> = {
   dataset_name: DATA,
   dataset_dir: DATA,
   dataset_path: DATA,
-  test_datasets: 'Use "valid": the path of a JSONL file with prompt and completion.',
-  eval_dataset: 'Use "valid": the path of a JSONL file with prompt and completion.',
+  test_datasets: 'Use "valid": the path of a data file, as in docs/data.md.',
+  eval_dataset: 'Use "valid": the path of a data file, as in docs/data.md.',
   val_set_size: SPLIT,
   val_size: SPLIT,
   test_size: SPLIT,
   max_samples: 'All examples of the file are used; shorten the file, or set "max_steps".',
-  train_on_inputs: LABELS,
   train_on_prompt: LABELS,
   mask_prompt: LABELS,
   mask_history: LABELS,
   completion_only_loss: LABELS,
   assistant_only_loss: LABELS,
-  chat_template: TEMPLATE,
   template: TEMPLATE,
-  dataset_text_field: 'Rows have the texts "prompt" and "completion"; remove it.',
-  field_messages: 'Rows have the texts "prompt" and "completion"; remove it.',
+  dataset_text_field: 'Use "columns": { text: NAME }.',
+  field_messages: 'Use "columns": { messages: NAME }.',
   stage: 'Training is always on completions of prompts (sft); remove it.',
   rl: 'Training is always on completions of prompts (sft).',
   do_train: 'Use the command: lowrank train, or lowrank eval; remove it.',

@@ -52,6 +52,9 @@ describe('defaults', () => {
     expect(parseTrainConfig(required)).toEqual({
       ...required,
       maxLength: 1024,
+      chat: false,
+      trainOnInputs: false,
+      lastTurnOnly: false,
       skipBadLines: false,
       r: 8,
       loraAlpha: 8,
@@ -144,6 +147,9 @@ describe('defaults', () => {
       model: 'm',
       data: 'd',
       maxLength: 1024,
+      chat: false,
+      trainOnInputs: false,
+      lastTurnOnly: false,
       skipBadLines: false,
       loadIn4bit: false,
       loadIn8bit: false,
@@ -196,7 +202,7 @@ describe('problems', () => {
     expect(message.split('\n')).toEqual([
       'configuration: 7 problems:',
       '  lernRate: unknown option. Did you mean "learningRate"?',
-      '  train: missing. Training data: JSONL, an object with prompt and completion a line',
+      '  train: missing. Training data: files, folders or patterns, a:2 for twice an epoch (docs/data.md)',
       '  outputDir: found "", expected a non-empty string',
       '  r: found 0, expected a whole number from 1 up to 65536',
       '  loraDropout: found 1, expected a number from 0 below 1',
@@ -329,7 +335,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual(sets.map(({ schema }) => Object.keys(schema.shape).length))
-  expect(counts).toEqual([73, 14, 8])
+  expect(counts).toEqual([80, 20, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

@@ -85,6 +85,7 @@ export function optionsOf(schema: z.ZodObject): readonly Option[] {
 }
 
 function kindOf(schema: JsonSchema): OptionKind {
+  if (schema.path === true) return 'text'
   if (schema.anyOf !== undefined) return schema.anyOf.some((one) => one.type === 'array') ? 'modules' : 'number'
   switch (schema.type) {
     case 'boolean':

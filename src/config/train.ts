@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { option, path } from './fields.ts'
+import { dataFiles, reading } from './groups/data.ts'
 import { lora, loraKeys } from './groups/lora.ts'
 import { machine } from './groups/machine.ts'
 import { modelAndData } from './groups/model.ts'
@@ -22,23 +23,15 @@ import { checkSettings } from './settings.ts'
 export const trainSchema = z.strictObject({
   model: modelAndData.model,
   adapter: modelAndData.adapter,
-  train: option(path, {
-    group: 'Model and data',
-    description: 'Training data: JSONL, an object with prompt and completion a line',
-    placeholder: 'FILE',
-  }),
-  valid: option(path.optional(), {
-    group: 'Model and data',
-    description: 'Validation data, in the same form',
-    placeholder: 'FILE',
-  }),
+  train: dataFiles.train,
+  valid: dataFiles.valid,
+  validSplit: dataFiles.validSplit,
   outputDir: option(path, {
     group: 'Model and data',
     description: 'Folder that receives the adapter, checkpoints, run.json and metrics.jsonl',
     placeholder: 'DIR',
   }),
-  maxLength: modelAndData.maxLength,
-  skipBadLines: modelAndData.skipBadLines,
+  ...reading,
   ...lora,
   ...quantization,
   ...training,
@@ -74,7 +67,12 @@ export const trainOptions = optionSet<typeof trainSchema, TrainConfig>(trainSche
   ],
   complete: (config) => {
     fillQuantization(config, { qlora: config.method === 'qlora' })
-    config.evalStrategy ??= config.evalSteps !== undefined ? 'steps' : config.valid !== undefined ? 'epoch' : 'no'
+    config.evalStrategy ??=
+      config.evalSteps !== undefined
+        ? 'steps'
+        : config.valid !== undefined || config.validSplit !== undefined
+          ? 'epoch'
+          : 'no'
     if (config.evalStrategy === 'steps') config.evalSteps ??= config.loggingSteps
   },
 })
@@ -100,7 +98,10 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
   const problems: string[] = []
   if (config.reportTo?.includes('webhook') === true && config.webhookUrl === undefined)
     problems.push(`${nameOfKey('reportTo')}: webhook needs ${nameOfKey('webhookUrl')}, which is not set`)
-  if (config.valid === undefined) {
+  if (config.valid !== undefined && config.validSplit !== undefined) {
+    problems.push(`${nameOfKey('validSplit')}: has no meaning with ${nameOfKey('valid')}`)
+  }
+  if (config.valid === undefined && config.validSplit === undefined) {
     const needed = `${nameOfKey('valid')}, which is not set`
     if (config.loadBestModelAtEnd === true) problems.push(`${nameOfKey('loadBestModelAtEnd')}: needs ${needed}`)
     if (config.evalStrategy !== undefined && config.evalStrategy !== 'no')

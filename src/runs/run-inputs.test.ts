@@ -22,6 +22,7 @@ describe('what decides the course of training', () => {
     expect(keys.filter((key) => !decides(key)).sort()).toEqual([
       'activations',
       'adapter',
+      'chatTemplate',
       'evalOnStart',
       'evalSteps',
       'evalStrategy',

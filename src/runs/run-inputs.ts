@@ -2,12 +2,15 @@ import { readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { trainSchema, type TrainConfig } from '../config/index.ts'
-import { hashFile, hashFiles } from '../formats/hash.ts'
+import { hashFile, hashFiles, hashText } from '../formats/hash.ts'
 import { isJsonObject, readJsonObject } from '../formats/json.ts'
 import { isGgufFile } from '../formats/model-files.ts'
 import { indexName, singleName } from '../formats/safetensors.ts'
 import { maxHeaderBytes } from '../formats/safetensors-header.ts'
 import { exactName, type Origins } from '../hub/resolve.ts'
+import { findData } from '../session/data.ts'
+import type { DataSource } from '../text/examples.ts'
+import { templateHash } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 
 /** What a run is made from. With the seed among the options, it decides every byte of the result. */
@@ -16,7 +19,7 @@ export interface RunInputs {
   readonly config: Readonly<Record<string, unknown>>
   readonly versions: Readonly<Record<string, string>>
   /**
-   * SHA-256 of what was read, as hex: of `train` and `valid` the file; of `model` and `adapter` names and contents of the files. Of a
+   * SHA-256 of what was read, as hex: of `train` and `valid` the file, or the files; of `chatTemplate` its text; of `model` and `adapter` names and contents of the files. Of a
    * model in parts `modelIndex` is that of what says where they are, which earlier versions did not tell.
    */
   readonly hashes: Readonly<Record<string, string>>
@@ -38,7 +41,9 @@ export async function describeInputs(
   const load = createRequire(import.meta.url)
   const own = load('lowrank/package.json') as { version: string }
   const runtime = load('onnxruntime-node/package.json') as { version: string }
-  const { model, train, valid, adapter } = config
+  const { model, adapter, chatTemplate } = config
+  const { train, valid } = await findData(config)
+  const template = chatTemplate === undefined ? undefined : await templateHash(chatTemplate)
   const index = await indexFiles(model)
   const told = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
   return {
@@ -49,13 +54,23 @@ export async function describeInputs(
       // A file by itself may be called anything, as a folder may.
       model: (await isGgufFile(model)) ? await hashFile(model) : await hashFiles(await modelFiles(model)),
       ...(index.length === 0 ? {} : { modelIndex: await hashFiles(index) }),
-      train: await hashFile(train),
-      ...(valid === undefined ? {} : { valid: await hashFile(valid) }),
+      train: await hashSources(train),
+      ...(valid === undefined ? {} : { valid: await hashSources(valid) }),
+      ...(template === undefined ? {} : { chatTemplate: template }),
       ...(adapter === undefined ? {} : { adapter: await hashFiles(adapterFiles.map((name) => join(adapter, name))) }),
     },
     ...(Object.keys(origins).length === 0 ? {} : { origins }),
     threads,
   }
+}
+
+/** Of one file that is all, its own; of several, that of each and how often it comes. */
+async function hashSources(sources: readonly DataSource[]): Promise<string> {
+  const [only] = sources
+  if (only !== undefined && sources.length === 1 && only.weight === 1) return hashFile(only.path)
+  const lines: string[] = []
+  for (const { path, weight } of sources) lines.push(`${await hashFile(path)} ${weight}`)
+  return hashText(lines.join('\n'))
 }
 
 /** Whoever knows the whole address of a webhook may post to it: the record of a run, which is passed around, has its host alone. */
@@ -106,6 +121,7 @@ const free: ReadonlySet<string> = new Set<keyof TrainConfig>([
   'adapter',
   'train',
   'valid',
+  'chatTemplate',
   'outputDir',
   'threads',
   'memory',
@@ -148,7 +164,7 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
     const [old, current] = [before.config, now.config].map((config) => show(config[key] ?? defaultOf(key)))
     if (old !== current) changes.push(`${key}: ${old} -> ${current}`)
   }
-  for (const key of ['model', 'modelIndex', 'adapter', 'train', ...(evaluated ? ['valid'] : [])]) {
+  for (const key of ['model', 'modelIndex', 'adapter', 'train', 'chatTemplate', ...(evaluated ? ['valid'] : [])]) {
     const option = key === 'modelIndex' ? 'model' : key
     const [old, current] = [before, now].map(({ config, hashes, origins }) =>
       hashes[key] === undefined

@@ -1,6 +1,9 @@
 import { quantizationOf, type QuantizationOptions, type TrainConfig } from '../config/index.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
-import { readExamples, type Dataset } from '../text/examples.ts'
+import type { Dataset } from '../text/dataset.ts'
+import { readExamples, type DataSource } from '../text/examples.ts'
+import { chooseTemplate } from '../text/template/choose.ts'
+import type { ChatTemplate } from '../text/template/template.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
 import { type DecoderOptions, frugal, type MemoryChoice, type OpenDecoder, PreparedDecoder } from './decoder.ts'
@@ -16,7 +19,10 @@ export type SessionOptions = DecoderOptions & {
 }
 
 /** What is read of a file of examples. */
-export type ReadOptions = Pick<TrainConfig, 'maxLength' | 'skipBadLines'>
+export type ReadOptions = Pick<TrainConfig, 'maxLength'> &
+  Partial<
+    Pick<TrainConfig, 'shape' | 'columns' | 'chat' | 'chatTemplate' | 'trainOnInputs' | 'lastTurnOnly' | 'skipBadLines'>
+  >
 
 /**
  * A model on this machine: its files are open and checked, nothing large was read. It is planned and loaded on demand, and closed with the
@@ -29,7 +35,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   const tokenizer = await loadTokenizer(model, { cancelled })
   try {
     const prepared = await PreparedDecoder.open(options)
-    const session = new Session(tokenizer, prepared, cancelled)
+    const session = new Session({ ...options, tokenizer, decoder: prepared, cancelled })
     try {
       checkVocabulary(tokenizer, prepared, model)
     } catch (error) {
@@ -58,24 +64,47 @@ export function sessionOf(config: ModelConfig, cancelled: () => boolean): Promis
   return openSession({ model, adapter, threads, quantization: quantizationOf(config), training, cancelled })
 }
 
+interface SessionParts {
+  readonly model: string
+  readonly adapter?: string | undefined
+  readonly tokenizer: Tokenizer
+  readonly decoder: PreparedDecoder
+  readonly cancelled: () => boolean
+}
+
 export class Session {
   readonly tokenizer: Tokenizer
   readonly decoder: PreparedDecoder
-  readonly #cancelled: () => boolean
+  readonly #parts: SessionParts
   #loaded: OpenDecoder | undefined
 
   /** Use `openSession`. */
-  constructor(tokenizer: Tokenizer, decoder: PreparedDecoder, cancelled: () => boolean) {
-    this.tokenizer = tokenizer
-    this.decoder = decoder
-    this.#cancelled = cancelled
+  constructor(parts: SessionParts) {
+    this.tokenizer = parts.tokenizer
+    this.decoder = parts.decoder
+    this.#parts = parts
   }
 
-  /** Reads a file of examples with the model's tokenizer. */
-  async read(path: string, { maxLength, skipBadLines }: ReadOptions): Promise<Dataset> {
+  /** What writes conversations: see `chooseTemplate`. */
+  async template({ chatTemplate }: Pick<ReadOptions, 'chatTemplate'>): Promise<ChatTemplate | undefined> {
+    return chooseTemplate(this.#parts, chatTemplate, this.tokenizer)
+  }
+
+  /** Reads examples with the model's tokenizer and template. */
+  async read(sources: readonly DataSource[], options: ReadOptions): Promise<Dataset> {
     const { vocabSize } = this.decoder.config
     const { tokenizer } = this
-    return readExamples({ path, tokenizer, maxLength, skipBadLines, vocabSize, cancelled: this.#cancelled })
+    const template = await this.template(options)
+    const turns = options.lastTurnOnly === true ? 'last' : 'all'
+    return readExamples({
+      ...options,
+      sources,
+      tokenizer,
+      template,
+      turns,
+      vocabSize,
+      cancelled: this.#parts.cancelled,
+    })
   }
 
   /** Decides what memory is spent on: see `planMemory`. */

@@ -1,17 +1,18 @@
 import type { QuantizationOptions, TrainConfig } from '../config/index.ts'
 import { fromHub } from '../hub/resolve.ts'
 import { baseFor } from '../runs/adapter-base.ts'
-import { openSession } from '../session/session.ts'
+import { openSession, type ReadOptions } from '../session/session.ts'
 import { evaluationWorkload } from '../train/workload.ts'
 import { evalBatches } from '../text/batches.ts'
+import { findSources } from '../text/examples.ts'
 import { evaluateBatches } from '../train/evaluate.ts'
 import type { EvaluationResult } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { StatusEvent, TaskContext } from '../util/task.ts'
 
-type Shared = 'model' | 'adapter' | 'threads' | 'memory' | 'maxLength' | 'skipBadLines' | 'perDeviceEvalBatchSize'
+type Shared = 'model' | 'adapter' | 'threads' | 'memory' | 'perDeviceEvalBatchSize'
 
-export interface EvaluationConfig extends Pick<TrainConfig, Shared>, QuantizationOptions {
+export interface EvaluationConfig extends Pick<TrainConfig, Shared>, ReadOptions, QuantizationOptions {
   /** The file of examples. */
   readonly data: string
 }
@@ -29,7 +30,7 @@ export async function* runEvaluation(
   const { model, adapter, threads, perDeviceEvalBatchSize: batchSize, memory: bound } = config
   const quantization = yield* baseFor(config)
   await using session = await openSession({ model, adapter, threads, quantization, cancelled })
-  const { examples, summary } = await session.read(config.data, config)
+  const { examples, summary } = await session.read(await findSources(config.data), config)
   session.tokenizer.close()
   const batches = evalBatches(examples, batchSize)
   const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })

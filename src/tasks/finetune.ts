@@ -7,12 +7,16 @@ import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
 import { openModelFiles } from '../formats/model-files.ts'
 import { generateGreedy } from '../generate/greedy.ts'
+import { type DataFiles, findData, readData, type TrainingData } from '../session/data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
 import { findStart } from '../runs/resume.ts'
 import { RunReports } from '../report/sinks/index.ts'
-import type { Dataset, Example } from '../text/examples.ts'
+import { longestOf } from '../text/batches.ts'
+import { lastAnswer } from '../text/encode.ts'
+import type { Example } from '../text/example.ts'
+import { templateName } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
 import type { TrainEvent } from '../train/events.ts'
@@ -56,28 +60,27 @@ export async function* runFinetune(
   await readDecoderConfig(config.model)
   const { base, leftOut } = await readBase(config.model, origins.model, given.model)
   for (const message of leftOut) yield tell({ type: 'warning', message })
-  const reads = { ...pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom']), configFile }
+  const dataFiles = await findData(config)
+  const reads = { ...pick(config, ['model', 'adapter', 'resumeFrom']), ...namesOf(dataFiles), configFile }
   const makes = config.method === 'full' ? 'model' : 'adapter'
+  const saved = config.chatTemplate === undefined ? base : withTemplate(base, '')
   const output = await claimOutputFolder({
     folder: config.outputDir,
     reads,
     makes,
-    writes: [...recordNames, ...resultNames(makes, base)],
+    writes: [...recordNames, ...resultNames(makes, saved)],
     overwrite: config.overwriteOutputDir,
   })
   let unused = true
   try {
     yield tell({ type: 'status', message: `reading ${config.train}` })
     await using session = await sessionOf(config, cancelled)
-    const data = {
-      train: await session.read(config.train, config),
-      valid: config.valid === undefined ? undefined : await session.read(config.valid, config),
-    }
+    const data = await readData(session, dataFiles, config)
     // Its memory is free until there are samples to be made.
     session.tokenizer.close()
     yield tell({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
 
-    const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
+    const longest = longestOf(data.train.examples)
     const { maxPositionEmbeddings } = session.decoder.config
     if (longest > maxPositionEmbeddings) {
       const message = `the longest example has ${longest} tokens, the model was made for ${maxPositionEmbeddings} (max_position_embeddings); set maxLength`
@@ -128,7 +131,20 @@ export async function* runFinetune(
     const resumedFrom = from?.record.state.step
     const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })
     const { quantization } = session.decoder
-    const parts = { config, base, data, model, training, quantization, output, from, files, inputs, plan }
+    const template = config.chatTemplate === undefined ? undefined : await session.template(config)
+    const parts = {
+      config,
+      base: template === undefined ? base : withTemplate(base, template.source),
+      data,
+      model,
+      training,
+      quantization,
+      output,
+      from,
+      files,
+      inputs,
+      plan,
+    }
     const run = new Run({ ...parts, trial, usage, cancelled })
     try {
       for (const event of early) await files.log(event)
@@ -167,10 +183,15 @@ async function readBase(
   return { base: { ...named, config, companions: files }, leftOut }
 }
 
+/** With another template than the model's: whoever uses the result writes conversations with that. */
+function withTemplate(base: SavedBase, source: string): SavedBase {
+  return { ...base, companions: new Map([...base.companions, [templateName, Buffer.from(source)]]) }
+}
+
 interface RunParts {
   readonly config: TrainConfig
   readonly base: SavedBase
-  readonly data: { readonly train: Dataset; readonly valid: Dataset | undefined }
+  readonly data: TrainingData
   readonly model: OpenModel
   readonly training: Training
   /** How the base is held. */
@@ -273,7 +294,7 @@ async function* complete(
 ): AsyncGenerator<TrainEvent> {
   for (const { ids, labelMask } of examples) {
     if (cancelled()) return
-    const start = labelMask.indexOf(1)
+    const start = lastAnswer(labelMask)
     const [prompt, expected] = [ids.subarray(0, start), ids.subarray(start)]
     // A little more than was expected, so that a model that does not stop is seen not to.
     const maxNewTokens = expected.length + 8
@@ -283,6 +304,13 @@ async function* complete(
     yield { type: 'sample', when, prompt: promptText, completion, expected: expectedText }
   }
   tokenizer.close()
+}
+
+/** The files of a run by the option that names them. */
+function namesOf({ train, valid = [] }: DataFiles): Record<string, string> {
+  const named = (option: string, sources: DataFiles['train']): (readonly [string, string])[] =>
+    sources.map(({ path }, i) => [i === 0 ? option : `${option} (${i + 1})`, path])
+  return Object.fromEntries([...named('train', train), ...named('valid', valid)])
 }
 
 function pick<T, const K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {

@@ -1,6 +1,7 @@
 import { basename } from 'node:path'
 import { parseTrainConfig, type TrainConfig } from '../config/index.ts'
 import type { MemoryChoice } from '../session/decoder.ts'
+import { findData, readData } from '../session/data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { exactName, fromHub } from '../hub/resolve.ts'
 import { readRun, type Run } from '../runs/read.ts'
@@ -87,10 +88,10 @@ export async function* runReplay(
   const now = await describeInputs(config, inputs.threads, { ...named, origins })
   yield* checkInputs(run, { inputs, now, anyway: input.anyway })
   await using session = await sessionOf(input.at === undefined ? config : withWeightsOf(config, input.at), cancelled)
-  const { examples } = await session.read(config.train, config)
+  const { train } = await readData(session, await findData(config), config)
   session.tokenizer.close()
   const model = await session.load(choice)
-  const training = startTraining({ ...model, base: session.decoder.quantization, config, examples })
+  const training = startTraining({ ...model, base: session.decoder.quantization, config, examples: train.examples })
   if (input.step > training.steps) {
     throw new LowrankError('config', `step ${input.step}: ${input.run} takes ${training.steps} steps`)
   }

@@ -1,3 +1,4 @@
+import { type FindingKind, findingKinds } from '../text/findings.ts'
 import type { DatasetSummary, TrainEvent } from '../train/events.ts'
 import { bytes, columns, count, duration, number, percent, plural, printable, wrap } from './format.ts'
 
@@ -11,7 +12,11 @@ export function eventLines(event: TrainEvent): string[] {
     case 'warning':
       return [`warning: ${event.message}`]
     case 'data':
-      return [dataLine('train', event.train), ...(event.valid ? [dataLine('valid', event.valid)] : [])]
+      return [
+        dataLine('train', event.train),
+        ...(event.valid ? [dataLine('valid', event.valid)] : []),
+        ...[event.train, ...(event.valid ? [event.valid] : [])].flatMap(findingLines),
+      ]
     case 'plan':
       return planLines(event)
     case 'log':
@@ -122,6 +127,19 @@ export function dataLine(label: string, data: DatasetSummary): string {
     `${label}: ${count(data.examples)} examples, ${count(data.tokens)} tokens, ${count(data.labelTokens)} of them labels` +
     `${losses.length > 0 ? `; ${losses.join(', ')}` : ''} (${data.path})`
   )
+}
+
+/** Findings that the line of the data does not count already. */
+const counted: readonly FindingKind[] = ['cut', 'nothingLearned']
+
+/** What is worth looking at in a dataset, a line each. */
+export function findingLines({ findings }: DatasetSummary): string[] {
+  return findings
+    .filter(({ kind }) => !counted.includes(kind))
+    .map(({ kind, count: found, places }) => {
+      const more = found > places.length ? ', ...' : ''
+      return `warning: ${plural(found, 'example')} ${findingKinds[kind]}: ${places.join(', ')}${more}`
+    })
 }
 
 function planLines(event: EventOf<'plan'>): string[] {

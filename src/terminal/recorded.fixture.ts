@@ -12,6 +12,8 @@ export const recordedRun: readonly TrainEvent[] = [
       labelTokens: 9000,
       truncated: 3,
       dropped: 1,
+      shape: 'pairs',
+      findings: [],
       skippedLines: 0,
     },
     valid: {
@@ -21,6 +23,8 @@ export const recordedRun: readonly TrainEvent[] = [
       labelTokens: 900,
       truncated: 0,
       dropped: 0,
+      shape: 'pairs',
+      findings: [],
       skippedLines: 0,
     },
   },

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { evalBatches, exampleLosses, makeBatch, stepBatches, stepsPerEpoch } from './batches.ts'
-import type { Example } from './examples.ts'
+import type { Example } from './example.ts'
 
 /** Ids line * 100 + position; labels from `firstLabel` on. */
 const example = (line: number, length: number, firstLabel = 1): Example => ({

@@ -1,4 +1,4 @@
-import type { Example } from './examples.ts'
+import { type Example, type Examples, labelsOf, lengthOf } from './example.ts'
 import { layOut, microBatchCost, tokensOf, widthFor, type LayoutOptions, type Row } from './layout.ts'
 import { epochOrder } from './order.ts'
 
@@ -37,7 +37,7 @@ export interface StepBatches {
 }
 
 export interface TrainingOrder extends LayoutOptions {
-  readonly examples: readonly Example[]
+  readonly examples: Examples
   readonly seed: number
   /** A step takes `batchSize` examples for each of so many micro-batches. */
   readonly accumulation: number
@@ -78,7 +78,7 @@ export function batchOf(lines: readonly Row[], options: Pick<LayoutOptions, 'pad
   }
   const positions = { ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets) }
   const examples = lines.flat()
-  const lengths = Int32Array.from(examples, ({ ids: tokens }) => tokens.length)
+  const lengths = Int32Array.from(examples, lengthOf)
   return { batch, seq, ...positions, examples, starts: Int32Array.from(starts), lengths, realTokens }
 }
 
@@ -119,7 +119,7 @@ function stepExamples(order: TrainingOrder, step: number): { readonly chosen: Ex
   const start = (step % steps) * perStep
   const indices = epochOrder({ examples, seed, perStep, groupByLength }, epoch).subarray(start, start + perStep)
   return {
-    chosen: Array.from(indices, (i) => examples[i]!),
+    chosen: Array.from(indices, (i) => examples.at(i)!),
     epoch: epoch + (start + indices.length) / examples.length,
   }
 }
@@ -140,13 +140,14 @@ export function stepBatches({ step, ...order }: TrainingOrder & { readonly step:
   return { epoch, batches }
 }
 
-const knownLongest = new WeakMap<readonly Example[], number>()
+const knownLongest = new WeakMap<Examples, number>()
 
 /** Tokens of the longest example. */
-function longestOf(examples: readonly Example[]): number {
+export function longestOf(examples: Examples): number {
   let longest = knownLongest.get(examples)
   if (longest === undefined) {
-    longest = examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
+    longest = 0
+    for (let i = 0; i < examples.length; i++) longest = Math.max(longest, lengthOf(examples.at(i)!))
     knownLongest.set(examples, longest)
   }
   return longest
@@ -182,14 +183,13 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
   const perStep = Math.min(order.batchSize * order.accumulation, order.examples.length)
   const most = order.packing === true ? mostTried.packed : mostTried.plain
   const tried = Math.min(steps, Math.ceil(most / perStep))
-  const labels = new Map(order.examples.map((example) => [example, labelsOf(example)]))
   let [rows, cost, microBatches] = [0, -1, 1]
   let largest = { step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
   for (let step = 0; step < tried; step++) {
     const batches = layOut(stepExamples(order, step).chosen, longest, order)
     microBatches = Math.max(microBatches, batches.length)
     for (const [index, lines] of batches.entries()) {
-      const size = sizeOf(lines, order, (example) => labels.get(example)!)
+      const size = sizeOf(lines, order)
       rows = Math.max(rows, size.rows)
       if (microBatchCost(size) <= cost) continue
       cost = microBatchCost(size)
@@ -205,32 +205,22 @@ function largestOf(layout: readonly (readonly Row[])[], options: Pick<LayoutOpti
   let largest = { batch: 1, seq: 1, masks: 1, rows: 1 }
   let rows = 1
   for (const lines of layout) {
-    const size = sizeOf(lines, options, labelsOf)
+    const size = sizeOf(lines, options)
     rows = Math.max(rows, size.rows)
     if (microBatchCost(size) > microBatchCost(largest)) largest = size
   }
   return { ...largest, rows }
 }
 
-function sizeOf(
-  lines: readonly Row[],
-  options: Pick<LayoutOptions, 'padToMultipleOf'>,
-  labels: (example: Example) => number,
-): Required<BatchSize> {
+function sizeOf(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): Required<BatchSize> {
   const examples = lines.flat()
-  const rows = examples.reduce((total, example) => total + labels(example), 0)
+  const rows = examples.reduce((total, example) => total + labelsOf(example), 0)
   const [batch, seq] = [lines.length, rowWidth(lines, options)]
   return { batch, seq, rows, masks: masksOf(batch, examples.length) }
 }
 
 function masksOf(lines: number, examples: number): number {
   return examples > lines ? lines : 1
-}
-
-function labelsOf({ labelMask }: Example): number {
-  let count = 0
-  for (let t = 1; t < labelMask.length; t++) count += labelMask[t]!
-  return count
 }
 
 /** The batches of an evaluation. Each is made when it is computed: together they would be a second copy of the data. */
@@ -242,11 +232,11 @@ export interface EvalBatches {
 
 /** All examples once, in batches of similar length, the largest first; and the size of the largest. */
 export function evalBatches(
-  examples: readonly Example[],
+  examples: Examples,
   batchSize: number,
   options: Omit<LayoutOptions, 'batchSize'> = {},
 ): EvalBatches & { readonly largest: BatchSize } {
-  const layout = layOut(examples, longestOf(examples), { ...options, batchSize })
+  const layout = layOut(examples.slice(), longestOf(examples), { ...options, batchSize })
   return {
     length: layout.length,
     slice: (start, end) => layout.slice(start, end).map((rows) => batchOf(rows, options)),

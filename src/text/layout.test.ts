@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { batchOf, evalBatches, exampleLosses, largestMicroBatch, makeBatch, stepBatches } from './batches.ts'
-import type { Example } from './examples.ts'
+import type { Example } from './example.ts'
 import { layOut, tokensOf } from './layout.ts'
 
 const example = (length: number, line: number): Example => ({

@@ -1,5 +1,5 @@
 import { attentionParts } from '../util/attention.ts'
-import type { Example } from './examples.ts'
+import { type Example, lengthOf } from './example.ts'
 
 /** A row holds one example, or several behind each other where they are packed. */
 export type Row = readonly Example[]
@@ -19,7 +19,7 @@ export function widthFor(tokens: number, { padToMultipleOf = 1 }: Pick<LayoutOpt
 }
 
 export function tokensOf(row: Row): number {
-  return row.reduce((total, { ids }) => total + ids.length, 0)
+  return row.reduce((total, example) => total + lengthOf(example), 0)
 }
 
 /**
@@ -58,7 +58,7 @@ export function layOut(examples: readonly Example[], longest: number, options: L
  * Not all sizes of large batches are tried, so that the time grows with the logarithm of `batchSize`.
  */
 function sideBySide(sorted: readonly Example[], options: LayoutOptions): Row[][] {
-  const widths = sorted.map(({ ids }) => widthFor(ids.length, options))
+  const widths = sorted.map((example) => widthFor(lengthOf(example), options))
   const cheapest = [0]
   const sizes = [0]
   for (let end = 1; end <= sorted.length; end++) {
@@ -134,7 +134,7 @@ function bestRows(
   sorted: readonly Example[],
   { widest, positions, options }: Limits,
 ): { readonly rows: number; readonly perBatch: number; readonly cost: number } {
-  const narrowest = widthFor(sorted[0]?.ids.length ?? 0, options)
+  const narrowest = widthFor(sorted[0] === undefined ? 0 : lengthOf(sorted[0]), options)
   let best = { rows: sorted.length, perBatch: 1, cost: Infinity }
   const first = Math.max(1, Math.ceil(tokensOf(sorted) / widest))
   for (let rows = first; rows <= sorted.length; rows += Math.ceil(rows / 10)) {
@@ -158,10 +158,10 @@ function bestRows(
  */
 function fill(sorted: readonly Example[], rows: number): { readonly fills: Int32Array; readonly rowOf: Int32Array } {
   const fills = new Int32Array(rows)
-  const rowOf = Int32Array.from(sorted, ({ ids }) => {
+  const rowOf = Int32Array.from(sorted, (example) => {
     let emptiest = 0
     for (let row = 1; row < rows; row++) if (fills[row]! < fills[emptiest]!) emptiest = row
-    fills[emptiest] = fills[emptiest]! + ids.length
+    fills[emptiest] = fills[emptiest]! + lengthOf(example)
     return emptiest
   })
   return { fills, rowOf }

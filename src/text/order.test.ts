@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import type { Example } from './examples.ts'
+import type { Example } from './example.ts'
 import { epochOrder } from './order.ts'
 
 const examples: Example[] = Array.from({ length: 1043 }, (_, i) => {

@@ -1,8 +1,8 @@
 import { shuffled, stream } from '../util/random.ts'
-import type { Example } from './examples.ts'
+import { type Examples, lengthOf } from './example.ts'
 
 export interface OrderOptions {
-  readonly examples: readonly Example[]
+  readonly examples: Examples
   readonly seed: number
   /** Examples of an optimizer step. */
   readonly perStep: number
@@ -14,7 +14,7 @@ export interface OrderOptions {
 const stepsSortedTogether = 50
 
 /** The last order of each dataset: a step needs that of its epoch, and long datasets are not shuffled anew for each. */
-const known = new WeakMap<readonly Example[], { readonly key: string; readonly order: Int32Array }>()
+const known = new WeakMap<Examples, { readonly key: string; readonly order: Int32Array }>()
 
 /**
  * Indices of the examples in the order of an epoch; a step takes the next `perStep`. A function of its arguments alone.
@@ -34,13 +34,13 @@ export function epochOrder(options: OrderOptions, epoch: number): Int32Array {
 }
 
 function grouped(permutation: Int32Array, { examples, seed, perStep }: OrderOptions, epoch: number): Int32Array {
-  const lengthOf = (i: number): number => examples[i]?.ids.length ?? 0
+  const tokensOf = (i: number): number => lengthOf(examples.at(i)!)
   const steps = Math.floor(permutation.length / perStep)
   const sorted = permutation.slice()
   for (let start = 0; start < steps; start += stepsSortedTogether) {
     const end = Math.min(steps, start + stepsSortedTogether)
     // A typed array sorts numerically and, told how, in a stable way.
-    sorted.subarray(start * perStep, end * perStep).sort((a, b) => lengthOf(b) - lengthOf(a))
+    sorted.subarray(start * perStep, end * perStep).sort((a, b) => tokensOf(b) - tokensOf(a))
   }
   const order = sorted.slice()
   shuffled(steps, stream(seed, 'shuffle steps', epoch)).forEach((from, to) => {

@@ -1,4 +1,4 @@
-import type { Row } from './row.ts'
+import type { PairSample } from './shapes/sample.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 /** A tokenized row, ended by EOS. */
@@ -16,7 +16,10 @@ export interface TokenizedRow {
  * ends (a space before it, as for Llama 2) would do so in the middle: there both are tokenized as one text, as in TRL, and the completion
  * begins with the first token in which that differs from the prompt alone. That token may hold the prompt's last characters.
  */
-export async function tokenizeRows(tokenizer: Tokenizer, rows: readonly Row[]): Promise<TokenizedRow[]> {
+export async function tokenizeRows(
+  tokenizer: Tokenizer,
+  rows: readonly Pick<PairSample, 'prompt' | 'completion'>[],
+): Promise<TokenizedRow[]> {
   const { changesEnds, prefix, eosId } = tokenizer
   const texts = rows.flatMap(({ prompt, completion }) => [prompt, changesEnds ? prompt + completion : completion])
   const found = await tokenizer.encode(texts)

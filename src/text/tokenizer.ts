@@ -30,7 +30,7 @@ export interface Tokenizer {
   /** What it puts behind a text. */
   readonly suffix: readonly number[]
   /** Tokens that are looked for in a text as they are: special ones, and others that were added. */
-  readonly addedTokens: readonly string[]
+  readonly addedTokens: ReadonlyMap<string, number>
   /** Those of them that are special: no text of a user should spell one. */
   readonly specialTokens: readonly string[]
   /** Tokens with a role, by it: `bos_token`, ... */
@@ -106,7 +106,7 @@ export async function loadTokenizer(
       tokenOf: async (id) => (await engine.ask('tokensOf', [id], 1))[0],
       prefix: json.prefix,
       suffix: json.suffix,
-      addedTokens: [...special.declared.keys()],
+      addedTokens: special.declared,
       specialTokens: [
         ...new Set([...json.addedTokens, ...special.added].filter((one) => one.special).map(({ content }) => content)),
       ],

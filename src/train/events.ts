@@ -1,4 +1,4 @@
-import type { DatasetSummary } from '../text/examples.ts'
+import type { DatasetSummary } from '../text/dataset.ts'
 
 export type { DatasetSummary }
 

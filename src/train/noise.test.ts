@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { batchOf, makeBatch, type Batch } from '../text/batches.ts'
-import type { Example } from '../text/examples.ts'
+import type { Example } from '../text/example.ts'
 import { addEmbeddingNoise } from './noise.ts'
 
 const width = 32

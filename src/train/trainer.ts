@@ -1,7 +1,7 @@
 import type { Quantization } from '../config/index.ts'
 import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch, type TrainingOrder } from '../text/batches.ts'
-import type { Example } from '../text/examples.ts'
+import type { Examples } from '../text/example.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { LengthConfig, OrderConfig, TrainingConfig } from './config.ts'
 import { evaluateBatches } from './evaluate.ts'
@@ -69,7 +69,7 @@ export interface TrainingParts {
   readonly base?: Quantization | undefined
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
-  readonly examples: readonly Example[]
+  readonly examples: Examples
 }
 
 /** A run before its first step. */
@@ -103,14 +103,14 @@ export function startTraining({ config, base, pipeline, trainables, examples }: 
 }
 
 /** Optimizer steps a run takes. */
-export function totalSteps(config: LengthConfig, examples: readonly Example[]): number {
+export function totalSteps(config: LengthConfig, examples: Examples): number {
   return config.maxSteps > 0
     ? config.maxSteps
     : Math.ceil(config.numTrainEpochs * stepsPerEpoch(orderOf(config, examples)))
 }
 
 /** What decides the batches of a run. */
-export function orderOf(config: OrderConfig, examples: readonly Example[]): TrainingOrder {
+export function orderOf(config: OrderConfig, examples: Examples): TrainingOrder {
   const { seed, perDeviceTrainBatchSize: batchSize, gradientAccumulationSteps: accumulation } = config
   const { packing, padToMultipleOf, groupByLength } = config
   return { examples, seed, batchSize, accumulation, packing, padToMultipleOf, groupByLength } as const
@@ -182,7 +182,7 @@ function forgetGradients({ trainables }: Training): void {
 }
 
 export interface TrainOptions {
-  readonly valid: readonly Example[] | undefined
+  readonly valid: Examples | undefined
   /** Computed before anything else, unless the first step does anyway. */
   readonly trial?: Trial | undefined
   /** Writes a checkpoint of the run as it is now and returns its folder. `keepOthers`: whatever `saveTotalLimit` says. */

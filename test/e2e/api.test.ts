@@ -50,7 +50,16 @@ describe('the events of a run', () => {
 
   test('have the shape that their types promise', () => {
     const number: unknown = expect.any(Number)
-    const summary = { examples: 16, tokens: number, labelTokens: number, truncated: 0, dropped: 0, skippedLines: 0 }
+    const summary = {
+      shape: 'pairs',
+      findings: [],
+      examples: 16,
+      tokens: number,
+      labelTokens: number,
+      truncated: 0,
+      dropped: 0,
+      skippedLines: 0,
+    }
     expect(only(events, 'data')).toEqual([
       {
         type: 'data',

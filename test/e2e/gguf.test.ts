@@ -98,7 +98,12 @@ test.each<[string, OpenOptions['choice']]>([
 ])('blocks %s: losses and gradients are those of the folder', async (_, choice) => {
   const compute = async (model: string): Promise<unknown> => {
     const tokenizer = await loadTokenizer(model)
-    const { examples } = await readExamples({ path: data.train, tokenizer, maxLength: 64, vocabSize: 1e9 })
+    const { examples } = await readExamples({
+      sources: [{ path: data.train, weight: 1 }],
+      tokenizer,
+      maxLength: 64,
+      vocabSize: 1e9,
+    })
     tokenizer.close()
     const lora = { r: 4, loraAlpha: 8, targetModules: 'all-linear' } as never
     const decoder = await openDecoder({ model, threads: 1, training: { lora, init: 'pretrained', seed: 1 }, choice })

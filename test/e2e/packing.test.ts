@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
 import { openDecoder } from '../../src/session/decoder.ts'
 import { largestMicroBatch } from '../../src/text/batches.ts'
-import type { Example } from '../../src/text/examples.ts'
+import type { Example } from '../../src/text/example.ts'
 import { parseTrainConfig } from '../../src/config/index.ts'
 import { startTraining, train as trainSteps } from '../../src/train/trainer.ts'
 import {

@@ -5,7 +5,7 @@ import { writeRandomModel } from '../../scripts/random-nf4.ts'
 import { parseTrainConfig } from '../../src/config/index.ts'
 import type { MemoryChoice } from '../../src/session/decoder.ts'
 import { openDecoder } from '../../src/session/decoder.ts'
-import type { Example } from '../../src/text/examples.ts'
+import type { Example } from '../../src/text/example.ts'
 import { startTraining, train } from '../../src/train/trainer.ts'
 import { all, flags, lowrank, only, quickstart, readJson, readMetrics, temporaryFolder } from './support.ts'
 

@@ -56,7 +56,7 @@ async function compare(python: string, work: string): Promise<void> {
   await using session = await openSession({ model, training: { lora: config, init: 'pretrained', seed: 7 } })
   const opened = await session.load({ activations: 'keep', expandWeights: true, headRows: 512 })
   const { tokenizer, trainables, pipeline, adaptation, lora, storage } = opened
-  const { examples } = await readExamples({ path: trainFile, tokenizer, maxLength: 512 })
+  const { examples } = await readExamples({ sources: [{ path: trainFile, weight: 1 }], tokenizer, maxLength: 512 })
   const save = (folder: string): Promise<void> =>
     saveResult({
       folder,
@@ -86,7 +86,7 @@ async function compare(python: string, work: string): Promise<void> {
   })
   for await (const event of run) if (event.type === 'step') losses.push(event.loss)
   await save(join(work, 'adapter'))
-  const valid = await readExamples({ path: validFile, tokenizer, maxLength: 512 })
+  const valid = await readExamples({ sources: [{ path: validFile, weight: 1 }], tokenizer, maxLength: 512 })
   const ours = await evaluateBatches({ pipeline, batches: evalBatches(valid.examples, 4) })
 
   const common = ['--model', model, '--max-length', '512']

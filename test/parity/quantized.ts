@@ -22,7 +22,8 @@ import { openDecoder } from '../../src/session/decoder.ts'
 import type { StoredWeight } from '../../src/storage/stored.ts'
 import { runQuantize } from '../../src/tasks/quantize.ts'
 import { evalBatches } from '../../src/text/batches.ts'
-import { readExamples, type Example } from '../../src/text/examples.ts'
+import type { Example } from '../../src/text/example.ts'
+import { readExamples } from '../../src/text/examples.ts'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { resultOf } from '../../src/util/task.ts'
@@ -137,7 +138,9 @@ async function goldenExamples(model: string): Promise<Example[]> {
 async function realExamples(model: string, work: string): Promise<readonly Example[]> {
   const path = join(work, 'valid.jsonl')
   await writeFile(path, toJsonl(realShapedExamples({ count: 6, seed: 2 })))
-  return (await readExamples({ path, tokenizer: await loadTokenizer(model), maxLength: 256 })).examples
+  return (
+    await readExamples({ sources: [{ path, weight: 1 }], tokenizer: await loadTokenizer(model), maxLength: 256 })
+  ).examples.slice()
 }
 
 const args = process.argv.slice(2)

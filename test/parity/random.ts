@@ -134,7 +134,7 @@ async function trainHere(
       facts: [],
     })
   }
-  const { examples } = await readExamples({ path: config.train, tokenizer, maxLength })
+  const { examples } = await readExamples({ sources: [{ path: config.train, weight: 1 }], tokenizer, maxLength })
   tokenizer.close()
   const training = startTraining({ config, pipeline, trainables, examples })
   const steps = Array.from({ length: training.steps }, (_, step) =>

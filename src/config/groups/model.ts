@@ -1,5 +1,4 @@
-import { z } from 'zod'
-import { count, option, path } from '../fields.ts'
+import { option, path } from '../fields.ts'
 
 export const modelAndData = {
   model: option(path, {
@@ -11,14 +10,6 @@ export const modelAndData = {
     group: 'Model and data',
     description: 'PEFT adapter on top of the base model, a folder or ORG/NAME of the hub; training continues from it',
     placeholder: 'DIR',
-  }),
-  maxLength: option(count.min(2).default(1024), {
-    group: 'Model and data',
-    description: 'Longest example in tokens; longer ones lose their end',
-  }),
-  skipBadLines: option(z.boolean().default(false), {
-    group: 'Model and data',
-    description: 'Skip malformed lines of a data file, and count them, instead of stopping',
   }),
 }
 

@@ -7,7 +7,7 @@ import { seed, type SelftestContext, type Subject } from './context.ts'
 import { examplesPerStep } from './data.ts'
 import { derivativeError, gradientDistance, gradientsOf, type Directions, type Gradients } from './gradients.ts'
 import { batchOf, makeBatch, stepBatches, type Batch } from '../../text/batches.ts'
-import type { Example } from '../../text/examples.ts'
+import type { Example } from '../../text/example.ts'
 import { saveResult } from '../../export/save.ts'
 import { LowrankError } from '../../util/errors.ts'
 

@@ -5,7 +5,7 @@ import { type OpenDecoder, PreparedDecoder } from '../../session/decoder.ts'
 import { editJson } from '../../formats/json-edit.ts'
 import { planMemory } from '../../session/plan.ts'
 import { makeBatch } from '../../text/batches.ts'
-import type { Example } from '../../text/examples.ts'
+import type { Example } from '../../text/example.ts'
 import { fillUniform, stream } from '../../util/random.ts'
 
 /** What a check trains, and how. */

@@ -52,10 +52,10 @@ export async function* runSelftest(
   try {
     const data = join(folder, 'data.jsonl')
     await writeData(data, config.data)
-    const { examples: read } = await session.read(data, { maxLength, skipBadLines: false })
+    const { examples: read } = await session.read([{ path: data, weight: 1 }], { maxLength, shape: 'pairs' })
     session.tokenizer.close()
     // A short file serves as well: what must make no difference makes none for examples that occur twice.
-    const examples = Array.from({ length: examplesPerStep }, (_, i) => read[i % read.length]!)
+    const examples = Array.from({ length: examplesPerStep }, (_, i) => read.at(i % read.length)!)
     const context = new SelftestContext({ config, quantization, folder, data, examples, cancelled })
     const results: CheckResult[] = []
     try {

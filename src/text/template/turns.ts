@@ -89,7 +89,7 @@ export class TurnFinder {
     const start = before.length
     const { content } = messages[index]!
     // What is said stands there as it is, and behind it the token that ends a turn: nothing else has to be proved.
-    if (typeof content === 'string' && content.trim() !== '') {
+    if (typeof content === 'string') {
       const said = content.trim()
       const at = start + (/^\s*/.exec(whole.slice(start))?.[0].length ?? 0)
       const found = whole.startsWith(said, at) ? this.#tokenAfter(whole, at + said.length) : undefined
@@ -97,8 +97,8 @@ export class TurnFinder {
     }
     const until = this.#template.render({ messages: messages.slice(0, index + 1), tools }).text
     const token = this.endOfTurn
-    const end = token === undefined ? until.trimEnd().length : until.lastIndexOf(token) + token.length
-    if (!until.startsWith(before) || end <= start || !whole.startsWith(until.slice(0, end))) {
+    const end = token === undefined ? Math.max(start, until.trimEnd().length) : until.lastIndexOf(token) + token.length
+    if (!until.startsWith(before) || end < start || !whole.startsWith(until.slice(0, end))) {
       throw new TemplateProblem(`${this.#template.origin} writes ${name} in another way once something follows it`)
     }
     return { start, end }

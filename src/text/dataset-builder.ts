@@ -1,0 +1,204 @@
+import { LowrankError } from '../util/errors.ts'
+import type { Encoded, SampleEncoder } from './encode.ts'
+import { idOf, isLabel } from './example.ts'
+import type { Dataset, PlacedSample } from './dataset.ts'
+import { endsWithin, fingerprints, Fingerprints, Findings, lookAt } from './findings.ts'
+import { placeText } from './readers/index.ts'
+import { isProblem, type Problem } from './shapes/index.ts'
+import { ExampleStore, IndexBuilder, MemoryTokens, type SourceStart } from './store.ts'
+import type { Tokenizer } from './tokenizer.ts'
+
+export interface BuilderOptions {
+  /** All of its files, for messages. */
+  readonly path: string
+  readonly tokenizer: Tokenizer
+  readonly encoder: SampleEncoder
+  readonly maxLength: number
+  readonly vocabSize?: number | undefined
+  readonly tokens?: MemoryTokens | undefined
+}
+
+const shownLines = 20
+
+/** Takes in what was tokenized, cuts and counts it, and says what is left. */
+export class DatasetBuilder {
+  readonly #options: BuilderOptions
+  readonly #tokens: MemoryTokens
+  readonly #index = new IndexBuilder()
+  readonly #sources: SourceStart[] = []
+  readonly #findings = new Findings()
+  readonly #exact = new Fingerprints()
+  readonly #near = new Fingerprints()
+  readonly #special: RegExp | undefined
+  readonly #bad: string[] = []
+  #badLines = 0
+  #badHint: string | undefined
+  #counts = { tokens: 0, labelTokens: 0, truncated: 0, dropped: 0, empty: 0 }
+  /** Answers of sentences, and those of them that end within one. */
+  readonly #unfinished: string[] = []
+  #sentences = 0
+
+  constructor(options: BuilderOptions) {
+    this.#options = options
+    this.#tokens = options.tokens ?? new MemoryTokens()
+    const special = options.tokenizer.specialTokens.map((token) => token.replaceAll(/[\\^$.*+?()[\]{}|]/g, '\\$&'))
+    this.#special = special.length === 0 ? undefined : new RegExp(special.join('|'))
+  }
+
+  /** What comes next is of this file. */
+  begin(path: string): void {
+    this.#sources.push({ path, first: this.#index.length })
+  }
+
+  /** Counts a record that cannot be used. */
+  refuse(place: string, { problem, hint }: Problem): void {
+    this.#badLines++
+    this.#badHint ??= hint
+    if (this.#bad.length < shownLines) this.#bad.push(`${place}: ${problem}`)
+  }
+
+  /** Takes samples in, as they were tokenized. */
+  async add(samples: readonly PlacedSample[], encoded: readonly Encoded[]): Promise<void> {
+    for (const [i, marked] of encoded.entries()) {
+      const { place, sample } = samples[i]!
+      const where = placeText(place)
+      if (isProblem(marked)) {
+        this.refuse(where, marked)
+        continue
+      }
+      for (const kind of lookAt(sample, this.#special)) this.#findings.add(kind, where)
+      const ids = await this.#cut(marked, where)
+      if (ids === undefined) continue
+      const { exact, near } = fingerprints(sample)
+      this.#exact.add(exact)
+      this.#near.add(near)
+      const within = endsWithin(sample)
+      if (within !== undefined) this.#sentences++
+      if (within === true) this.#unfinished.push(where)
+      const labels = countLabels(ids)
+      this.#index.add(this.#tokens.add(ids), ids.length, labels, place.number)
+      this.#counts.tokens += ids.length
+      this.#counts.labelTokens += labels
+    }
+  }
+
+  /** The tokens of an example as they are kept, if there is something to learn of them. */
+  async #cut(marked: Int32Array, where: string): Promise<Int32Array | undefined> {
+    const { maxLength, vocabSize = Infinity, tokenizer, encoder } = this.#options
+    const ids = marked.length > maxLength ? marked.slice(0, maxLength) : marked
+    // Nothing predicts the first token of a sequence, so it can't be a label.
+    if (ids.length > 0) ids[0] = idOf(ids[0]!)
+    const beyond = ids.find((id) => idOf(id) >= vocabSize)
+    if (beyond !== undefined) throw await beyondError(where, idOf(beyond), { tokenizer, vocabSize })
+    if (ids.length < marked.length) {
+      this.#counts.truncated++
+      this.#findings.add('cut', where)
+    }
+    if (countLabels(ids) === 0) {
+      this.#counts.dropped++
+      this.#findings.add('nothingLearned', where)
+      if (marked.length <= 1) this.#counts.empty++
+      return undefined
+    }
+    const { prefix, eosId } = tokenizer
+    if (prefix.length > 0 && idOf(ids[0]!) === prefix[0] && idOf(ids[1] ?? -1) === prefix[0]) {
+      this.#findings.add('bosTwice', where)
+    }
+    const end = marked.findLast(isLabel)
+    const known = [eosId, ...(encoder.endOfTurnId === undefined ? [] : [encoder.endOfTurnId])]
+    if (ids.length === marked.length && !known.includes(idOf(end!))) this.#findings.add('eosNotLearned', where)
+    return ids
+  }
+
+  /**
+   * What has become of all of it.
+   *
+   * @throws LowrankError `data`: some was malformed, or nothing is left.
+   */
+  finish({ skipBadLines, shape }: { readonly skipBadLines: boolean; readonly shape: string }): Dataset {
+    const { path } = this.#options
+    const { tokens, labelTokens, truncated, dropped } = this.#counts
+    const seen = this.#index.length + dropped
+    if (this.#badLines > 0 && !skipBadLines) throw this.#badLinesError(seen === 0)
+    if (this.#index.length === 0) throw this.#nothingLeftError()
+    const examples = new ExampleStore(this.#index.finish(), this.#tokens, this.#sources)
+    this.#compare(examples)
+    const summary = {
+      path,
+      shape,
+      examples: examples.length,
+      tokens,
+      labelTokens,
+      truncated,
+      dropped,
+      skippedLines: this.#badLines,
+      findings: this.#findings.list(),
+    }
+    const runs = this.#sources.map(({ first }, i) => {
+      return { first, length: (this.#sources[i + 1]?.first ?? examples.length) - first }
+    })
+    return { examples, runs, summary }
+  }
+
+  /** Findings that only all examples together show. */
+  #compare(examples: ExampleStore): void {
+    const placeOf = (i: number): string => {
+      const { line, path = this.#options.path } = examples.at(i)!
+      return `${path}:${line}`
+    }
+    const same = new Set(this.#exact.repeated())
+    for (const i of same) this.#findings.add('duplicate', placeOf(i))
+    for (const i of this.#near.repeated()) if (!same.has(i)) this.#findings.add('nearDuplicate', placeOf(i))
+    // Where most end so, they are not made of sentences.
+    if (this.#unfinished.length * 2 < this.#sentences) {
+      for (const where of this.#unfinished) this.#findings.add('unfinished', where)
+    }
+  }
+
+  #badLinesError(all: boolean): LowrankError {
+    const [count, shown] = [this.#badLines, this.#bad]
+    const more = count > shown.length ? [`... and ${count - shown.length} more`] : []
+    const lines = [`${this.#options.path}: ${count} malformed ${count === 1 ? 'line' : 'lines'}`, ...shown, ...more]
+    return new LowrankError('data', lines.join('\n  '), {
+      hint:
+        (all ? this.#badHint : undefined) ??
+        'Correct these lines, or skip them with --skip-bad-lines (skipBadLines: true).',
+    })
+  }
+
+  #nothingLeftError(): LowrankError {
+    const { path, maxLength } = this.#options
+    const { dropped, empty } = this.#counts
+    const tooLong = dropped - empty
+    const reasons = [
+      this.#badLines > 0 ? `${this.#badLines} malformed` : '',
+      empty > 0 ? `${empty} with neither prompt nor completion` : '',
+      tooLong > 0 ? `${tooLong} whose prompt fills maxLength (${maxLength} tokens)` : '',
+    ].filter((reason) => reason !== '')
+    const why = reasons.length === 0 ? 'the file is empty' : `lines: ${reasons.join(', ')}`
+    return new LowrankError('data', `${path}: no example left to use (${why})`, {
+      hint:
+        tooLong > 0
+          ? 'Raise maxLength (--max-length), or shorten the prompts.'
+          : (this.#badHint ??
+            'Each line must be a JSON object with the texts "prompt" and "completion", or of another form in docs/data.md.'),
+    })
+  }
+}
+
+function countLabels(marked: Int32Array): number {
+  let count = 0
+  for (let t = 1; t < marked.length; t++) if (isLabel(marked[t]!)) count++
+  return count
+}
+
+async function beyondError(
+  where: string,
+  id: number,
+  { tokenizer, vocabSize }: { readonly tokenizer: Tokenizer; readonly vocabSize: number },
+): Promise<LowrankError> {
+  const token = JSON.stringify(await tokenizer.tokenOf(id))
+  return new LowrankError('data', `${where}: token ${token} (id ${id}): the model's embedding has ${vocabSize} rows`, {
+    hint: 'The tokenizer does not belong to this model, or the embedding has to be resized in Python first.',
+  })
+}

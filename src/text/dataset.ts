@@ -1,0 +1,50 @@
+import type { Examples } from './example.ts'
+import type { Finding } from './findings.ts'
+import type { Place } from './readers/index.ts'
+import type { Sample } from './shapes/index.ts'
+
+/** What a dataset became: counted, so that nothing disappears in silence. */
+export interface DatasetSummary {
+  /** Its file, or several with commas between. */
+  readonly path: string
+  /** The shapes of its files. */
+  readonly shape: string
+  /** Examples kept. */
+  readonly examples: number
+  /** Tokens of the kept examples, and how many of them carry a label. */
+  readonly tokens: number
+  readonly labelTokens: number
+  /** Examples cut to `maxLength`. */
+  readonly truncated: number
+  /** Examples left without a label after cutting. */
+  readonly dropped: number
+  /** Malformed records passed over (`skipBadLines`). */
+  readonly skippedLines: number
+  /** What is worth looking at. */
+  readonly findings: readonly Finding[]
+  /** Whether its tokens are in a file, and not in memory. */
+  readonly onDisk?: boolean
+}
+
+/** A dataset, tokenized. */
+export interface Dataset {
+  readonly examples: Examples
+  /** Which of them are of each file, in the order of the files. */
+  readonly runs: readonly { readonly first: number; readonly length: number }[]
+  readonly summary: DatasetSummary
+}
+
+/** Bytes that examples take in memory: what says where they are, and their ids where they are not in a file. */
+export function dataBytes({
+  tokens,
+  examples,
+  onDisk,
+}: Pick<DatasetSummary, 'tokens' | 'examples' | 'onDisk'>): number {
+  return (onDisk === true ? 0 : 4 * tokens) + 32 * examples
+}
+
+/** A sample, and where it is from. */
+export interface PlacedSample {
+  readonly place: Place
+  readonly sample: Sample
+}
