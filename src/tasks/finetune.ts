@@ -11,7 +11,8 @@ import { sessionOf, type OpenModel } from '../session/session.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
 import { findStart } from '../runs/resume.ts'
-import { RunReports } from '../report/sinks/index.ts'
+import { fileSinks } from '../report/sinks/index.ts'
+import { withSinks } from '../report/sinks/sink.ts'
 import type { Dataset, Example } from '../text/examples.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
@@ -126,27 +127,12 @@ export async function* runFinetune(
       peakMemory: peakMemory(),
     })
     const resumedFrom = from?.record.state.step
-    const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })
     const { quantization } = session.decoder
     const parts = { config, base, data, model, training, quantization, output, from, files, inputs, plan }
     const run = new Run({ ...parts, trial, usage, cancelled })
     try {
-      for (const event of early) await files.log(event)
-      for await (const event of watchBound(plan, run.events())) {
-        await files.log(event)
-        for (const message of await reports.event(event)) yield { type: 'warning', message }
-        yield event
-      }
-    } catch (error) {
-      const path = await run.rescue()
-      if (path !== undefined) yield { type: 'save', step: training.state.step, path }
-      const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
-      // What went wrong before is what counts: the disk may be full.
-      await files.update({ status, ...usage(), result: String(error) }).catch(() => {})
-      await reports.ended()
-      throw error
+      yield* withSinks(fileSinks({ config, startedAt: files.startedAt, resumedFrom }), run.recorded(early))
     } finally {
-      reports.close()
       await files.close()
     }
   } finally {
@@ -196,8 +182,28 @@ class Run {
     this.#saved = parts.training.state.step
   }
 
-  /** Trains and saves. */
-  async *events(): AsyncGenerator<TrainEvent, void> {
+  /**
+   * Trains and saves. Each event is in the record of the run before it is passed on, after those that came `early`; so is how the run ended.
+   */
+  async *recorded(early: readonly TrainEvent[]): AsyncGenerator<TrainEvent, void> {
+    const { files, plan, training, usage } = this.#o
+    try {
+      for (const event of early) await files.log(event)
+      for await (const event of watchBound(plan, this.#events())) {
+        await files.log(event)
+        yield event
+      }
+    } catch (error) {
+      const path = await this.#rescue()
+      if (path !== undefined) yield { type: 'save', step: training.state.step, path }
+      const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
+      // What went wrong before is what counts: the disk may be full.
+      await files.update({ status, ...usage(), result: String(error) }).catch(() => {})
+      throw error
+    }
+  }
+
+  async *#events(): AsyncGenerator<TrainEvent, void> {
     const { config, data, model, training, files, output, from, trial, usage, cancelled } = this.#o
     const { outputDir } = config
     const valid = data.valid?.examples
@@ -221,7 +227,7 @@ class Run {
    * Saves what was learned since the last checkpoint, when something else has gone wrong; where, or undefined if there is nothing, or it
    * cannot be written.
    */
-  async rescue(): Promise<string | undefined> {
+  async #rescue(): Promise<string | undefined> {
     if (this.#o.training.state.step === this.#saved) return undefined
     return this.#save({ keepOthers: true }).catch(() => undefined)
   }

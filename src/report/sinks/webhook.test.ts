@@ -3,8 +3,9 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import type { TrainEvent } from '../../train/events.ts'
-import { errorEvent, Webhook, type Patience } from './webhook.ts'
 import { LowrankError } from '../../util/errors.ts'
+import { errorEvent } from './sink.ts'
+import { Webhook, type Patience } from './webhook.ts'
 
 type Body = {
   readonly run: Record<string, string>
