@@ -2,7 +2,7 @@ import { isGgufFile } from '../../formats/model-files.ts'
 import { openCheckpoint, type TensorReader } from '../../formats/safetensors.ts'
 import { isFloat, type FloatWeight, type StoredWeight } from '../../storage/stored.ts'
 import type { FloatDtype } from '../../util/dtype.ts'
-import { LowrankError } from '../../util/errors.ts'
+import { internalError, LowrankError } from '../../util/errors.ts'
 import { fillNormal, stream } from '../../util/random.ts'
 import type { DecoderConfig } from '../decoder.ts'
 import { readDecoderConfig } from '../config.ts'
@@ -98,7 +98,8 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
     storage: () => config.dtype,
     load: async (name) => {
       const index = specs.findIndex((spec) => spec.name === name)
-      const shape = specs[index]?.shape ?? []
+      const shape = specs[index]?.shape
+      if (shape === undefined) throw internalError(`a ${config.modelType} model has no weight ${name}`)
       const data = new Float32Array(elements(shape))
       if (isNorm(name)) data.fill(1 - config.normOffset)
       else if (!name.endsWith('.bias')) fillNormal(data, 0, config.initializerRange, stream(seed, 'weights', index))
