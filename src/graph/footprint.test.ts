@@ -11,6 +11,7 @@ const bits = b.input('bits', { dtype: 'u16', shape: [8, 4] })
 const codes = b.input('codes', { dtype: 'u8', shape: [16] })
 const scales = b.input('scales', { dtype: 'f32', shape: [1] })
 const packed = b.fourBitWeight(codes, scales, { quantType: 'nf4', blockSize: 32, rows: 8, columns: 4 })
+const shaped = b.reshape(b.silu(x), [4, 1])
 
 type Kind = Extract<OpMemory, string> | 'scratch'
 
@@ -22,7 +23,8 @@ const programs: Readonly<Record<Kind, readonly [y: Value, bytes: number]>> = {
   inPlace: [b.silu(b.exp(b.silu(x))), 16],
   // 32 elements in f32, and their bits as bf16.
   scratch: [b.linear(x, b.decode(bits, 'bf16')), 32 * 4 + 32 * 2],
-  view: [b.exp(b.reshape(b.silu(x), [4, 1])), 16],
+  // Its operand lives as long as it does, beside the result of the op after it.
+  view: [b.mul(b.silu(shaped), shaped), 2 * 16],
   free: [b.add(x, b.constant(1)), 0],
   // 32 elements in f32, while the product reads them.
   packed: [b.linear(x, packed), 32 * 4],
