@@ -1,6 +1,7 @@
 import { readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
+import { z } from 'zod'
 import { trainSchema, type TrainConfig } from '../config/index.ts'
 import { hashFile, hashFiles } from '../formats/hash.ts'
 import { isJsonObject, readJsonObject } from '../formats/json.ts'
@@ -9,22 +10,25 @@ import { indexName, singleName } from '../formats/safetensors.ts'
 import { maxHeaderBytes } from '../formats/safetensors-header.ts'
 import { exactName, type Origins } from '../hub/resolve.ts'
 import { companionFiles } from '../text/tokenizer.ts'
+import { originsSchema, textsSchema } from './recorded.ts'
 
 /** What a run is made from. With the seed among the options, it decides every byte of the result. */
-export interface RunInputs {
+export const runInputsSchema = z.object({
   /** The resolved configuration. */
-  readonly config: Readonly<Record<string, unknown>>
-  readonly versions: Readonly<Record<string, string>>
+  config: z.record(z.string(), z.unknown()).readonly(),
+  versions: textsSchema,
   /**
    * SHA-256 of what was read, as hex: of `train` and `valid` the file; of `model` and `adapter` names and contents of the files. Of a
-   * model in parts `modelIndex` is that of what says where they are, which earlier versions did not tell.
+   * model in parts `modelIndex` is that of what says where they are, which earlier versions did not record.
    */
-  readonly hashes: Readonly<Record<string, string>>
+  hashes: textsSchema,
   /** The commits of what is from the hub. */
-  readonly origins?: Origins
+  origins: originsSchema.optional(),
   /** Computing threads: how many there are decides the order in which products are summed. */
-  readonly threads: number
-}
+  threads: z.int(),
+})
+
+export type RunInputs = Readonly<z.output<typeof runInputsSchema>>
 
 /** What a run calls its model and its adapter, where that is not the folder. */
 export type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & { readonly origins?: Origins }

@@ -1,9 +1,9 @@
-import { quantizationOf, type QuantizationOptions, type TrainConfig } from '../config/index.ts'
+import { type MemoryChoice, quantizationOf, type QuantizationOptions, type TrainConfig } from '../config/index.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import { readExamples, type Dataset } from '../text/examples.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
-import { type DecoderOptions, frugal, type MemoryChoice, type OpenDecoder, PreparedDecoder } from './decoder.ts'
+import { type DecoderOptions, frugal, type OpenDecoder, PreparedDecoder } from './decoder.ts'
 import type { Workload } from './memory-items.ts'
 import { planMemory, type MemoryPlan, type PlanOptions } from './plan.ts'
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { cardName } from '../model/peft/card.ts'
 import { readDecoderConfig } from '../model/config.ts'
-import { type Quantization, quantizationText, unusedOptions, type TrainConfig } from '../config/index.ts'
+import { choiceOf, type Quantization, quantizationText, unusedOptions, type TrainConfig } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
@@ -234,11 +234,15 @@ class Run {
 
   async #save({ keepOthers = false } = {}): Promise<string> {
     const { config, training, files, inputs, plan, usage } = this.#o
-    const { activations, expandWeights, headRows, streamed } = plan
-    const memory = { activations, expandWeights, headRows, streamed }
     const { step } = training.state
     const folder = join(config.outputDir, `checkpoint-${step}`)
-    const about = { startedAt: files.startedAt, ...usage(), metricsBytes: await files.sync(), inputs, memory }
+    const about = {
+      startedAt: files.startedAt,
+      ...usage(),
+      metricsBytes: await files.sync(),
+      inputs,
+      memory: choiceOf(plan),
+    }
     await saveCheckpoint({ training, result: this.#resultIn(folder), about })
     this.#saved = step
     if (!keepOthers && config.saveTotalLimit !== undefined)

@@ -1,6 +1,5 @@
 import { basename } from 'node:path'
-import { parseTrainConfig, type TrainConfig } from '../config/index.ts'
-import type { MemoryChoice } from '../session/decoder.ts'
+import { choiceOf, type MemoryChoice, parseTrainConfig, type TrainConfig } from '../config/index.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { exactName, fromHub } from '../hub/resolve.ts'
 import { readRun, type Run } from '../runs/read.ts'
@@ -110,15 +109,15 @@ function recordOf(run: Run): {
       hint: 'The run ended before it began to train, or its metrics.jsonl is not the one it wrote.',
     })
   }
-  const { threads, activations, expandWeights, headRows, streamed } = plan
+  const { threads } = plan
   return {
     // As many threads as then: their number decides in which order is summed.
     config: parseTrainConfig({ ...run.config, threads }),
-    choice: { activations, expandWeights, headRows, streamed },
+    choice: choiceOf(plan),
     inputs: {
       config: run.config,
-      versions: run.versions as RunInputs['versions'],
-      hashes: run.hashes as RunInputs['hashes'],
+      versions: run.versions,
+      hashes: run.hashes,
       origins: run.origins,
       threads,
     },

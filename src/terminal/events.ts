@@ -1,7 +1,5 @@
-import type { DatasetSummary, TrainEvent } from '../train/events.ts'
+import type { DatasetSummary, EventOf, TrainEvent } from '../train/events.ts'
 import { bytes, columns, count, duration, number, percent, plural, printable, wrap } from './format.ts'
-
-type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
 
 /** The lines an event adds to the log of a run. `step` (for the bar), `sample` and `done` (for the end) add none. */
 export function eventLines(event: TrainEvent): string[] {

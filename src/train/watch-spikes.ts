@@ -1,3 +1,5 @@
+import { z } from 'zod'
+
 /** What a step was found to be, before its update. */
 export interface StepValues {
   /** Mean over the label tokens. */
@@ -18,14 +20,18 @@ export interface Spike {
   readonly rise?: true
 }
 
-/** What is remembered of the recent steps, a place each, the oldest first. Plain JSON. */
-export interface SpikeState {
-  readonly losses: number[]
-  readonly gradNorms: number[]
-  readonly labelTokens: number[]
+const numbers = z.array(z.number())
+
+/** What is remembered of the recent steps, a place each, the oldest first. */
+export const spikeSchema = z.object({
+  losses: numbers,
+  gradNorms: numbers,
+  labelTokens: numbers,
   /** Median gradient norm of the first steps, once there are enough. */
-  firstGradNorm: number | undefined
-}
+  firstGradNorm: z.number().optional(),
+})
+
+export type SpikeState = z.output<typeof spikeSchema>
 
 /*
  * The constants were chosen on runs of the model of examples/quickstart: 9 that learn (LoRA, QLoRA, full; 1 to 8 examples a step; rates of 1e-4

@@ -1,4 +1,4 @@
-import { quantizationText } from '../config/index.ts'
+import { choiceOf, quantizationText } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
 import type { PreparedDecoder, WantedWeight } from '../session/decoder.ts'
 import type { Workload } from '../session/memory-items.ts'
@@ -50,7 +50,7 @@ export function evaluationWorkload(
 /** What is reported of a plan. */
 export function planEvent(prepared: PreparedDecoder, plan: MemoryPlan, steps: number): TrainEvent {
   const { config, quantization, threads } = prepared
-  const { activations, expandWeights, headRows, streamed, expected, items, bound, smaller } = plan
+  const { expected, items, bound, smaller } = plan
   const count = (weights: readonly WantedWeight[]): number =>
     weights.reduce((total, { shape }) => total + elements(shape), 0)
   const wanted = prepared.wanted(prepared.stages(plan))
@@ -61,11 +61,8 @@ export function planEvent(prepared: PreparedDecoder, plan: MemoryPlan, steps: nu
     trainableParameters: count(wanted.filter(({ trainable }) => trainable)),
     steps,
     threads,
-    activations,
+    ...choiceOf(plan),
     quantization: quantization && quantizationText(quantization),
-    expandWeights,
-    headRows,
-    streamed,
     memory: { expected, items, bound, smaller },
   }
 }

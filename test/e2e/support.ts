@@ -10,6 +10,7 @@ import { afterAll, expect } from 'vitest'
 import type { Io } from '../../src/cli/io.ts'
 import { run } from '../../src/cli/run.ts'
 import { snakeCase } from '../../src/config/options.ts'
+import type { EventOf } from '../../src/train/events.ts'
 import { computeHere, directTasks } from '../tasks.ts'
 
 /** Folder of the package; a script run from here may import 'lowrank'. */
@@ -18,8 +19,6 @@ export const root = fileURLToPath(new URL('../..', import.meta.url))
 /** A small trained model with its tokenizer, and the texts of its task. */
 export const quickstart = join(root, 'examples/quickstart/model')
 const texts = join(root, 'examples/quickstart')
-
-export type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
 
 /** A folder that is gone after the tests of a file. */
 export function temporaryFolder(): string {

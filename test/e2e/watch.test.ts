@@ -4,6 +4,7 @@ import type { TrainConfigInput } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parseTrainConfig } from '../../src/config/index.ts'
 import { runFinetune } from '../../src/tasks/finetune.ts'
+import type { EventOf } from '../../src/train/events.ts'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
 import { directTasks } from '../tasks.ts'
 import {
@@ -22,7 +23,6 @@ import {
   temporaryFolder,
   writeData,
   writeElements,
-  type EventOf,
   type Outcome,
 } from './support.ts'
 
