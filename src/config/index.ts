@@ -7,7 +7,15 @@ export { checkCall, checkText } from './call.ts'
 export { optionSet, type Entry, type OptionSet, type Source } from './parse.ts'
 export { heldRules, quantizationOf, quantizationText, quantizedRules, type Quantization } from './quantization.ts'
 export { quantizationSchema, type QuantizationOptions } from './groups/quantization.ts'
-export { parseTrainConfig, trainOptions, trainSchema, type TrainConfig, type TrainConfigInput } from './train.ts'
+export {
+  defaultOf,
+  parseTrainConfig,
+  resumeRule,
+  trainOptions,
+  trainSchema,
+  type TrainConfig,
+  type TrainConfigInput,
+} from './train.ts'
 export {
   settingsOfSchedule,
   settingsOfSgd,

@@ -4,6 +4,7 @@ import { LowrankError } from '../util/errors.ts'
 import { formatSize } from '../util/size.ts'
 import { syncFolder, writeError, writeFileAtomic } from './atomic.ts'
 import { indexName, singleName, sizeSources, type TensorSource, writeSafetensors } from './safetensors.ts'
+import { elements } from '../util/shape.ts'
 
 /** Where a checkpoint is written before it is whole: what a killed process leaves, and the next removes. */
 export const unfinishedName = '.checkpoint.tmp'
@@ -103,10 +104,10 @@ function formatIndex(
   parameters: number | undefined,
 ): string {
   const all = [...shards].flatMap(([file, shard]) => shard.map((source) => ({ ...source, file })))
-  const elements = all.reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0)
+  const count = all.reduce((total, { shape }) => total + elements(shape), 0)
   const places = all.map(({ name, file }) => [name, file] as const).sort(([a], [b]) => (a < b ? -1 : 1))
   const index = {
-    metadata: { total_parameters: parameters ?? elements, total_size: bytes },
+    metadata: { total_parameters: parameters ?? count, total_size: bytes },
     weight_map: Object.fromEntries(places),
   }
   return `${JSON.stringify(index, null, 2)}\n`

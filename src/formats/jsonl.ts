@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises'
-import { LowrankError } from '../util/errors.ts'
-import { messageOf, parseJson } from './json.ts'
+import { LowrankError, messageOf } from '../util/errors.ts'
+import { parseJson } from './json.ts'
 import { checkPlainFile } from './plain-file.ts'
 
 /** A line of a JSONL file, numbered from 1: its value, or why it has none. */

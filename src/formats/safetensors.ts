@@ -1,8 +1,8 @@
 import { readdir, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize, sep } from 'node:path'
-import { type ErrorCode, internalError, LowrankError } from '../util/errors.ts'
+import { type ErrorCode, internalError, LowrankError, messageOf } from '../util/errors.ts'
 import { writeStreamAtomic } from './atomic.ts'
-import { isJsonObject, messageOf, readJsonObject } from './json.ts'
+import { isJsonObject, readJsonObject } from './json.ts'
 import {
   elementBits,
   formatHeader,

@@ -5,7 +5,7 @@ import { memoryChoiceSchema } from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { removeFolderAtomic, settleFolders, writeFolderAtomic } from '../formats/atomic-folder.ts'
 import { hashFile, hashText } from '../formats/hash.ts'
-import { messageOf, readJsonObject } from '../formats/json.ts'
+import { readJsonObject } from '../formats/json.ts'
 import {
   openCheckpoint as openModelFiles,
   openSafetensors,
@@ -13,7 +13,8 @@ import {
   type TensorSource,
   writeSafetensors,
 } from '../formats/safetensors.ts'
-import { LowrankError } from '../util/errors.ts'
+import { bytesOf } from '../util/dtype.ts'
+import { LowrankError, messageOf } from '../util/errors.ts'
 import { runInputsSchema } from './run-inputs.ts'
 import { saveResult, storesExactly, type SaveOptions } from '../export/save.ts'
 import { type Training, trainerStateSchema } from '../train/trainer.ts'
@@ -109,11 +110,6 @@ function tensor(name: string, shape: readonly number[], data: Float32Array | Uin
 
 function dtypeOf(data: Float32Array | Uint8Array): 'F32' | 'U8' {
   return data instanceof Float32Array ? 'F32' : 'U8'
-}
-
-/** The same memory as bytes. */
-function bytesOf({ buffer, byteOffset, byteLength }: Float32Array | Uint8Array): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength)
 }
 
 /**

@@ -2,7 +2,7 @@ import { readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
-import { trainSchema, type TrainConfig } from '../config/index.ts'
+import { defaultOf, resumeRule, trainSchema, type TrainConfig } from '../config/index.ts'
 import { hashFile, hashFiles } from '../formats/hash.ts'
 import { isJsonObject, readJsonObject } from '../formats/json.ts'
 import { isGgufFile } from '../formats/model-files.ts'
@@ -101,43 +101,6 @@ async function indexFiles(folder: string): Promise<string[]> {
   return [path, ...others.sort().map((part) => join(folder, part))]
 }
 
-/**
- * Options that may change between the parts of a run: they decide what is reported and kept of it, not what is trained. Every other option
- * must stay. Of paths the content counts (`hashes`), of threads the number, of memory the choice that was made within it.
- */
-const free: ReadonlySet<string> = new Set<keyof TrainConfig>([
-  'model',
-  'adapter',
-  'train',
-  'valid',
-  'outputDir',
-  'threads',
-  'memory',
-  'activations',
-  'loggingSteps',
-  'samples',
-  'saveStrategy',
-  'saveSteps',
-  'saveTotalLimit',
-  'saveDtype',
-  'maxShardSize',
-  'overwriteOutputDir',
-  'resume',
-  'resumeFrom',
-  'resumeAnyway',
-  'reportTo',
-  'loggingDir',
-  'webhookUrl',
-])
-
-/** Options of evaluations, which decide what is trained only where the weights that are kept, or the end of the run, depend on them. */
-const ofEvaluations: ReadonlySet<string> = new Set<keyof TrainConfig>([
-  'evalStrategy',
-  'evalSteps',
-  'evalOnStart',
-  'perDeviceEvalBatchSize',
-])
-
 function dependsOnEvaluations({ config }: RunInputs): boolean {
   return config['loadBestModelAtEnd'] === true || config['earlyStoppingPatience'] !== undefined
 }
@@ -147,7 +110,8 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
   const changes: string[] = []
   const evaluated = dependsOnEvaluations(before) || dependsOnEvaluations(now)
   for (const key of Object.keys(trainSchema.shape)) {
-    if (free.has(key) || (!evaluated && ofEvaluations.has(key))) continue
+    const rule = resumeRule(key)
+    if (rule === 'free' || (rule === 'evaluations' && !evaluated)) continue
     // An option that was added to Lowrank later had the effect of its default.
     const [old, current] = [before.config, now.config].map((config) => show(config[key] ?? defaultOf(key)))
     if (old !== current) changes.push(`${key}: ${old} -> ${current}`)
@@ -183,10 +147,6 @@ export function changedVersions(before: RunInputs, now: RunInputs): string[] {
   return Object.keys(now.versions)
     .filter((name) => before.versions[name] !== now.versions[name])
     .map((name) => `${name} ${before.versions[name] ?? 'none'} -> ${now.versions[name]}`)
-}
-
-function defaultOf(key: string): unknown {
-  return trainSchema.shape[key as keyof typeof trainSchema.shape].safeParse(undefined).data
 }
 
 function show(value: unknown): string {

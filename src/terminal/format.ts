@@ -1,7 +1,5 @@
 /** Texts as the terminal shows them. */
 
-export { bytes, count, duration, number, percent, plural } from '../util/format.ts'
-
 /**
  * A text that cannot move the cursor, change colours or turn the order of letters: control characters of files, names and models
  * are written as JSON does, so that JSON stays what it is. Line feeds stay.

@@ -1,13 +1,12 @@
 import { isGgufFile } from '../../formats/model-files.ts'
 import { openCheckpoint, type TensorReader } from '../../formats/safetensors.ts'
 import { isFloat, type FloatWeight, type StoredWeight } from '../../storage/stored.ts'
-import type { FloatDtype } from '../../util/dtype.ts'
+import { bytesOf, type FloatDtype } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
 import { fillNormal, stream } from '../../util/random.ts'
 import type { DecoderConfig } from '../decoder.ts'
 import { readDecoderConfig } from '../config.ts'
 import { openQuantized, type QuantizedEntries, type QuantizedEntry } from '../bitsandbytes/checkpoint.ts'
-import { viewOf } from '../bitsandbytes/parts.ts'
 import { headName } from '../names.ts'
 import { isNorm, linearPaths, weightSpecs, type WeightSpec } from '../weight-specs.ts'
 import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
@@ -79,7 +78,7 @@ async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeigh
   const info = reader.tensors.get(name)
   const storage = floatDtype(reader, name)
   const old = reuse && isFloat(reuse) && reuse.storage === storage ? reuse.data : undefined
-  const bytes = await reader.read(name, old?.byteLength === info?.byteLength ? viewOf(old) : undefined)
+  const bytes = await reader.read(name, old && old.byteLength === info?.byteLength ? bytesOf(old) : undefined)
   const { buffer, byteOffset, byteLength } = bytes
   const data =
     storage === 'F32'

@@ -12,10 +12,9 @@ import {
   type StoredWeight,
 } from '../../storage/stored.ts'
 import { widened } from '../../storage/formats.ts'
-import type { FloatDtype } from '../../util/dtype.ts'
+import { bytesOf, type FloatDtype } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
 import { elements } from '../../util/shape.ts'
-import { viewOf } from '../bitsandbytes/parts.ts'
 import { parseDecoderConfig } from '../config.ts'
 import type { DecoderConfig } from '../decoder.ts'
 import { embeddingName, headName } from '../names.ts'
@@ -176,7 +175,7 @@ async function loadEntry(file: GgufFile, entry: Entry, reuse: StoredWeight | und
 
 function memoryOf(weight: StoredWeight): Uint8Array<ArrayBuffer> | undefined {
   if (isStored(weight, 'blocks')) return weight.bytes
-  return isFloat(weight) ? viewOf(weight.data) : undefined
+  return isFloat(weight) ? bytesOf(weight.data) : undefined
 }
 
 function sameStorage({ storage }: StoredWeight, wanted: FloatDtype | BlockStorage): boolean {
