@@ -313,7 +313,7 @@ describe('Ctrl-C', () => {
     return { ...outcome, exits }
   }
 
-  test('once: the run is told to stop, and says where the checkpoint lies', async () => {
+  test('once: the run is asked to stop, and says where the checkpoint lies', async () => {
     const end = () => new LowrankError('cancelled', 'cancelled after step 2; checkpoint in out/checkpoint-2')
     const { code, stderr, exits } = await cancel(1, 0, end)
     expect(code).toBe(130)

@@ -14,9 +14,9 @@ export interface WriteCheckpointOptions {
   readonly maxShardBytes: number
   /** Of every file; by default what transformers asks for. */
   readonly metadata?: Readonly<Record<string, string>>
-  /** Parameters of the model, which the index tells; by default the elements of all tensors. */
+  /** Parameters of the model, which the index states; by default the elements of all tensors. */
   readonly parameters?: number
-  /** Is told the names of the files before one in the folder is written, replaced or removed. */
+  /** Receives the names of the files before one in the folder is written, replaced or removed. */
   readonly before?: ((names: readonly string[]) => Promise<void> | undefined) | undefined
 }
 
@@ -119,7 +119,7 @@ const SPARE_BYTES = 2 ** 20
 async function checkRoom(folder: string, bytes: number): Promise<void> {
   const { bavail, blocks, bsize } = await statfs(folder)
   const [needed, free] = [bytes + SPARE_BYTES, bavail * bsize]
-  // Some network file systems do not tell.
+  // Some network file systems do not say.
   if (blocks === 0 || needed <= free) return
   throw new LowrankError(
     'io',

@@ -148,7 +148,7 @@ function parseEntry(
   const byteLength = tensorBytes(dtype, shape)
   if (byteLength === undefined) return fail(`${tensor}: shape ${show(shape)} is not possible`)
   if (!Array.isArray(offsets) || offsets.length !== 2)
-    return fail(`${tensor}: data_offsets ${show(offsets)} is no pair`)
+    return fail(`${tensor}: data_offsets ${show(offsets)} is not a pair`)
   const [begin, end] = offsets as unknown[]
   if (!isOffset(begin) || !isOffset(end) || begin > end) {
     return fail(`${tensor}: data_offsets ${show(offsets)} is not a byte range`)

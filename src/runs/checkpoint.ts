@@ -119,7 +119,7 @@ function dtypeOf(data: Float32Array | Uint8Array): 'F32' | 'U8' {
  */
 export async function readCheckpoint(folder: string): Promise<Checkpoint> {
   const path = join(folder, stateName)
-  const hint = `A checkpoint that a run can go on from has ${stateName}, ${tensorsName} and the weights. Were they all copied?`
+  const hint = `A checkpoint that a run can continue from has ${stateName}, ${tensorsName} and the weights. Were they all copied?`
   const { sha256, ...content } = await readJsonObject(path, { code: 'checkpoint', hint })
   const fail = (what: string): never => {
     throw new LowrankError('checkpoint', what, { hint })
@@ -135,7 +135,8 @@ export async function readCheckpoint(folder: string): Promise<Checkpoint> {
   }
   const record = parsed.data
   for (const [name, { bytes }] of Object.entries(record.files)) {
-    if (basename(name) !== name || name.startsWith('.')) fail(`${path}: ${JSON.stringify(name)} is no name of a file`)
+    if (basename(name) !== name || name.startsWith('.'))
+      fail(`${path}: ${JSON.stringify(name)} is not the name of a file`)
     const found = await stat(join(folder, name)).catch((error: unknown) =>
       fail(`${join(folder, name)} is missing: ${messageOf(error)}`),
     )
@@ -289,6 +290,6 @@ export async function latestCheckpoint(
   }
   if (damaged.length === 0) return undefined
   throw new LowrankError('checkpoint', `no checkpoint in ${outputDir} is whole:\n  ${damaged.join('\n  ')}`, {
-    hint: 'Without --resume the run starts anew, and removes them.',
+    hint: 'Without --resume the run starts from the beginning, and removes them.',
   })
 }

@@ -201,7 +201,7 @@ async function refuseForeign(
   if (folders.length > 0) {
     throw new LowrankError(
       'config',
-      `outputDir: in ${folder} there are folders in place of files: ${folders.join(', ')}`,
+      `outputDir: in ${folder} there are folders instead of files: ${folders.join(', ')}`,
       {
         hint: 'Choose another folder, or move them.',
       },

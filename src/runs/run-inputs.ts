@@ -33,7 +33,7 @@ export type RunInputs = Readonly<z.output<typeof runInputsSchema>>
 /** What a run calls its model and its adapter, where that is not the folder. */
 export type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & { readonly origins?: Origins }
 
-/** Reads all files of a run once, to tell what they are. */
+/** Reads all files of a run once, to describe them. */
 export async function describeInputs(
   config: TrainConfig,
   threads: number,
@@ -44,10 +44,10 @@ export async function describeInputs(
   const runtime = load('onnxruntime-node/package.json') as { version: string }
   const { model, train, valid, adapter } = config
   const index = await indexFiles(model)
-  const told = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
+  const recorded = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
   return {
     // As it is read back: without what is unset.
-    config: JSON.parse(JSON.stringify(told)) as RunInputs['config'],
+    config: JSON.parse(JSON.stringify(recorded)) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
       // A file by itself may be called anything, as a folder may.
@@ -124,7 +124,7 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
         : { path: show(exactlyNamed(option, origins) ?? config[option]), hash: hashes[key].slice(0, 12) },
     )
     if (old?.hash === current?.hash) continue
-    // An earlier version did not tell; a model that had no index then and has one now is another by its files, too.
+    // An earlier version did not record it; a model that had no index then and has one now is another by its files, too.
     if (key === 'modelIndex' && old === undefined) continue
     const [from, to] = [old, current].map((one) =>
       one === undefined ? 'none' : `${one.path} (SHA-256 ${one.hash}...)`,

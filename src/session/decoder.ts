@@ -109,7 +109,7 @@ export class PreparedDecoder {
   readonly lora: LoraConfig | undefined
   readonly adaptation: Adaptation
   readonly quantization: Quantization | undefined
-  /** Whether blocks can be read again and again at little cost: not where each reading would quantize them anew. */
+  /** Whether blocks can be read again and again at little cost: not where each reading would quantize them again. */
   readonly streamable: boolean
   readonly threads: number
   readonly #o: DecoderOptions

@@ -84,7 +84,7 @@ export function planMemory(
       hint:
         made === undefined
           ? `What takes less: ${last.smaller.join('; ')}.`
-          : 'To go on with another plan, whose results may differ in their last bits, set "resumeAnyway" (--resume-anyway).',
+          : 'To continue with another plan, whose results may differ in their last bits, set "resumeAnyway" (--resume-anyway).',
     },
   )
 }

@@ -45,18 +45,18 @@ export async function* runFinetune(
   { cancelled }: TaskContext,
 ): AsyncGenerator<TrainEvent, void> {
   const begun = performance.now()
-  // Told before there is a record to write them to, which is begun only once nothing is refused any more.
+  // Reported before there is a record to write them to, which is begun only once nothing is refused any more.
   const early: TrainEvent[] = []
-  const tell = (event: TrainEvent): TrainEvent => {
+  const noted = (event: TrainEvent): TrainEvent => {
     early.push(event)
     return event
   }
-  for (const message of unusedOptions(given)) yield tell({ type: 'warning', message })
+  for (const message of unusedOptions(given)) yield noted({ type: 'warning', message })
   const { config, origins } = yield* fromHub(given, { cancelled })
   // Refused before a folder is made for it.
   await readDecoderConfig(config.model)
   const { base, leftOut } = await readBase(config.model, origins.model, given.model)
-  for (const message of leftOut) yield tell({ type: 'warning', message })
+  for (const message of leftOut) yield noted({ type: 'warning', message })
   const reads = { ...pick(config, ['model', 'adapter', 'train', 'valid', 'resumeFrom']), configFile }
   const makes = config.method === 'full' ? 'model' : 'adapter'
   const output = await claimOutputFolder({
@@ -68,7 +68,7 @@ export async function* runFinetune(
   })
   let unused = true
   try {
-    yield tell({ type: 'status', message: `reading ${config.train}` })
+    yield noted({ type: 'status', message: `reading ${config.train}` })
     await using session = await sessionOf(config, cancelled)
     const data = {
       train: await session.read(config.train, config),
@@ -76,27 +76,27 @@ export async function* runFinetune(
     }
     // Its memory is free until there are samples to be made.
     session.tokenizer.close()
-    yield tell({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
+    yield noted({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
 
     const longest = data.train.examples.reduce((most, { ids }) => Math.max(most, ids.length), 0)
     const { maxPositionEmbeddings } = session.decoder.config
     if (longest > maxPositionEmbeddings) {
       const message = `the longest example has ${longest} tokens, the model was made for ${maxPositionEmbeddings} (max_position_embeddings); set maxLength`
-      yield tell({ type: 'warning', message })
+      yield noted({ type: 'warning', message })
     }
     const workload = workloadOf(config, data)
     const size = await modelSize(config.model)
     if (size > noticed) {
-      yield tell({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
+      yield noted({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     }
     const inputs = await describeInputs(config, session.decoder.threads, { ...given, origins })
-    const { from, told } = await findStart(config, inputs)
-    for (const event of told) yield tell(event)
+    const { from, notices } = await findStart(config, inputs)
+    for (const event of notices) yield noted(event)
     // The same choice, since it decides in which order is summed.
     const choice = config.resumeAnyway ? undefined : from?.record.memory
     const plan = session.plan(workload, { setting: config.activations, bound: config.memory, choice })
-    yield tell(planEvent(session.decoder, plan, totalSteps(config, data.train.examples)))
-    yield tell({ type: 'status', message: `loading ${given.model}` })
+    yield noted(planEvent(session.decoder, plan, totalSteps(config, data.train.examples)))
+    yield noted({ type: 'status', message: `loading ${given.model}` })
     const model = await session.load(plan)
     const { largest } = workload
     const trial = largest && { largest, smaller: plan.smaller }
@@ -116,10 +116,10 @@ export async function* runFinetune(
       from,
       reads: Object.values(reads).filter((path) => path !== undefined),
     })
-    for (const message of files.removed) yield tell({ type: 'warning', message })
+    for (const message of files.removed) yield noted({ type: 'warning', message })
     if (!output.writesCard && config.method !== 'full') {
       const message = `${join(config.outputDir, cardName)} was not written by Lowrank: it is left as it is`
-      yield tell({ type: 'warning', message })
+      yield noted({ type: 'warning', message })
     }
     for (const event of files.samples) yield event
     const usage = (): { seconds: number; peakMemory: number } => ({

@@ -174,7 +174,7 @@ async function* approach(parts: {
   }
   let firstDifference: number | undefined
   const begun = performance.now()
-  let told = begun
+  let reported = begun
   while (state.step < input.step - 1) {
     const { step, loss, verdict } = await trainStep(training, { cancelled })
     if (verdict.action === 'stop') {
@@ -183,8 +183,8 @@ async function* approach(parts: {
     const recorded = recordedLoss(run, step)
     if (recorded !== undefined && recorded !== loss) firstDifference ??= step
     const now = performance.now()
-    if (now - told < 5000) continue
-    told = now
+    if (now - reported < 5000) continue
+    reported = now
     const left = ((now - begun) / 1000 / (step - first + 1)) * (input.step - step)
     yield status(`step ${step} of ${input.step}, about ${Math.ceil(left)} s left`)
   }
@@ -238,9 +238,9 @@ async function lastStep(
   }
   const { epoch, loss, labelTokens } = await trainStep(training, { cancelled, onLosses })
   const texts = await tokenizer.decode(completions)
-  const told = examples.map((example, i) => ({ ...example, completion: texts[i] ?? '' }))
-  if (sort === 'loss') told.sort((a, b) => b.loss - a.loss)
+  const shown = examples.map((example, i) => ({ ...example, completion: texts[i] ?? '' }))
+  if (sort === 'loss') shown.sort((a, b) => b.loss - a.loss)
   const recorded = recordedLoss(run, step)
   const common = { run: run.folder, step, epoch, recorded, loss, equal: recorded === loss }
-  return { ...common, labelTokens, microBatches: batches.length, examples: told }
+  return { ...common, labelTokens, microBatches: batches.length, examples: shown }
 }

@@ -58,7 +58,7 @@ function cell(text: string): string {
 
 function aligned(titles: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const widths = titles.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]?.length ?? 0)))
-  const numeric = titles.map((_, i) => rows.every((row) => /^[-+\d.,e ]*(s|%|[MG]B)?$/.test(row[i] ?? '')))
+  const numeric = titles.map((_, i) => rows.every((row) => /^[-+\d.,e ]*(s|%|[MG]B|bytes)?$/.test(row[i] ?? '')))
   return [titles, ...rows].map((row) =>
     widths
       .map((width, i) => (numeric[i] === true ? (row[i] ?? '').padStart(width) : (row[i] ?? '').padEnd(width)))

@@ -15,7 +15,7 @@ export interface Example {
   readonly line: number
 }
 
-/** Ids that lie behind each other: one array for each example would take as much again. */
+/** Ids that lie one after the other: one array for each example would take as much again. */
 class Ids {
   #chunk = new Int32Array(0)
   #used = 0

@@ -89,7 +89,7 @@ export type TrainEvent =
       readonly best: boolean
     } & EvalResult)
   | {
-      /** A loss or gradient norm far outside its recent range, or no number (`nan`). Told once while it stays high. */
+      /** A loss or gradient norm far outside its recent range, or no number (`nan`). Reported once while it stays high. */
       readonly type: 'spike'
       readonly step: number
       readonly epoch: number
@@ -108,7 +108,7 @@ export type TrainEvent =
       readonly remedy: string
     }
   | {
-      /** The evaluation loss rises while the training loss falls; told once. */
+      /** The evaluation loss rises while the training loss falls; reported once. */
       readonly type: 'overfitting'
       readonly step: number
       readonly epoch: number

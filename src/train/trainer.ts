@@ -209,7 +209,7 @@ export interface TrainerResult {
 }
 
 /**
- * Trains until the last step, telling each. With `loadBestModelAtEnd` the weights end as they were at the lowest evaluation
+ * Trains until the last step, with an event for each. With `loadBestModelAtEnd` the weights end as they were at the lowest evaluation
  * loss. Checkpoints are written between steps only, so that they hold no half of a step. Cancelled, or stopped by a spike, it
  * saves one of the last whole step and throws.
  */
@@ -280,11 +280,11 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
     yield { type: 'save', step: state.step, path }
     if (diverged) {
       throw new LowrankError('diverged', `${error.message}; the weights before it are in ${path}`, {
-        hint: `${error.hint} With --resume --resume-anyway, a run with other options goes on from there.`,
+        hint: `${error.hint} With --resume --resume-anyway, a run with other options continues from there.`,
       })
     }
     const message = `cancelled after step ${state.step} of ${steps}; its weights are in ${path}`
-    throw new LowrankError('cancelled', message, { hint: 'The same run with --resume goes on from there.' })
+    throw new LowrankError('cancelled', message, { hint: 'The same run with --resume continues from there.' })
   }
   for (const [name, weights] of training.bestWeights) trainables.get(name)?.data.set(weights)
   const { step, tokens, realTokens, labelTokens, best, stopped } = state

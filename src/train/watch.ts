@@ -20,7 +20,7 @@ export interface WatchedStep extends StepValues {
   readonly lines: readonly number[]
 }
 
-/** What is to become of a step, and what is told of it. */
+/** What is to become of a step, and what is reported of it. */
 export interface Verdict {
   readonly action: 'apply' | 'skip' | 'stop'
   readonly spike: EventOf<'spike'> | undefined
@@ -64,7 +64,7 @@ export function startWatch(): WatchState {
   }
 }
 
-/** Steps without a spike after which a rise of the loss is told anew. */
+/** Steps without a spike after which a rise of the loss is reported again. */
 const calmSteps = 16
 
 /** Steps in a row that may be left out. More are no accident of the data. */
@@ -86,7 +86,7 @@ export function judgeStep(watch: Watch, step: WatchedStep): Verdict {
   const { state } = watch
   const found = findSpike(state.spikes, step)
   const action = found === undefined ? 'apply' : actionFor(found, watch)
-  // Told once where the figures stay high, but whenever something was done about it.
+  // Reported once where the figures stay high, but whenever something was done about it.
   const isTold = action !== 'apply' || (found?.rise === true ? state.calm === calmSteps : state.inRow === 0)
   if (action !== 'stop') {
     remember(state.spikes, step)
@@ -101,8 +101,8 @@ export function judgeStep(watch: Watch, step: WatchedStep): Verdict {
   const { step: index, epoch, loss, gradNorm } = step
   const { kind, value, expected } = found
   const lines = step.lines.toSorted((a, b) => a - b)
-  const told = { kind, value, expected, loss, gradNorm, lines, action, remedy: spikeRemedy(watch, step) }
-  return { action, spike: { type: 'spike', step: index, epoch, ...told } }
+  const facts = { kind, value, expected, loss, gradNorm, lines, action, remedy: spikeRemedy(watch, step) }
+  return { action, spike: { type: 'spike', step: index, epoch, ...facts } }
 }
 
 /** Takes in an evaluation of the step just done. */

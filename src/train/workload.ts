@@ -75,17 +75,17 @@ export async function* watchBound(
   { bound, expected, smaller }: MemoryPlan,
   events: AsyncGenerator<TrainEvent>,
 ): AsyncGenerator<TrainEvent> {
-  let told = bound === undefined
+  let reported = bound === undefined
   for await (const event of events) {
     yield event
-    if (told || bound === undefined || (event.type !== 'step' && event.type !== 'eval')) continue
+    if (reported || bound === undefined || (event.type !== 'step' && event.type !== 'eval')) continue
     const peak = peakMemory()
     if (peak <= (1 + tolerated) * bound) continue
-    told = true
+    reported = true
     const share = Math.round(100 * (peak / bound - 1))
     const message =
       `this run has taken ${formatSize(peak)} by step ${event.step}, ${share} % more than the ${formatSize(bound)} it is bound to ` +
-      `(expected: ${formatSize(expected)}); it goes on. What takes less: ${smaller.join('; ')}, or a lower bound`
+      `(expected: ${formatSize(expected)}); it continues. What takes less: ${smaller.join('; ')}, or a lower bound`
     yield { type: 'warning', message }
   }
 }

@@ -64,15 +64,15 @@ export async function makeTinyModel(folder: string, changes: Readonly<Record<str
 /** Far more steps than any test waits for, and not so many that laying them out takes long. */
 export const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 5000, saveStrategy: 'no' } as const
 
-/** Waits until a run has told so many steps, or its process has ended. */
+/** Waits until a run has reported so many steps, or its process has ended. */
 export async function untilSteps(
   outputDir: string,
   child: { readonly exitCode: number | null },
   steps = 2,
 ): Promise<void> {
   const path = join(outputDir, 'metrics.jsonl')
-  const told = (): number => (existsSync(path) ? readFileSync(path, 'utf8').split('"type":"step"').length - 1 : 0)
-  while (told() < steps && child.exitCode === null) await sleep(20)
+  const reported = (): number => (existsSync(path) ? readFileSync(path, 'utf8').split('"type":"step"').length - 1 : 0)
+  while (reported() < steps && child.exitCode === null) await sleep(20)
 }
 
 /** Runs a script against the public API, which is ended where it takes `seconds`. */

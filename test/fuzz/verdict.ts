@@ -124,7 +124,7 @@ function linesSeen(bytes: Buffer): string | undefined {
   }
 }
 
-/** What is told of the file and does not change what it means. */
+/** What is reported of the file and does not change what it means. */
 const notes = new Set(['architectures', 'transformers_version', 'base_model_name_or_path', 'metadata', 'version'])
 
 /** Keys whose values have several types, by their own name; and numbers that need not be whole. */

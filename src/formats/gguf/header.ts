@@ -97,13 +97,13 @@ function parseTensor(cursor: Cursor, i: number, alignment: number, fail: Fail): 
   const id = cursor.u32()
   const type = ggmlTypes.get(id) ?? fail(`${what} is of type ${id}, which is not known`)
   const offset = cursor.size(`the offset of ${what}`)
-  if (offset % alignment !== 0) fail(`${what} starts at ${offset}, which is no multiple of ${alignment}`)
+  if (offset % alignment !== 0) fail(`${what} starts at ${offset}, which is not a multiple of ${alignment}`)
   const width = shape.at(-1) ?? 0
   const { blockElements, blockBytes } = type
   if (shape.includes(0)) fail(`${what} is empty: [${shape.join(', ')}]`)
   if (width % blockElements !== 0) {
     fail(
-      `${what} has rows of ${width} elements, which is no multiple of the ${blockElements} of a block of ${type.name}`,
+      `${what} has rows of ${width} elements, which is not a multiple of the ${blockElements} of a block of ${type.name}`,
     )
   }
   const byteLength = shape.reduce((total, one) => total * one, 1 / blockElements) * blockBytes

@@ -67,7 +67,7 @@ function fourBitParts(
     const more = { nested_blocksize: nestedBlockSize, nested_dtype: 'float32', nested_offset: nested(packed).offset }
     return Buffer.from(JSON.stringify({ ...state, ...more }))
   }
-  // The size is told before the offset is known: spaces, which JSON ignores, fill up to that of the longest number.
+  // The size is needed before the offset is known: spaces, which JSON ignores, fill up to that of the longest number.
   const longest = JSON.stringify({
     ...state,
     nested_blocksize: nestedBlockSize,

@@ -135,7 +135,7 @@ function checkTensor(folder: string, reader: TensorReader, { name, shape }: Weig
     throw new LowrankError(
       'model',
       `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16 and BF16 are supported`,
-      { hint: 'Of quantized models, those are read whose config.json has the quantization_config of bitsandbytes.' },
+      { hint: 'Quantized models are read if their config.json has the quantization_config of bitsandbytes.' },
     )
   }
 }

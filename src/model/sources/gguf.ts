@@ -115,7 +115,7 @@ function entriesOf(
     'model',
     `${file.path} has no tensor for ${missing.name}, which a ${config.modelType} model has`,
     {
-      hint: 'The file may hold a part of a model only.',
+      hint: 'The file may hold only a part of a model.',
     },
   )
 }

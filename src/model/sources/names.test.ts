@@ -93,7 +93,7 @@ test.each([
   'model.rotary_emb.inv_freq',
   'model.layers.0.mlp.up_proj.weight.absmax',
   'model.layers.0.mlp.up_proj.SCB',
-])('%s, which tells nothing new, may be there', async (name) => {
+])('%s, which adds nothing new, may be there', async (name) => {
   await (await open((tensors) => [...tensors, tensor(name, [2], 0)])).close()
 })
 

@@ -165,13 +165,13 @@ function describe({ status, statusText, headers, url }: Response): string {
   return `${words}, a redirect${host}, which is not followed: give that address`
 }
 
-/** The text that an address spells with %; what is no such spelling is meant as it is. */
+/** The text that an address escapes with %; what is no such escape stands for itself. */
 function decoded(text: string): string {
-  return text.replaceAll(/(?:%[\da-f]{2})+/gi, (spelt) => {
+  return text.replaceAll(/(?:%[\da-f]{2})+/gi, (escaped) => {
     try {
-      return decodeURIComponent(spelt)
+      return decodeURIComponent(escaped)
     } catch {
-      return spelt
+      return escaped
     }
   })
 }

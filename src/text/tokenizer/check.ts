@@ -160,7 +160,7 @@ function checkVocabulary({ type, options: { vocab, unk_id } }: Component, refuse
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= mostTokens) {
       return refuse(
         'model.vocab',
-        `${brief(id)} is no id of ${brief(token)}: ids are whole numbers below ${mostTokens}`,
+        `${brief(id)} is not an id of ${brief(token)}: ids are whole numbers below ${mostTokens}`,
       )
     }
     const other = tokens.get(id)

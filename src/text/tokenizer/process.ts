@@ -189,7 +189,7 @@ class EngineProcess {
       'model',
       `${this.#options.path}: the tokenizer has computed for ${Math.round(seconds)} seconds`,
       {
-        hint: 'An expression in it may take without end on some texts.',
+        hint: 'An expression in it may never end on some texts.',
       },
     )
   }
