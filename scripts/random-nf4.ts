@@ -10,6 +10,7 @@ import { dynamicMap } from '../src/storage/blockwise.ts'
 import type { FourBitWeight } from '../src/storage/stored.ts'
 import { f32ToBf16 } from '../src/util/dtype.ts'
 import { fillNormal, fillUniform, stream } from '../src/util/random.ts'
+import { elements } from '../src/util/shape.ts'
 
 /** The shape of a Llama. */
 export interface ModelShape {
@@ -53,7 +54,7 @@ export function modelBytes(shape: ModelShape): number {
   const linears = new Set(linearPaths(config).map((path) => `${path}.weight`))
   return weightSpecs(config).reduce((total, spec) => {
     const packed = linears.has(spec.name) && spec.name !== 'lm_head.weight'
-    return total + elements(spec) * (packed ? 0.5 + 1 / 64 + 4 / (64 * 256) : 2)
+    return total + elements(spec.shape) * (packed ? 0.5 + 1 / 64 + 4 / (64 * 256) : 2)
   }, 0)
 }
 
@@ -81,7 +82,7 @@ export async function writeRandomModel(
       return savedTensors({ name, shape: dims, quantization, dtype, make })
     }
     const data = (): Uint8Array => {
-      const values = new Float32Array(elements(spec))
+      const values = new Float32Array(elements(spec.shape))
       if (name.endsWith('norm.weight')) values.fill(1)
       else repeat(values, pool.normal, i)
       return new Uint8Array((dtype === 'F32' ? values : f32ToBf16(values)).buffer)
@@ -96,9 +97,6 @@ export async function writeRandomModel(
     await copyFile(join(tokenizerFolder, name), join(folder, name))
   }
 }
-
-const elements = ({ shape }: WeightSpec): number => shape.reduce((total, size) => total * size, 1)
-
 interface Pool {
   readonly bytes: Uint8Array
   /** Standard deviation 0.02. */
@@ -116,7 +114,7 @@ function randomPool(): Pool {
 /** Codes of all 16 values, scales of about 0.04: weights of about 0.02. */
 function randomFourBit(spec: WeightSpec, pool: Pool, salt: number): FourBitWeight {
   const { quantType, blockSize } = quantization
-  const count = elements(spec)
+  const count = elements(spec.shape)
   const blocks = Math.ceil(count / blockSize)
   const codes = new Uint8Array(Math.ceil(count / 2))
   repeat(codes, pool.bytes, salt)

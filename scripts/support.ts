@@ -12,7 +12,7 @@ import { ropeTypes } from '../src/model/families/rope.ts'
 
 const [begin, end] = ['<!-- families: npm run docs:support -->', '<!-- end of families -->']
 
-/** docs/support.md of a checkout with its table made anew. */
+/** docs/support.md of a checkout with its table made again. */
 export function supportPage(root: string): string {
   const folder = join(root, 'test/golden/families')
   const cases = readdirSync(folder).filter((name) => name.endsWith('.json'))

@@ -78,6 +78,7 @@ describe('train', () => {
       "reading m
       train: 800 examples, 40,000 tokens, 9,000 of them labels; 3 longer than maxLength, cut with their EOS, 1 dropped, no label being left (t.jsonl)
       valid: 80 examples, 4,000 tokens, 900 of them labels (v.jsonl)
+      resuming after step 1, from out/checkpoint-1
       llama: 134,515,008 parameters, 921,600 trained (0.69 %); 3 steps; 2 threads
       base expanded to f32, in memory; activations kept; 512 rows at a time through the head
       memory: 1.73 GB expected (activations 640 MB, base weights 540 MB)
@@ -312,7 +313,7 @@ describe('Ctrl-C', () => {
     return { ...outcome, exits }
   }
 
-  test('once: the run is told to stop, and says where the checkpoint lies', async () => {
+  test('once: the run is asked to stop, and says where the checkpoint lies', async () => {
     const end = () => new LowrankError('cancelled', 'cancelled after step 2; checkpoint in out/checkpoint-2')
     const { code, stderr, exits } = await cancel(1, 0, end)
     expect(code).toBe(130)

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { cache } from '../config/groups/cache.ts'
 import { optionSet } from '../config/index.ts'
 import type { RemovedModel } from '../hub/cached.ts'
-import { bytes } from '../terminal/format.ts'
+import { formatSize } from '../util/size.ts'
 import { word } from './argument.ts'
 import { defineCommand } from './define.ts'
 
@@ -29,6 +29,6 @@ export const removeModel: (
   options,
   run: async ({ name, cacheDir }) => (await import('../hub/cached.ts')).removeCached(name, cacheDir),
   text: ({ id, revisions, bytes: freed }) => [
-    `removed ${[id, revisions.map((one) => one.slice(0, 12)).join(', ')].filter((part) => part !== '').join('  ')}  (${bytes(freed)})`,
+    `removed ${[id, revisions.map((one) => one.slice(0, 12)).join(', ')].filter((part) => part !== '').join('  ')}  (${formatSize(freed)})`,
   ],
 })

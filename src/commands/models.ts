@@ -2,7 +2,8 @@ import { z } from 'zod'
 import { cache } from '../config/groups/cache.ts'
 import { optionSet } from '../config/index.ts'
 import type { CachedModel } from '../hub/cached.ts'
-import { bytes, table } from '../terminal/format.ts'
+import { table } from '../terminal/format.ts'
+import { formatSize } from '../util/size.ts'
 import { defineCommand } from './define.ts'
 
 export type { CachedModel }
@@ -29,7 +30,7 @@ function modelLines(models: readonly CachedModel[]): string[] {
     id,
     revision?.slice(0, 12) ?? 'unfinished',
     refs.join(', '),
-    bytes(size),
+    formatSize(size),
     lastUsed.slice(0, 16).replace('T', ' '),
   ])
   return table(['model', 'revision', 'branches', 'size', 'last used (UTC)'], rows)

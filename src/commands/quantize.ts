@@ -5,7 +5,8 @@ import { quantization } from '../config/groups/quantization.ts'
 import { saving } from '../config/groups/saving.ts'
 import { optionSet, quantizationOf, quantizationText, quantizedRules } from '../config/index.ts'
 import type { QuantizeResult } from '../tasks/quantize.ts'
-import { bytes, duration, plural } from '../terminal/format.ts'
+import { duration, plural } from '../util/format.ts'
+import { formatSize } from '../util/size.ts'
 import type { StatusOptions } from './compute.ts'
 import { defineCommand } from './define.ts'
 
@@ -47,7 +48,7 @@ export const quantize: (config: QuantizeConfigInput, options?: StatusOptions) =>
     load: async () => (await import('../tasks/quantize.ts')).runQuantize,
     announce: (config) => `quantizing ${config.model}: ${quantizationText(quantizationOf(config))}`,
     text: ({ outputDir, bytes: size, tensors, seconds }, { config }) => [
-      `saved in ${outputDir}  ${bytes(size)}  ${quantizationText(quantizationOf(config))}  ` +
+      `saved in ${outputDir}  ${formatSize(size)}  ${quantizationText(quantizationOf(config))}  ` +
         `(${plural(tensors, 'tensor')}, ${duration(seconds)})`,
     ],
     json: (result, { config }) => ({ ...result, quantization: quantizationOf(config) }),

@@ -2,7 +2,9 @@ import { z } from 'zod'
 import { option } from '../config/fields.ts'
 import { optionSet } from '../config/index.ts'
 import type { RunList, RunSummary } from '../runs/list.ts'
-import { bytes, count, duration, number, table } from '../terminal/format.ts'
+import { table } from '../terminal/format.ts'
+import { count, duration, number } from '../util/format.ts'
+import { formatSize } from '../util/size.ts'
 import { word } from './argument.ts'
 import { defineCommand } from './define.ts'
 
@@ -55,7 +57,7 @@ function runLines(found: readonly RunSummary[], now: Date): string[] {
       figures.trainLoss === undefined ? '' : number(figures.trainLoss),
       figures.best === undefined ? '' : number(figures.best.loss),
       figures.seconds === undefined ? '' : duration(figures.seconds),
-      figures.peakMemory === undefined ? '' : bytes(figures.peakMemory),
+      figures.peakMemory === undefined ? '' : formatSize(figures.peakMemory),
       startedAt.slice(0, 16).replace('T', ' '),
     ]
   })

@@ -1,5 +1,6 @@
 import { trainOptions, type TrainConfig, type TrainConfigInput } from '../config/index.ts'
-import { errorEvent, Webhook } from '../report/sinks/webhook.ts'
+import { withSinks } from '../report/sinks/sink.ts'
+import { Webhook } from '../report/sinks/webhook.ts'
 import type { TrainEvent } from '../train/events.ts'
 import type { CallOptions } from './compute.ts'
 import { defineStream } from './define.ts'
@@ -32,27 +33,12 @@ export const finetune: (config: TrainConfigInput, options?: CallOptions) => Asyn
   })
 
 /** The events of a run, posted to its webhook too, if it has one: from here, since the thread that computes is busy for seconds. */
-async function* withWebhook(
+function withWebhook(
   { reportTo, webhookUrl, ...config }: TrainConfig,
   events: AsyncGenerator<TrainEvent, void>,
 ): AsyncGenerator<TrainEvent, void> {
-  if (webhookUrl === undefined || !reportTo.includes('webhook')) return yield* events
-  const webhook = new Webhook({ webhookUrl, ...config })
-  try {
-    for await (const event of events) {
-      webhook.event(event)
-      // Nothing may follow `done`, so that what there is to say of the last events comes before it.
-      if (event.type === 'done') await webhook.flush()
-      for (const message of webhook.warnings()) yield { type: 'warning', message }
-      yield event
-    }
-  } catch (error) {
-    webhook.event(errorEvent(error))
-    await webhook.flush()
-    throw error
-  } finally {
-    webhook.close()
-  }
+  const isPosted = webhookUrl !== undefined && reportTo.includes('webhook')
+  return withSinks(isPosted ? [new Webhook({ webhookUrl, ...config })] : [], events)
 }
 
 /** How to measure what was trained, on the validation data if there is some. How the base was held says the run.json beside the adapter. */

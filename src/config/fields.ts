@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { parseSize, sizePattern } from '../util/size.ts'
 
 /** What the help page and the error messages need beyond the schema itself. */
-interface OptionMeta {
+export interface OptionMeta {
   /** The heading it stands under in the help page; options of a group stand together. */
   readonly group: string
   readonly description: string
@@ -14,6 +14,12 @@ interface OptionMeta {
   readonly unset?: string
   /** Whether its value stays out of messages. */
   readonly secret?: true
+  /**
+   * Whether the option of a run may change when it goes on: `free`, since it decides what is reported and kept, not what is trained;
+   * `evaluations`, likewise unless the weights that are kept, or the end of the run, depend on evaluations. Of paths the content counts,
+   * of threads the number, of memory the choice that was made within it. An option that does not say so must stay.
+   */
+  readonly resume?: 'free' | 'evaluations'
 }
 
 /** A schema with what the help page and the messages say of it. */

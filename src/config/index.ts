@@ -1,12 +1,21 @@
 /** The configuration: options are declared once, in groups, from which everything else derives. */
 export { loadConfigFile } from './file.ts'
+export { choiceOf, type MemoryChoice, memoryChoiceSchema } from './memory-choice.ts'
 export { closest, resolveName } from './names.ts'
 export { jsonSchema, optionsOf, type Option } from './options.ts'
 export { checkCall, checkText } from './call.ts'
 export { optionSet, type Entry, type OptionSet, type Source } from './parse.ts'
 export { heldRules, quantizationOf, quantizationText, quantizedRules, type Quantization } from './quantization.ts'
 export { quantizationSchema, type QuantizationOptions } from './groups/quantization.ts'
-export { parseTrainConfig, trainOptions, trainSchema, type TrainConfig, type TrainConfigInput } from './train.ts'
+export {
+  defaultOf,
+  parseTrainConfig,
+  resumeRule,
+  trainOptions,
+  trainSchema,
+  type TrainConfig,
+  type TrainConfigInput,
+} from './train.ts'
 export {
   settingsOfSchedule,
   settingsOfSgd,

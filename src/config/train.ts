@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { option, path } from './fields.ts'
+import { option, type OptionMeta, path } from './fields.ts'
 import { dataFiles, reading } from './groups/data.ts'
 import { lora, loraKeys } from './groups/lora.ts'
 import { machine } from './groups/machine.ts'
@@ -29,6 +29,7 @@ export const trainSchema = z.strictObject({
   outputDir: option(path, {
     group: 'Model and data',
     description: 'Folder that receives the adapter, checkpoints, run.json and metrics.jsonl',
+    resume: 'free',
     placeholder: 'DIR',
   }),
   ...reading,
@@ -43,6 +44,7 @@ export const trainSchema = z.strictObject({
   activations: option(z.enum(['keep', 'recompute', 'auto']).default('auto'), {
     group: 'Machine',
     description: 'Keep what the backward pass needs (faster), or compute it again (less memory)',
+    resume: 'free',
   }),
   memory: machine.memory,
 })
@@ -82,12 +84,23 @@ export function parseTrainConfig(input: unknown): TrainConfig {
   return trainOptions.parse(input)
 }
 
+/** What an option is when it is left out, unless others decide it. */
+export function defaultOf(key: string): unknown {
+  return optionOf(key)?.safeParse(undefined).data
+}
+
+/** Whether an option may change when a run goes on. */
+export function resumeRule(key: string): OptionMeta['resume'] {
+  return (optionOf(key)?.meta() as OptionMeta | undefined)?.resume
+}
+
+function optionOf(key: string): z.ZodType | undefined {
+  return (trainSchema.shape as Readonly<Record<string, z.ZodType>>)[key]
+}
+
 /** Whether an option was set. A value equal to the default says nothing, so that a complete configuration can be parsed again. */
 export function isSet(config: Partial<TrainConfig>, key: keyof TrainConfig): boolean {
-  return (
-    config[key] !== undefined &&
-    JSON.stringify(config[key]) !== JSON.stringify(trainSchema.shape[key].safeParse(undefined).data)
-  )
+  return config[key] !== undefined && JSON.stringify(config[key]) !== JSON.stringify(defaultOf(key))
 }
 
 /**

@@ -7,34 +7,34 @@ import { isSet, type TrainConfig } from './train.ts'
  * that methods, optimizers and schedules can be compared by changing one word.
  */
 export function unusedOptions(config: TrainConfig): string[] {
-  const tell = (why: string, keys: readonly (keyof TrainConfig)[]): string[] => {
+  const notUsed = (why: string, keys: readonly (keyof TrainConfig)[]): string[] => {
     const unused = keys.filter((key) => isSet(config, key))
     return unused.length === 0 ? [] : [`${why}: ${listed(unused)} ${unused.length === 1 ? 'is' : 'are'} not used`]
   }
   const watching =
     config.earlyStoppingPatience === undefined
-      ? tell('without earlyStoppingPatience no run is stopped early', ['earlyStoppingThreshold'])
+      ? notUsed('without earlyStoppingPatience no run is stopped early', ['earlyStoppingThreshold'])
       : []
   const reports = [
-    ...(config.reportTo.includes('tensorboard') ? [] : tell('reportTo has no tensorboard', ['loggingDir'])),
-    ...(config.reportTo.includes('webhook') ? [] : tell('reportTo has no webhook', ['webhookUrl'])),
+    ...(config.reportTo.includes('tensorboard') ? [] : notUsed('reportTo has no tensorboard', ['loggingDir'])),
+    ...(config.reportTo.includes('webhook') ? [] : notUsed('reportTo has no webhook', ['webhookUrl'])),
   ]
   const course = [
-    ...(config.optim === 'sgd' ? tell('optim sgd has no moments', ['adamBeta1', 'adamBeta2', 'adamEpsilon']) : []),
+    ...(config.optim === 'sgd' ? notUsed('optim sgd has no moments', ['adamBeta1', 'adamBeta2', 'adamEpsilon']) : []),
     ...(config.lrSchedulerType === 'constant'
-      ? tell('lrSchedulerType constant has no warmup', ['warmupSteps', 'warmupRatio'])
+      ? notUsed('lrSchedulerType constant has no warmup', ['warmupSteps', 'warmupRatio'])
       : []),
   ]
   const common = [...watching, ...reports, ...course]
   if (config.method === 'full')
-    return [...common, ...tell('method full trains every weight', [...loraKeys, 'loraplusLrRatio', ...fourBitKeys])]
+    return [...common, ...notUsed('method full trains every weight', [...loraKeys, 'loraplusLrRatio', ...fourBitKeys])]
   const base = config.loadIn8bit
     ? 'this run quantizes the base to 8 bits'
     : 'this run does not quantize the base to 4 bits'
   return [
     ...common,
-    ...tell(`method ${config.method} stores an adapter in f32`, ['saveDtype']),
-    ...(config.loadIn4bit ? [] : tell(base, fourBitKeys)),
+    ...notUsed(`method ${config.method} stores an adapter in f32`, ['saveDtype']),
+    ...(config.loadIn4bit ? [] : notUsed(base, fourBitKeys)),
   ]
 }
 

@@ -5,6 +5,7 @@ import { gradients } from '../graph/grad.ts'
 import { ops } from '../graph/ops.ts'
 import { program } from '../graph/program.ts'
 import { only, type DType, type OpName, type Value } from '../graph/value.ts'
+import { elements } from '../util/shape.ts'
 import { floats, Runtime, type Feeds, type HostTensor } from './onnxruntime/runtime.ts'
 
 const runtime = new Runtime({ threads: 1 })
@@ -182,12 +183,50 @@ const cases: Case[] = [
   },
 ]
 
-/** Without inputs, or without a gradient. */
-const notChecked: readonly OpName[] = ['input', 'constant', 'integers', 'argmax', 'decode', 'toFloat', 'fourBitWeight']
+const wholes = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
-test('every differentiable op is among the cases', () => {
-  const covered = new Set([...cases.map((item) => item.op), ...notChecked])
-  expect([...covered].sort()).toEqual(Object.keys(ops).sort())
+/** Ops without inputs, or without a gradient: their results alone are checked. */
+const withoutGradient: Case[] = [
+  { op: 'input', name: '', inputs: { x: ['batch', 3] }, build: (v) => at(v, 'x') },
+  { op: 'constant', name: '', inputs: {}, build: () => b.constant(2) },
+  { op: 'integers', name: '', inputs: {}, build: () => b.integers([3, 1, 2]) },
+  { op: 'argmax', name: '', inputs: { x: ['batch', 'seq', 4] }, build: (v) => b.argmax(at(v, 'x')) },
+  ...(['bf16', 'f16'] as const).map((format): Case => ({
+    op: 'decode',
+    name: format,
+    inputs: {},
+    fixed: { bits: { dtype: 'u16', shape: ['batch', 3], values: wholes(6) } },
+    build: (v) => b.decode(at(v, 'bits'), format),
+  })),
+  ...(['u8', 'i8'] as const).map((dtype): Case => ({
+    op: 'toFloat',
+    name: dtype,
+    inputs: {},
+    fixed: { codes: { dtype, shape: ['batch', 3], values: wholes(6) } },
+    build: (v) => b.toFloat(at(v, 'codes')),
+  })),
+  {
+    op: 'fourBitWeight',
+    name: 'in a product',
+    inputs: { x: ['batch', 'seq', 32] },
+    fixed: {
+      codes: { dtype: 'u8', shape: [64], values: wholes(64) },
+      scales: { dtype: 'f32', shape: [4], values: wholes(4) },
+    },
+    build: (v) => {
+      const format = { quantType: 'nf4', blockSize: 32, rows: 4, columns: 32 } as const
+      return b.linear(at(v, 'x'), b.fourBitWeight(at(v, 'codes'), at(v, 'scales'), format))
+    },
+  },
+]
+
+test('every op is among the cases, with its gradient unless it has none', () => {
+  const checked = new Set(cases.map(({ op }) => op))
+  expect([...new Set([...checked, ...withoutGradient.map(({ op }) => op)])].sort()).toEqual(Object.keys(ops).sort())
+  const discrete = (Object.keys(ops) as OpName[]).filter((op) => ops[op].vjp === 'discrete')
+  expect(discrete.filter((op) => checked.has(op))).toEqual([])
+  const sources = withoutGradient.map(({ op }) => op).filter((op) => !discrete.includes(op))
+  expect(sources).toEqual(['input', 'constant', 'integers'])
 })
 
 const numbers = (shape: Shape): number[] => shape.map((dim) => dimValue(dim, sizes))
@@ -198,7 +237,7 @@ const random = (): number => {
 }
 const randomTensor = (shape: Shape): HostTensor => {
   const dims = numbers(shape)
-  const data = Float32Array.from({ length: dims.reduce((a, c) => a * c, 1) }, random)
+  const data = Float32Array.from({ length: elements(dims) }, random)
   return { dtype: 'f32', shape: dims, data }
 }
 const dot = (x: Float32Array, y: Float32Array): number => x.reduce((sum, value, i) => sum + value * (y[i] ?? 0), 0)
@@ -207,8 +246,9 @@ const moved = (x: HostTensor, direction: Float32Array, step: number): HostTensor
   data: floats(x).map((value, i) => value + step * (direction[i] ?? 0)),
 })
 
-/** Checks the gradient along three random directions per input against central differences in f32. */
-test.each(cases)('gradient of $op $name', async ({ inputs, fixed = {}, build }) => {
+const arrays = { f32: Float32Array, u16: Uint16Array, u8: Uint8Array, i8: Int8Array }
+
+function inputsOf({ inputs, fixed = {} }: Case): { values: Record<string, Value>; feeds: Record<string, HostTensor> } {
   const values: Record<string, Value> = {}
   const feeds: Record<string, HostTensor> = {}
   for (const [name, shape] of Object.entries(inputs)) {
@@ -220,9 +260,32 @@ test.each(cases)('gradient of $op $name', async ({ inputs, fixed = {}, build }) 
     feeds[name] = {
       dtype,
       shape: numbers(shape),
-      data: dtype === 'i64' ? BigInt64Array.from(data, BigInt) : Float32Array.from(data),
-    }
+      data: dtype === 'i64' ? BigInt64Array.from(data, BigInt) : arrays[dtype].from(data),
+    } as HostTensor
   }
+  return { values, feeds }
+}
+
+test.each([...cases, ...withoutGradient])('$op $name: its results have the types that were inferred', async (item) => {
+  const { values, feeds } = inputsOf(item)
+  const { outputs: results } = item.build(values).node
+  const found = await runtime.run(
+    program({
+      name: 'forward',
+      inputs: Object.entries(values).map(([name, value]) => ({ name, value })),
+      outputs: results.map((value, i) => ({ name: `out ${i}`, value })),
+    }),
+    feeds,
+  )
+  results.forEach(({ type: { dtype, shape } }, i) => {
+    expect(found[`out ${i}`]).toMatchObject({ dtype, shape: numbers(shape) })
+  })
+})
+
+/** Checks the gradient along three random directions per input against central differences in f32. */
+test.each(cases)('gradient of $op $name', async (item) => {
+  const { inputs, build } = item
+  const { values, feeds } = inputsOf(item)
   const y = build(values)
   const dy = b.input('dy', y.type)
   const names = Object.keys(inputs)

@@ -3,7 +3,7 @@ import { positionFeeds } from './positions.ts'
 import { PositionCache } from './position-cache.ts'
 import { floats } from './onnxruntime/runtime.ts'
 
-/** Angles that tell their position. */
+/** Angles that show their position. */
 const rope = {
   width: 1,
   byLength: false,
@@ -36,7 +36,7 @@ test('rows of one example: one causal mask for all', () => {
   expect(seen(feeds)).toEqual(['x.', 'xx', 'xxx.', 'xxxx'])
 })
 
-test('packed rows: positions begin anew, and each position sees its own example', () => {
+test('packed rows: positions begin again, and each position sees its own example', () => {
   const feeds = positionFeeds(packed, whole, 2)
   expect([...floats(feeds['cos'])]).toEqual([0, 1, 0, 1, 0, 0, 1, 2, 3, 4])
   expect([...floats(feeds['sin'])].map(Math.abs)).toEqual([0, 1, 0, 1, 0, 0, 1, 2, 3, 4])

@@ -65,7 +65,7 @@ function rotaryFeeds({ batch, seq, starts, lengths }: Positions, { width, tables
 }
 
 /**
- * Lengths and masks of the parts in which `seq` queries go through attention. `begins` [masks * seq] tells the first position of its row
+ * Lengths and masks of the parts in which `seq` queries go through attention. `begins` [masks * seq] is the first position of its row
  * that a query sees; the last is itself.
  */
 function attentionFeeds(begins: Int32Array, seq: number, parts: number): Feeds {

@@ -33,7 +33,7 @@ export interface SaveOptions {
   readonly base: SavedBase
   /** Whether a model card is written beside an adapter; by default it is. */
   readonly writesCard?: boolean
-  /** Is told the names of the files, but for the model card, before the first of them is written. */
+  /** Receives the names of the files, but for the model card, before the first of them is written. */
   readonly before?: (names: readonly string[]) => Promise<void>
   /** The adapter's configuration; undefined where every weight was trained. */
   readonly lora: LoraConfig | undefined

@@ -4,6 +4,7 @@ import { LowrankError } from '../util/errors.ts'
 import { formatSize } from '../util/size.ts'
 import { syncFolder, writeError, writeFileAtomic } from './atomic.ts'
 import { indexName, singleName, sizeSources, type TensorSource, writeSafetensors } from './safetensors.ts'
+import { elements } from '../util/shape.ts'
 
 /** Where a checkpoint is written before it is whole: what a killed process leaves, and the next removes. */
 export const unfinishedName = '.checkpoint.tmp'
@@ -13,9 +14,9 @@ export interface WriteCheckpointOptions {
   readonly maxShardBytes: number
   /** Of every file; by default what transformers asks for. */
   readonly metadata?: Readonly<Record<string, string>>
-  /** Parameters of the model, which the index tells; by default the elements of all tensors. */
+  /** Parameters of the model, which the index states; by default the elements of all tensors. */
   readonly parameters?: number
-  /** Is told the names of the files before one in the folder is written, replaced or removed. */
+  /** Receives the names of the files before one in the folder is written, replaced or removed. */
   readonly before?: ((names: readonly string[]) => Promise<void> | undefined) | undefined
 }
 
@@ -103,10 +104,10 @@ function formatIndex(
   parameters: number | undefined,
 ): string {
   const all = [...shards].flatMap(([file, shard]) => shard.map((source) => ({ ...source, file })))
-  const elements = all.reduce((total, { shape }) => total + shape.reduce((product, size) => product * size, 1), 0)
+  const count = all.reduce((total, { shape }) => total + elements(shape), 0)
   const places = all.map(({ name, file }) => [name, file] as const).sort(([a], [b]) => (a < b ? -1 : 1))
   const index = {
-    metadata: { total_parameters: parameters ?? elements, total_size: bytes },
+    metadata: { total_parameters: parameters ?? count, total_size: bytes },
     weight_map: Object.fromEntries(places),
   }
   return `${JSON.stringify(index, null, 2)}\n`
@@ -118,7 +119,7 @@ const SPARE_BYTES = 2 ** 20
 async function checkRoom(folder: string, bytes: number): Promise<void> {
   const { bavail, blocks, bsize } = await statfs(folder)
   const [needed, free] = [bytes + SPARE_BYTES, bavail * bsize]
-  // Some network file systems do not tell.
+  // Some network file systems do not say.
   if (blocks === 0 || needed <= free) return
   throw new LowrankError(
     'io',

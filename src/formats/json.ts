@@ -1,8 +1,6 @@
 import { type ErrorCode, LowrankError, messageOf } from '../util/errors.ts'
 import { readText } from './plain-file.ts'
 
-export { messageOf }
-
 export type JsonObject = { readonly [key: string]: unknown }
 
 export function isJsonObject(value: unknown): value is JsonObject {

@@ -1,5 +1,6 @@
+import { messageOf } from '../util/errors.ts'
 import { maxRecordBytes, readChunks, splitLines } from './chunks.ts'
-import { messageOf, parseJson } from './json.ts'
+import { parseJson } from './json.ts'
 
 /** A line of a text, numbered from 1: its value, or why it has none. */
 export type Line<T = unknown> =

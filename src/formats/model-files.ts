@@ -61,7 +61,7 @@ async function folderFiles(folder: string): Promise<ModelFiles> {
   }
 }
 
-/** What is made of a GGUF file in place of each file of a folder. */
+/** What is made of a GGUF file instead of each file of a folder. */
 const made: Readonly<Record<string, (file: GgufFile) => JsonObject | Promise<JsonObject>>> = {
   'config.json': configOf,
   'generation_config.json': generationConfigOf,

@@ -15,7 +15,7 @@ test('the files of a folder', async () => {
   expect(await listModelFolder(folder)).toEqual(['config.json'])
 })
 
-test('a file in place of its folder', async () => {
+test('a file instead of its folder', async () => {
   const path = join(folder, 'model.safetensors')
   await writeFile(path, '')
   await expect(listModelFolder(path)).rejects.toThrow('is a file; the folder of a model, or a .gguf file, is expected')

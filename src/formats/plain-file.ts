@@ -11,7 +11,7 @@ export interface PlainFileOptions {
 
 /**
  * Checks that a path, links followed, leads to a file with an end: a device may have none, and opening a pipe waits for whoever writes
- * into it, and that it is the file itself, not what git keeps in place of one that was not fetched. Returns its size in bytes.
+ * into it, and that it is the file itself, not what git keeps instead of one that was not fetched. Returns its size in bytes.
  *
  * @throws LowrankError `code`: what there is instead.
  */
@@ -42,7 +42,7 @@ export async function readText(
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
   } catch (cause) {
-    throw new LowrankError(code, `${path}: not valid UTF-8`, { cause, hint: 'It is damaged, or no text.' })
+    throw new LowrankError(code, `${path}: not valid UTF-8`, { cause, hint: 'It is damaged, or is not a text file.' })
   }
 }
 

@@ -1,4 +1,5 @@
 import { type ErrorCode, LowrankError } from '../util/errors.ts'
+import { brief } from '../util/format.ts'
 import { isJsonObject, parseJson, type JsonObject } from './json.ts'
 
 /**
@@ -76,10 +77,10 @@ export function parseHeader(json: string, file: string, fileBytes: number, code:
   const tensors = new Map<string, TensorInfo>()
   let metadata: Record<string, string> = {}
   for (const [name, entry] of Object.entries(root)) {
-    if (!isJsonObject(entry)) return fail(`header entry ${quote(name)} is not an object`)
+    if (!isJsonObject(entry)) return fail(`header entry ${brief(name)} is not an object`)
     if (name === '__metadata__') {
       for (const [key, value] of Object.entries(entry)) {
-        if (typeof value !== 'string') return fail(`metadata ${quote(key)} is not a string`)
+        if (typeof value !== 'string') return fail(`metadata ${brief(key)} is not a string`)
       }
       metadata = Object.fromEntries(Object.entries(entry)) as Record<string, string>
     } else {
@@ -130,7 +131,7 @@ function parseObject(json: string, fail: Fail): JsonObject {
   if (keys.length > Object.keys(root).length) {
     const seen = new Set<string>()
     const twice = keys.find((key) => seen.size === seen.add(key).size)
-    return fail(`tensor ${quote(twice ?? '')} is listed twice in the header`)
+    return fail(`tensor ${brief(twice ?? '')} is listed twice in the header`)
   }
   return root
 }
@@ -141,13 +142,13 @@ function parseEntry(
   { file, dataStart, dataBytes, fail }: { file: string; dataStart: number; dataBytes: number; fail: Fail },
 ): TensorInfo {
   const { dtype, shape, data_offsets: offsets } = entry
-  const tensor = `tensor ${quote(name)}`
+  const tensor = `tensor ${brief(name)}`
   if (typeof dtype !== 'string' || !isDtype(dtype)) return fail(`${tensor}: dtype ${show(dtype)} is not known`)
   if (!Array.isArray(shape) || shape.length > 16) return fail(`${tensor}: shape ${show(shape)} is not a list of sizes`)
   const byteLength = tensorBytes(dtype, shape)
   if (byteLength === undefined) return fail(`${tensor}: shape ${show(shape)} is not possible`)
   if (!Array.isArray(offsets) || offsets.length !== 2)
-    return fail(`${tensor}: data_offsets ${show(offsets)} is no pair`)
+    return fail(`${tensor}: data_offsets ${show(offsets)} is not a pair`)
   const [begin, end] = offsets as unknown[]
   if (!isOffset(begin) || !isOffset(end) || begin > end) {
     return fail(`${tensor}: data_offsets ${show(offsets)} is not a byte range`)
@@ -168,7 +169,7 @@ function checkCoverage(tensors: Map<string, TensorInfo>, dataStart: number, file
   for (const { name, offset, byteLength } of inOrder) {
     if (offset !== end) {
       fail(
-        `tensor ${quote(name)} starts at byte ${offset}, ${offset < end ? 'inside another' : 'after a hole'} (${end})`,
+        `tensor ${brief(name)} starts at byte ${offset}, ${offset < end ? 'inside another' : 'after a hole'} (${end})`,
       )
     }
     end += byteLength
@@ -205,8 +206,4 @@ function isOffset(value: unknown): value is number {
 
 function show(value: unknown): string {
   return (JSON.stringify(value) ?? 'missing').slice(0, 80)
-}
-
-function quote(name: string): string {
-  return JSON.stringify(name.length > 200 ? `${name.slice(0, 200)}...` : name)
 }

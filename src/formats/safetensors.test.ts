@@ -106,7 +106,7 @@ describe('openSafetensors refuses', () => {
     ['a negative size', { a: { ...a, shape: [-2] } }, 8, /shape \[-2\] is not possible/],
     ['a broken size', { a: { ...a, shape: [1.5] } }, 8, /shape \[1.5\] is not possible/],
     ['a product past 2^53', { a: { ...a, shape: [2 ** 40, 2 ** 40] } }, 8, /is not possible/],
-    ['no range', { a: { ...a, data_offsets: [0] } }, 8, /data_offsets \[0\] is no pair/],
+    ['no range', { a: { ...a, data_offsets: [0] } }, 8, /data_offsets \[0\] is not a pair/],
     ['a range that runs backwards', { a: { ...a, data_offsets: [8, 0] } }, 8, /is not a byte range/],
     ['a range of text', { a: { ...a, data_offsets: ['0', '8'] } }, 8, /is not a byte range/],
     ['a range of another size', { a: { ...a, shape: [1] } }, 8, /\[1\] takes 4 bytes, data_offsets hold 8/],

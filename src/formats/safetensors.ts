@@ -1,8 +1,8 @@
 import { readdir, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize, sep } from 'node:path'
-import { type ErrorCode, internalError, LowrankError } from '../util/errors.ts'
+import { type ErrorCode, internalError, LowrankError, messageOf } from '../util/errors.ts'
 import { writeStreamAtomic } from './atomic.ts'
-import { isJsonObject, messageOf, readJsonObject } from './json.ts'
+import { isJsonObject, readJsonObject } from './json.ts'
 import {
   elementBits,
   formatHeader,
@@ -139,6 +139,7 @@ class Reader implements TensorReader {
   readonly metadata: Readonly<Record<string, string>>
   readonly #files: ReadonlyMap<string, TensorFile>
   readonly #code: ErrorCode
+  #closed = false
 
   constructor(
     tensors: ReadonlyMap<string, TensorInfo>,
@@ -159,6 +160,8 @@ class Reader implements TensorReader {
       const where = [...this.#files.keys()].join(', ')
       throw new LowrankError(this.#code, `tensor "${name}" is not in ${where}`)
     }
+    // Its file would be opened again, and stay so.
+    if (this.#closed) throw internalError(`${info.file} is read after it was closed`)
     if (into !== undefined && into.byteLength < info.byteLength) {
       throw internalError(`tensor "${name}" of ${info.byteLength} bytes is read into a buffer of ${into.byteLength}`)
     }
@@ -166,6 +169,7 @@ class Reader implements TensorReader {
   }
 
   async close(): Promise<void> {
+    this.#closed = true
     for (const file of this.#files.values()) file.close()
   }
 }

@@ -3,7 +3,7 @@ import type { Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
 
 /**
- * The most likely continuation of some ids, until the end token or until `cancelled()` says so. Computes the whole sequence anew for each
+ * The most likely continuation of some ids, until the end token or until `cancelled()` says so. Computes the whole sequence again for each
  * token.
  */
 export async function generateGreedy(options: {

@@ -1,17 +1,44 @@
 import { expect, test } from 'vitest'
 import { b } from './build.ts'
 import { heapBytes } from './footprint.ts'
+import { ops } from './ops.ts'
+import type { OpMemory } from './ops/definition.ts'
 import { program } from './program.ts'
+import type { Value } from './value.ts'
 
 const x = b.input('x', { dtype: 'f32', shape: [1, 4] })
 const bits = b.input('bits', { dtype: 'u16', shape: [8, 4] })
+const codes = b.input('codes', { dtype: 'u8', shape: [16] })
+const scales = b.input('scales', { dtype: 'f32', shape: [1] })
+const packed = b.fourBitWeight(codes, scales, { quantType: 'nf4', blockSize: 32, rows: 8, columns: 4 })
+const shaped = b.reshape(b.silu(x), [4, 1])
 
-test('a weight that is decoded is counted with the copy that is made of its bits on the way', () => {
-  const y = b.linear(x, b.decode(bits, 'bf16'))
-  const inputs = [x, bits].map((value, i) => ({ name: ['x', 'bits'][i]!, value }))
-  // 32 elements in f32, and their bits as bf16; y is the caller's.
+type Kind = Extract<OpMemory, string> | 'scratch'
+
+/** A program whose last result is the caller's, with an op of each kind before it, and the bytes that the others take at most. */
+const programs: Readonly<Record<Kind, readonly [y: Value, bytes: number]>> = {
+  // Two results of 4 elements live at once.
+  own: [b.exp(b.silu(b.silu(x))), 2 * 16],
+  // The second takes the place of the first.
+  inPlace: [b.silu(b.exp(b.silu(x))), 16],
+  // 32 elements in f32, and their bits as bf16.
+  scratch: [b.linear(x, b.decode(bits, 'bf16')), 32 * 4 + 32 * 2],
+  // Its operand lives as long as it does, beside the result of the op after it.
+  view: [b.mul(b.silu(shaped), shaped), 2 * 16],
+  free: [b.add(x, b.constant(1)), 0],
+  // 32 elements in f32, while the product reads them.
+  packed: [b.linear(x, packed), 32 * 4],
+}
+
+test.each(Object.entries(programs))('memory of an op that is said to take it so: %s', (_kind, [y, bytes]) => {
+  const inputs = Object.entries({ x, bits, codes, scales }).map(([name, value]) => ({ name, value }))
   expect(heapBytes(program({ name: 'p', inputs, outputs: [{ name: 'y', value: y }] }), {})).toEqual({
-    kept: 32 * 4 + 32 * 2,
+    kept: bytes,
     mapped: 0,
   })
+})
+
+test('every kind is that of an op', () => {
+  const kinds = Object.values(ops).map(({ memory }) => (typeof memory === 'string' ? memory : 'scratch'))
+  expect(new Set(kinds)).toEqual(new Set(Object.keys(programs)))
 })

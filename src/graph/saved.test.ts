@@ -75,7 +75,7 @@ describe('a Llama block that trains LoRA on every linear layer', () => {
     })
     return blocks[0]!
   }
-  /** Dear operations that both programs run, and those of the forward one. */
+  /** Expensive operations that both programs run, and those of the forward one. */
   const repeated = ({ forward, backward }: BlockStage): { again: number; all: number } => {
     const expensive = forward.nodes.filter((node) => ops[node.op].expensive)
     const second = new Set(backward?.nodes)

@@ -19,7 +19,7 @@ export interface BlobOptions {
   /** Where the content goes once it is whole. */
   readonly path: string
   readonly asked: Asked
-  /** Is told the bytes that there are more, or, below zero, that were given up; and whether they came now. */
+  /** Receives the bytes that there are more, or, below zero, that were given up; and whether they came now. */
   readonly onBytes: (bytes: number, came: boolean) => void
 }
 
@@ -52,7 +52,7 @@ export async function downloadBlob(options: BlobOptions): Promise<void> {
       throw new LowrankError(
         'io',
         `${file.name} of ${asked.id} was damaged on its way from ${hostOf(asked.endpoint)}: its ${kind} is ${found}, that of the hub ${file.hash}`,
-        { hint: 'Try again. If it is so each time, a proxy or mirror (HF_ENDPOINT) hands out another file.' },
+        { hint: 'Try again. If it happens each time, a proxy or mirror (HF_ENDPOINT) serves another file.' },
       )
     }
     await blob.sync()

@@ -47,7 +47,7 @@ export async function listCached(cache = cacheFolder()): Promise<CachedModel[]> 
 export async function removeCached(name: string, cache = cacheFolder()): Promise<RemovedModel> {
   const parsed = parseHubName(name)
   if (parsed === undefined) {
-    throw new LowrankError('model', `"${name}" is no name of a model on the hub`, {
+    throw new LowrankError('model', `"${name}" is not the name of a model on the hub`, {
       hint: 'ORG/NAME or ORG/NAME@REVISION is expected: "lowrank models" lists what the cache has.',
     })
   }

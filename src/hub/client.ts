@@ -19,7 +19,7 @@ export function hubOf(env: NodeJS.ProcessEnv): Pick<Asked, 'endpoint' | 'token'>
   const isOn = /^(1|on|yes|true)$/i
   const endpoint = (env['HF_ENDPOINT']?.trim() || 'https://huggingface.co').replace(/\/+$/, '')
   if (!URL.canParse(endpoint) || !/^https?:/i.test(endpoint)) {
-    throw new LowrankError('config', `HF_ENDPOINT: "${endpoint}" is no address of a hub`, {
+    throw new LowrankError('config', `HF_ENDPOINT: "${endpoint}" is not the address of a hub`, {
       hint: 'An address such as https://huggingface.co is expected.',
     })
   }
@@ -53,7 +53,7 @@ export function apiFetch(asked: Asked): typeof fetch {
   return async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : input, asked.endpoint)
     if (url.origin !== new URL(asked.endpoint).origin) {
-      throw strange(asked, `goes on at another host, ${url.host}`)
+      throw strange(asked, `continues at another host, ${url.host}`)
     }
     if (++answers > maxAnswers) throw strange(asked, 'has no end')
     return retried(asked, async () => {
@@ -66,7 +66,7 @@ export function apiFetch(asked: Asked): typeof fetch {
       try {
         parseJson(text)
       } catch (error) {
-        throw strange(asked, `is no JSON: ${messageOf(error)}`)
+        throw strange(asked, `is not JSON: ${messageOf(error)}`)
       }
       return new Response(text, { headers: linkOf(response) })
     })

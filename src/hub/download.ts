@@ -18,8 +18,8 @@ const together = 4
 /** Entries that the top folder of a repository has at most: a model has some dozens. */
 const maxEntries = 10_000
 
-/** What there is to tell while a repository is fetched: messages to be told once, and how far it is. */
-export class Told {
+/** What there is to report while a repository is fetched: messages, each once, and how far it is. */
+export class Progress {
   readonly messages: string[] = []
   #done = 0
   #total = 0
@@ -37,7 +37,7 @@ export class Told {
   }
 
   /** `120 MB of 538 MB, 12 s left`; undefined where nothing is under way. */
-  get progress(): string | undefined {
+  get text(): string | undefined {
     if (this.#done >= this.#total) return undefined
     const seconds = (performance.now() - this.#since) / 1000
     const left = this.#came > 0 ? `, ${duration((seconds / this.#came) * (this.#total - this.#done))} left` : ''
@@ -57,13 +57,13 @@ export interface Fetched {
 export async function fetchRepo(
   { id, revision }: { readonly id: string; readonly revision: string },
   needs: Needs,
-  { signal, told }: { readonly signal: AbortSignal; readonly told: Told },
+  { signal, progress }: { readonly signal: AbortSignal; readonly progress: Progress },
 ): Promise<Fetched> {
   const repo = new CachedRepo(id)
   const { offline, ...hub } = hubOf(process.env)
   const asked: Asked = { ...hub, id, revision, signal }
   const cached = await repo.commitOf(revision)
-  if (offline) return fromCache(repo, cached, needs, { asked, told })
+  if (offline) return fromCache(repo, cached, needs, { asked, progress })
   let commit: string
   try {
     commit = commitPattern.test(revision) ? revision : await askCommit(asked)
@@ -71,11 +71,11 @@ export async function fetchRepo(
     // Without a network, or a hub that answers, what is there serves.
     const whole = cached !== undefined && (await missingIn(repo, cached, needs)).required.length === 0
     if (signal.aborted || !whole || !(error instanceof LowrankError && error.code === 'io')) throw error
-    told.messages.push(`${error.message}; going on with commit ${cached.slice(0, 12)} of the cache`)
+    progress.messages.push(`${error.message}; continuing with commit ${cached.slice(0, 12)} of the cache`)
     return { folder: repo.snapshot(cached), commit: cached }
   }
   const { required, unknown } = await missingIn(repo, commit, needs)
-  if (required.length + unknown.length > 0) await complete(repo, commit, needs, { asked, told })
+  if (required.length + unknown.length > 0) await complete(repo, commit, needs, { asked, progress })
   // A cache that may only be read serves as well.
   await repo.noteCommit(revision, commit).catch(() => undefined)
   return { folder: repo.snapshot(commit), commit }
@@ -105,7 +105,7 @@ async function fromCache(
   repo: CachedRepo,
   commit: string | undefined,
   needs: Needs,
-  { asked: { id, revision }, told }: { readonly asked: Asked; readonly told: Told },
+  { asked: { id, revision }, progress }: { readonly asked: Asked; readonly progress: Progress },
 ): Promise<Fetched> {
   const { required, unknown } =
     commit === undefined ? { required: ['anything'], unknown: [] } : await missingIn(repo, commit, needs)
@@ -119,7 +119,7 @@ async function fromCache(
   // They decide where a text ends.
   const deciding = unknown.filter((name) => name === 'tokenizer_config.json' || name === 'generation_config.json')
   if (deciding.length > 0) {
-    told.messages.push(
+    progress.messages.push(
       `the cache has no ${deciding.join(' and no ')} of ${id}; whether the hub has one is not asked, offline`,
     )
   }
@@ -174,7 +174,7 @@ async function complete(
   repo: CachedRepo,
   commit: string,
   needs: Needs,
-  parts: { readonly asked: Asked; readonly told: Told },
+  parts: { readonly asked: Asked; readonly progress: Progress },
 ): Promise<void> {
   const { asked } = parts
   const { id } = asked
@@ -210,7 +210,7 @@ function raise(error: Error): never {
 
 async function waitForLock(
   repo: CachedRepo,
-  { asked: { id, signal }, told }: { readonly asked: Asked; readonly told: Told },
+  { asked: { id, signal }, progress }: { readonly asked: Asked; readonly progress: Progress },
 ): Promise<() => Promise<void>> {
   await mkdir(dirname(repo.lock), { recursive: true }).catch((error: Error) => {
     throw writeError(repo.lock, error)
@@ -220,7 +220,7 @@ async function waitForLock(
       return await takeLock(repo.lock, `waiting for another download of ${id}`)
     } catch (error) {
       if (!(error instanceof LowrankError && error.code === 'config')) throw error
-      if (!waited) told.messages.push(error.message)
+      if (!waited) progress.messages.push(error.message)
       await sleep(200, undefined, { signal })
     }
   }
@@ -231,7 +231,7 @@ async function download(
   repo: CachedRepo,
   commit: string,
   files: readonly HubFile[],
-  { asked, told }: { readonly asked: Asked; readonly told: Told },
+  { asked, progress }: { readonly asked: Asked; readonly progress: Progress },
 ): Promise<void> {
   const { id, endpoint, signal } = asked
   // Files of equal content are one.
@@ -239,8 +239,8 @@ async function download(
   for (const hash of missing.keys()) if (await isFile(join(repo.blobs, hash))) missing.delete(hash)
   await checkSpace(repo, [...missing.values()], asked)
   const total = [...missing.values()].reduce((sum, { size }) => sum + size, 0)
-  if (total > noticed) told.messages.push(`downloading ${id}, commit ${commit.slice(0, 12)}: ${formatSize(total)}`)
-  told.start(total)
+  if (total > noticed) progress.messages.push(`downloading ${id}, commit ${commit.slice(0, 12)}: ${formatSize(total)}`)
+  progress.start(total)
   const stop = new AbortController()
   const mine: Asked = { ...asked, signal: AbortSignal.any([signal, stop.signal]) }
   const queue = [...missing.values()]
@@ -249,7 +249,7 @@ async function download(
     for (let file = queue.shift(); file !== undefined && failure === undefined; file = queue.shift()) {
       const url = `${endpoint}/${id}/resolve/${commit}/${file.name}`
       try {
-        await downloadBlob({ url, file, path: join(repo.blobs, file.hash), asked: mine, onBytes: told.add })
+        await downloadBlob({ url, file, path: join(repo.blobs, file.hash), asked: mine, onBytes: progress.add })
       } catch (error) {
         failure ??= error as Error
         stop.abort()

@@ -45,7 +45,7 @@ export async function partsOf(folder: string, id: string): Promise<string[]> {
   if (parts.length > 0 && wrong === undefined) return parts as string[]
   throw new LowrankError(
     'model',
-    `${indexName} of ${id} ${parts.length === 0 ? 'names no file' : `names ${JSON.stringify(wrong).slice(0, 200)}, which is no file of weights beside it`}`,
+    `${indexName} of ${id} ${parts.length === 0 ? 'names no file' : `names ${JSON.stringify(wrong).slice(0, 200)}, which is not a file of weights beside it`}`,
   )
 }
 

@@ -59,12 +59,12 @@ async function* place(
   const parsed = parseHubName(name)
   if (parsed === undefined || (await stat(name).catch(() => undefined)) !== undefined) return { folder: name }
   // The client of the hub is loaded by who needs it.
-  const { fetchRepo, Told } = await import('./download.ts')
+  const { fetchRepo, Progress } = await import('./download.ts')
   const { id, revision = 'main' } = parsed
   const controller = new AbortController()
-  const told = new Told()
+  const progress = new Progress()
   let ended = false
-  const work = fetchRepo({ id, revision }, needs, { signal: controller.signal, told }).finally(() => (ended = true))
+  const work = fetchRepo({ id, revision }, needs, { signal: controller.signal, progress }).finally(() => (ended = true))
   const settled = work.then(
     () => {},
     () => {},
@@ -75,11 +75,11 @@ async function* place(
     while (!ended) {
       await Promise.race([settled, sleep(tick)])
       if (cancelled()) controller.abort()
-      for (const message of told.messages.splice(0)) yield status(message)
-      const { progress } = told
+      for (const message of progress.messages.splice(0)) yield status(message)
+      const { text } = progress
       const now = performance.now()
-      if (progress === undefined || now < next) continue
-      yield status(`downloading ${id}: ${progress}`)
+      if (text === undefined || now < next) continue
+      yield status(`downloading ${id}: ${text}`)
       // Each is a line where no terminal is: of a download of hours there are some hundreds.
       next = now + Math.max(second, (now - begun) / 20)
     }
@@ -87,7 +87,7 @@ async function* place(
     return { folder, origin: { id, revision: commit } }
   } catch (error) {
     if (!controller.signal.aborted) throw error
-    throw new LowrankError('cancelled', `the download of ${id} was cancelled; it goes on from there the next time`)
+    throw new LowrankError('cancelled', `the download of ${id} was cancelled; the next one continues from there`)
   } finally {
     // Also where nobody asks for the next event.
     controller.abort()

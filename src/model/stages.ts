@@ -1,3 +1,4 @@
+import type { MemoryChoice } from '../config/index.ts'
 import { b } from '../graph/build.ts'
 import type { DimValues } from '../graph/dims.ts'
 import { gradients } from '../graph/grad.ts'
@@ -11,9 +12,6 @@ import { families } from './families/index.ts'
 import { StageLayers, type ParameterPolicy, type StageDropout, type StageParameter } from './layers.ts'
 import { embeddingName, headName } from './names.ts'
 import { withLora, type LoraModule } from './peft/lora.ts'
-
-/** Whether a block returns what its backward pass needs, or computes it again. */
-export type Activations = 'keep' | 'recompute'
 
 /** A result of a program that is the gradient of a parameter. */
 export interface GradientPort {
@@ -59,7 +57,8 @@ export interface DecoderStages {
 export interface StagesOptions {
   readonly config: DecoderConfig
   readonly policy: ParameterPolicy
-  readonly activations: Activations
+  /** Whether a block returns what its backward pass needs, or computes it again. */
+  readonly activations: MemoryChoice['activations']
   /** The adapter of a linear layer by its path in the model (`model.layers.0.self_attn.q_proj`), if it has one. */
   readonly adapterOf: (path: string) => LoraModule | undefined
   /** Whether the head has a weight of its own, although the checkpoint ties it to the embedding (a saved copy is trained). */

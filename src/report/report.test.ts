@@ -20,7 +20,7 @@ async function reportOf(run: string): Promise<string> {
 }
 
 describe('readRun', () => {
-  test('what a run has told', async () => {
+  test('what a run has reported', async () => {
     const run = await readRun(makeRun(fresh(), { steps: 100, evalEvery: 25 }))
     expect(run).toMatchObject({ status: 'done', startedAt: '2026-01-02T03:04:05.000Z', ended: undefined })
     expect(run.steps.step).toEqual(Array.from({ length: 100 }, (_, index) => index + 1))

@@ -1,10 +1,11 @@
 import { readdir, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
+import { memoryChoiceSchema } from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { removeFolderAtomic, settleFolders, writeFolderAtomic } from '../formats/atomic-folder.ts'
 import { hashFile, hashText } from '../formats/hash.ts'
-import { messageOf, readJsonObject } from '../formats/json.ts'
+import { readJsonObject } from '../formats/json.ts'
 import {
   openCheckpoint as openModelFiles,
   openSafetensors,
@@ -12,12 +13,11 @@ import {
   type TensorSource,
   writeSafetensors,
 } from '../formats/safetensors.ts'
-import { LowrankError } from '../util/errors.ts'
-import { originsSchema } from './recorded.ts'
-import type { RunInputs } from './run-inputs.ts'
+import { bytesOf } from '../util/dtype.ts'
+import { LowrankError, messageOf } from '../util/errors.ts'
+import { runInputsSchema } from './run-inputs.ts'
 import { saveResult, storesExactly, type SaveOptions } from '../export/save.ts'
-import type { Training, TrainerState } from '../train/trainer.ts'
-import { watchSchema } from '../train/watch.ts'
+import { type Training, trainerStateSchema } from '../train/trainer.ts'
 
 /*
  * A checkpoint is a folder `checkpoint-N`: the adapter or model after step N, as at the end of a run, and
@@ -31,44 +31,21 @@ const stateName = 'trainer_state.json'
 const tensorsName = 'optimizer.safetensors'
 const format = 1
 
-const step = z.int().min(0)
-const texts = z.record(z.string(), z.string())
+/** `trainer_state.json`. */
 const recordSchema = z
-  .looseObject({
+  .object({
     format: z.literal(format),
-    state: z.object({
-      step,
-      epoch: z.number().min(0),
-      evaluated: z.int().min(-1),
-      lossTotal: z.number(),
-      skipped: step,
-      sinceLog: z.number(),
-      skippedSinceLog: step,
-      logged: step,
-      tokens: step,
-      realTokens: step,
-      labelTokens: step,
-      best: z.object({ step, loss: z.number() }).optional(),
-      watch: watchSchema,
-      stopped: z.string().optional(),
-    }),
-    optimizerSteps: step,
+    state: trainerStateSchema,
+    /** Updates that the optimizer has made. */
+    optimizerSteps: z.int().min(0),
+    /** When the run began, and the wall time it took up to here, without pauses. */
     startedAt: z.string(),
     seconds: z.number().min(0),
+    /** Length of `metrics.jsonl` then: what comes after it is reported again. */
     metricsBytes: z.int().min(0),
-    inputs: z.object({
-      config: z.record(z.string(), z.unknown()),
-      versions: texts,
-      hashes: texts,
-      origins: originsSchema,
-      threads: z.int(),
-    }),
-    memory: z.object({
-      activations: z.enum(['keep', 'recompute']),
-      expandWeights: z.boolean(),
-      headRows: z.int().min(1),
-      streamed: z.object({ group: z.int().min(1) }).optional(),
-    }),
+    inputs: runInputsSchema,
+    memory: memoryChoiceSchema,
+    /** Every other file of the checkpoint. */
     files: z.record(z.string(), z.object({ bytes: z.int().min(0), sha256: z.string() })),
   })
   .superRefine(({ state, optimizerSteps }, context) => {
@@ -85,30 +62,7 @@ const recordSchema = z
     atMost(realTokens, { 'state.labelTokens': labelTokens })
   })
 
-/** What memory is spent on. It decides in which order is summed, so a run that goes on must not choose anew. */
-export interface MemoryRecord {
-  readonly activations: 'keep' | 'recompute'
-  readonly expandWeights: boolean
-  readonly headRows: number
-  readonly streamed: { readonly group: number } | undefined
-}
-
-/** `trainer_state.json`. */
-export interface CheckpointRecord {
-  readonly format: typeof format
-  readonly state: TrainerState
-  /** Updates that the optimizer has made. */
-  readonly optimizerSteps: number
-  /** When the run began, and the wall time it took up to here, without pauses. */
-  readonly startedAt: string
-  readonly seconds: number
-  /** Length of `metrics.jsonl` then: what is behind it is told again. */
-  readonly metricsBytes: number
-  readonly inputs: RunInputs
-  readonly memory: MemoryRecord
-  /** Every other file of the checkpoint. */
-  readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>
-}
+export type CheckpointRecord = z.output<typeof recordSchema>
 
 /** A checkpoint that was found whole. */
 export interface Checkpoint {
@@ -158,11 +112,6 @@ function dtypeOf(data: Float32Array | Uint8Array): 'F32' | 'U8' {
   return data instanceof Float32Array ? 'F32' : 'U8'
 }
 
-/** The same memory as bytes. */
-function bytesOf({ buffer, byteOffset, byteLength }: Float32Array | Uint8Array): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength)
-}
-
 /**
  * Reads `trainer_state.json` of a checkpoint and checks every file against it.
  *
@@ -170,7 +119,7 @@ function bytesOf({ buffer, byteOffset, byteLength }: Float32Array | Uint8Array):
  */
 export async function readCheckpoint(folder: string): Promise<Checkpoint> {
   const path = join(folder, stateName)
-  const hint = `A checkpoint that a run can go on from has ${stateName}, ${tensorsName} and the weights. Were they all copied?`
+  const hint = `A checkpoint that a run can continue from has ${stateName}, ${tensorsName} and the weights. Were they all copied?`
   const { sha256, ...content } = await readJsonObject(path, { code: 'checkpoint', hint })
   const fail = (what: string): never => {
     throw new LowrankError('checkpoint', what, { hint })
@@ -184,9 +133,10 @@ export async function readCheckpoint(folder: string): Promise<Checkpoint> {
     const [issue] = parsed.error.issues
     return fail(`${path}: ${issue?.path.join('.')}: ${issue?.message}`)
   }
-  const record = parsed.data as unknown as CheckpointRecord
+  const record = parsed.data
   for (const [name, { bytes }] of Object.entries(record.files)) {
-    if (basename(name) !== name || name.startsWith('.')) fail(`${path}: ${JSON.stringify(name)} is no name of a file`)
+    if (basename(name) !== name || name.startsWith('.'))
+      fail(`${path}: ${JSON.stringify(name)} is not the name of a file`)
     const found = await stat(join(folder, name)).catch((error: unknown) =>
       fail(`${join(folder, name)} is missing: ${messageOf(error)}`),
     )
@@ -340,6 +290,6 @@ export async function latestCheckpoint(
   }
   if (damaged.length === 0) return undefined
   throw new LowrankError('checkpoint', `no checkpoint in ${outputDir} is whole:\n  ${damaged.join('\n  ')}`, {
-    hint: 'Without --resume the run starts anew, and removes them.',
+    hint: 'Without --resume the run starts from the beginning, and removes them.',
   })
 }

@@ -1,6 +1,7 @@
-import { optionsOf, trainSchema } from '../config/index.ts'
+import { defaultOf, optionsOf, trainSchema } from '../config/index.ts'
 import type { JsonObject } from '../formats/json.ts'
-import { bytes, count, duration, number, percent } from '../util/format.ts'
+import { count, duration, number, percent } from '../util/format.ts'
+import { formatSize } from '../util/size.ts'
 import type { Run } from './read.ts'
 import type { RecordedData } from './recorded.ts'
 
@@ -20,7 +21,7 @@ export function configFacts(config: JsonObject): {
   const others: Fact[] = []
   for (const { key, unset } of options) {
     const value = config[key]
-    const standard: unknown = trainSchema.shape[key as keyof typeof trainSchema.shape].safeParse(undefined).data
+    const standard: unknown = defaultOf(key)
     // Undecided by the user, and decided so by the run.
     const implied = standard === undefined && (value === undefined || value === false || value === 'no')
     const isDefault = implied || JSON.stringify(value) === JSON.stringify(standard)
@@ -59,7 +60,7 @@ export function figureFacts({ figures }: Pick<Run, 'figures'>): Figure[] {
     { name: 'Last token accuracy', value: lastEval && percent(lastEval.tokenAccuracy) },
     { name: 'Time', value: known(seconds, duration) },
     { name: 'Throughput', value: known(tokensPerSecond, (rate) => count(Math.round(rate))), note: 'tokens/s' },
-    { name: 'Peak memory', value: known(peakMemory, bytes) },
+    { name: 'Peak memory', value: known(peakMemory, formatSize) },
   ]
   return all.filter((figure): figure is Figure => figure.value !== undefined)
 }
@@ -106,7 +107,7 @@ export function planFacts({ plan }: Run): Fact[] {
     ['Blocks', plan.streamed === undefined ? 'in memory' : 'on disk'],
     ['Activations', plan.activations === 'keep' ? 'kept' : 'recomputed'],
     ['Threads', count(plan.threads)],
-    ['Memory expected', `${bytes(expected)}${bound === undefined ? '' : ` of ${bytes(bound)}`}`],
-    ...parts.map(({ what, bytes: size }): Fact => [`… ${what}`, bytes(size)]),
+    ['Memory expected', `${formatSize(expected)}${bound === undefined ? '' : ` of ${formatSize(bound)}`}`],
+    ...parts.map(({ what, bytes: size }): Fact => [`… ${what}`, formatSize(size)]),
   ]
 }

@@ -1,8 +1,7 @@
 import type { Dirent } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { messageOf } from '../formats/json.ts'
-import { LowrankError } from '../util/errors.ts'
+import { LowrankError, messageOf } from '../util/errors.ts'
 import { readRun, type Run } from './read.ts'
 
 /** A run as a list shows it. */

@@ -20,7 +20,7 @@ function made(names: readonly string[], record?: object): string {
   return folder
 }
 
-/** What a run is told of its folder; undone at once. */
+/** What a run learns of its folder; undone at once. */
 async function claim(folder: string, makes: ResultKind, options: Partial<ClaimOptions> = {}): Promise<OutputFolder> {
   const companions = new Map([['tokenizer.json', new Uint8Array()]])
   const writes = [...recordNames, ...resultNames(makes, { companions })]
@@ -98,7 +98,7 @@ describe('what is ours', () => {
     const folder = made([])
     mkdirSync(join(folder, 'adapter_model.safetensors'))
     for (const overwrite of [false, true]) {
-      const message = /there are folders in place of files: adapter_model.safetensors$/
+      const message = /there are folders instead of files: adapter_model.safetensors$/
       await expect(claim(folder, 'adapter', { overwrite })).rejects.toThrow(message)
     }
   })

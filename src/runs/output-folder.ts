@@ -6,10 +6,10 @@ import { writeError } from '../formats/atomic.ts'
 import { isShard } from '../formats/checkpoint.ts'
 import { hashText } from '../formats/hash.ts'
 import { takeLock } from '../formats/lock.ts'
-import { isJsonObject, messageOf } from '../formats/json.ts'
+import { isJsonObject } from '../formats/json.ts'
 import { cardName } from '../model/peft/card.ts'
 import { tokenizerFiles } from '../text/tokenizer.ts'
-import { LowrankError } from '../util/errors.ts'
+import { LowrankError, messageOf } from '../util/errors.ts'
 import { foreignCheckpoints } from './checkpoint.ts'
 import { metricsName, readRecord, recordName, reportName, type RunRecord } from './record.ts'
 
@@ -201,7 +201,7 @@ async function refuseForeign(
   if (folders.length > 0) {
     throw new LowrankError(
       'config',
-      `outputDir: in ${folder} there are folders in place of files: ${folders.join(', ')}`,
+      `outputDir: in ${folder} there are folders instead of files: ${folders.join(', ')}`,
       {
         hint: 'Choose another folder, or move them.',
       },

@@ -4,7 +4,10 @@ import type { Origins } from '../hub/resolve.ts'
 import { isJsonObject, readJsonObject, type JsonObject } from '../formats/json.ts'
 import { readJsonl } from '../formats/jsonl.ts'
 import { metricsName, recordName, type RunRecord } from './record.ts'
-import { dataSchema, originsSchema, planSchema, type RecordedData, type RecordedPlan } from './recorded.ts'
+import { dataSchema, originsSchema, planSchema, textsSchema, type RecordedData, type RecordedPlan } from './recorded.ts'
+import type { RunInputs } from './run-inputs.ts'
+
+const texts = textsSchema.catch({})
 
 /** The steps of a run, a place each; a value that is no number (a loss that overflowed) is NaN. */
 export interface StepColumns {
@@ -63,8 +66,8 @@ export interface Run {
   /** When it last wrote an event; ISO 8601. */
   readonly lastSign: string
   readonly config: JsonObject
-  readonly versions: JsonObject
-  readonly hashes: JsonObject
+  readonly versions: RunInputs['versions']
+  readonly hashes: RunInputs['hashes']
   /** The commits of what is from the hub. */
   readonly origins: Origins
   readonly steps: StepColumns
@@ -106,8 +109,8 @@ export async function readRun(folder: string): Promise<Run> {
     startedAt: startedAt?.toISOString() ?? '',
     lastSign: (written?.mtime ?? startedAt ?? new Date(0)).toISOString(),
     config: objectOf(record['config']),
-    versions: objectOf(record['versions']),
-    hashes: objectOf(record['hashes']),
+    versions: texts.parse(record['versions']),
+    hashes: texts.parse(record['hashes']),
     origins: originsSchema.parse(record['origins']),
     steps: gathered.steps,
     evals: gathered.evals,

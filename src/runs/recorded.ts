@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { memoryChoiceSchema } from '../config/index.ts'
 
 /**
  * Events as `metrics.jsonl` has them, as far as a report shows them. The file may be of another version or of another program: what is
@@ -24,19 +25,18 @@ const item = z.object({ what: z.string(), bytes: z.number() })
 const positive = z.int().positive()
 
 /** A plan whole or not at all: a step that is computed again rests on it. */
-export const planSchema = z.object({
+export const planSchema = memoryChoiceSchema.extend({
   modelType: z.string(),
   parameters: positive,
   trainableParameters: positive,
   steps: positive,
   threads: positive,
-  activations: z.enum(['keep', 'recompute']),
   quantization: z.string().optional(),
-  expandWeights: z.boolean(),
-  headRows: positive,
-  streamed: z.object({ group: positive }).optional(),
   memory: z.object({ expected: z.number(), bound: z.number().optional(), items: z.array(item) }),
 })
+
+/** Versions or hashes by what they are of. */
+export const textsSchema = z.record(z.string(), z.string()).readonly()
 
 const origin = z.object({ id: z.string(), revision: z.string() }).optional()
 

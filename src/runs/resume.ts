@@ -11,7 +11,7 @@ type ResumeConfig = Pick<TrainConfig, 'outputDir' | 'resume' | 'resumeFrom' | 'r
 export interface Start {
   /** The checkpoint to go on from; undefined: the first step. */
   readonly from: Checkpoint | undefined
-  readonly told: readonly TrainEvent[]
+  readonly notices: readonly TrainEvent[]
 }
 
 /**
@@ -20,9 +20,9 @@ export interface Start {
  * @throws LowrankError `checkpoint`: it is damaged, or none is whole; `config`: the run has changed since, and `resumeAnyway` is not set.
  */
 export async function findStart(config: ResumeConfig, inputs: RunInputs): Promise<Start> {
-  const told: TrainEvent[] = []
-  const from = await findCheckpoint(config, told)
-  if (from === undefined) return { from, told }
+  const notices: TrainEvent[] = []
+  const from = await findCheckpoint(config, notices)
+  if (from === undefined) return { from, notices }
   const { record, folder } = from
   const changes = [...changedInputs(record.inputs, inputs)]
   const { activations } = record.memory
@@ -35,32 +35,35 @@ export async function findStart(config: ResumeConfig, inputs: RunInputs): Promis
       hint: 'Set it back, or resume with what is new: "resumeAnyway" (--resume-anyway).',
     })
   }
-  if (changes.length > 0) told.push({ type: 'warning', message: `the run has changed since ${folder}:${list}` })
+  if (changes.length > 0) notices.push({ type: 'warning', message: `the run has changed since ${folder}:${list}` })
   if (record.inputs.hashes['valid'] !== inputs.hashes['valid']) {
     const message = `the validation data have changed since ${folder}: evaluation losses before and after it do not compare`
-    told.push({ type: 'warning', message })
+    notices.push({ type: 'warning', message })
   }
   const versions = changedVersions(record.inputs, inputs)
   if (versions.length > 0) {
     const message = `${folder} was written with other versions (${versions.join(', ')}): results may differ in their last bits`
-    told.push({ type: 'warning', message })
+    notices.push({ type: 'warning', message })
   }
-  told.push({ type: 'resume', step: record.state.step, path: folder })
-  return { from, told }
+  notices.push({ type: 'resume', step: record.state.step, path: folder })
+  return { from, notices }
 }
 
-async function findCheckpoint(config: ResumeConfig, told: TrainEvent[]): Promise<Checkpoint | undefined> {
+async function findCheckpoint(config: ResumeConfig, notices: TrainEvent[]): Promise<Checkpoint | undefined> {
   const { resume, resumeFrom, outputDir } = config
   if (resumeFrom !== undefined) return readCheckpoint(resumeFrom)
   if (!resume) return undefined
   await settleCheckpoints(outputDir)
   const found = await latestCheckpoint(outputDir)
   if (found === undefined) {
-    told.push({ type: 'status', message: `there is no checkpoint in ${outputDir} yet: starting with the first step` })
+    notices.push({
+      type: 'status',
+      message: `there is no checkpoint in ${outputDir} yet: starting with the first step`,
+    })
     return undefined
   }
   for (const message of found.damaged) {
-    told.push({ type: 'warning', message: `${message}; going back to ${found.checkpoint.folder}` })
+    notices.push({ type: 'warning', message: `${message}; going back to ${found.checkpoint.folder}` })
   }
   return found.checkpoint
 }

@@ -26,7 +26,7 @@ export class RunFiles {
   readonly folder: string
   /** What was removed, in words. */
   readonly removed: readonly string[]
-  /** What the model completed before training, where the run goes on: told already, to be compared with what it completes after. */
+  /** What the model completed before training, where the run goes on: reported already, to be compared with what it completes after. */
   readonly samples: readonly TrainEvent[]
   readonly #metrics: FileHandle
   #record: RunRecord
@@ -55,7 +55,7 @@ export class RunFiles {
       const inPlace = from !== undefined && (await realpath(dirname(from.folder))) === (await realpath(folder))
       const checkpoints = await listCheckpoints(folder)
       const others = checkpoints.filter(({ step }) => !(inPlace && step <= from.record.state.step))
-      const why = inPlace ? `removed, since the run goes on from ${from.folder}` : 'removed of an earlier run'
+      const why = inPlace ? `removed, since the run continues from ${from.folder}` : 'removed of an earlier run'
       const removed = await removeCheckpoints(
         others.map((one) => one.folder),
         { why, reads },
@@ -153,7 +153,7 @@ async function removeCheckpoints(
   return folders.length === 0 ? [] : [`${why}: ${folders.join(', ')}`]
 }
 
-/** The events that a run had told when it wrote a checkpoint: whole lines, as far as they are still there. */
+/** The events that a run had reported when it wrote a checkpoint: whole lines, as far as they are still there. */
 async function metricsUpTo({ folder, record }: Checkpoint): Promise<string> {
   const path = join(dirname(folder), metricsName)
   const bytes = (await readFile(path).catch(() => Buffer.alloc(0))).subarray(0, record.metricsBytes)

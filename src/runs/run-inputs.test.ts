@@ -81,7 +81,7 @@ describe('what decides the course of training', () => {
     expect(changedInputs({ ...run, config: older }, withConfig({ maxGradNorm: 2 }))).toEqual(['maxGradNorm: 1 -> 2'])
   })
 
-  test('includes the index of a model in parts, unless the version that recorded the run did not tell of it', () => {
+  test('includes the index of a model in parts, unless the version that recorded the run did not record it', () => {
     const withIndex = (index: string): RunInputs => ({
       ...run,
       hashes: { ...run.hashes, modelIndex: index.repeat(64) },
@@ -93,7 +93,7 @@ describe('what decides the course of training', () => {
     expect(changedInputs(run, withIndex('e'))).toEqual([])
   })
 
-  test('is not the version, which is told apart', () => {
+  test('is not the version, which is reported separately', () => {
     expect(changedVersions(run, { ...run, versions: { lowrank: '2', node: '20' } })).toEqual(['lowrank 1 -> 2'])
   })
 })

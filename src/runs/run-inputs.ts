@@ -1,7 +1,8 @@
 import { readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { trainSchema, type TrainConfig } from '../config/index.ts'
+import { z } from 'zod'
+import { defaultOf, resumeRule, trainSchema, type TrainConfig } from '../config/index.ts'
 import { hashFile, hashFiles, hashText } from '../formats/hash.ts'
 import { isJsonObject, readJsonObject } from '../formats/json.ts'
 import { isGgufFile } from '../formats/model-files.ts'
@@ -12,27 +13,31 @@ import { findData } from '../session/data.ts'
 import type { DataSource } from '../text/examples.ts'
 import { templateHash } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
+import { originsSchema, textsSchema } from './recorded.ts'
 
 /** What a run is made from. With the seed among the options, it decides every byte of the result. */
-export interface RunInputs {
+export const runInputsSchema = z.object({
   /** The resolved configuration. */
-  readonly config: Readonly<Record<string, unknown>>
-  readonly versions: Readonly<Record<string, string>>
+  config: z.record(z.string(), z.unknown()).readonly(),
+  versions: textsSchema,
   /**
-   * SHA-256 of what was read, as hex: of `train` and `valid` the file, or the files; of `chatTemplate` its text; of `model` and `adapter` names and contents of the files. Of a
-   * model in parts `modelIndex` is that of what says where they are, which earlier versions did not tell.
+   * SHA-256 of what was read, as hex: of `train` and `valid` the file, or the files; of `chatTemplate` its text; of `model` and `adapter`
+   * names and contents of the files. Of a model in parts `modelIndex` is that of what says where they are, which earlier versions did not
+   * record.
    */
-  readonly hashes: Readonly<Record<string, string>>
+  hashes: textsSchema,
   /** The commits of what is from the hub. */
-  readonly origins?: Origins
+  origins: originsSchema.optional(),
   /** Computing threads: how many there are decides the order in which products are summed. */
-  readonly threads: number
-}
+  threads: z.int(),
+})
+
+export type RunInputs = Readonly<z.output<typeof runInputsSchema>>
 
 /** What a run calls its model and its adapter, where that is not the folder. */
 export type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & { readonly origins?: Origins }
 
-/** Reads all files of a run once, to tell what they are. */
+/** Reads all files of a run once, to describe them. */
 export async function describeInputs(
   config: TrainConfig,
   threads: number,
@@ -45,10 +50,10 @@ export async function describeInputs(
   const { train, valid } = await findData(config)
   const template = chatTemplate === undefined ? undefined : await templateHash(chatTemplate)
   const index = await indexFiles(model)
-  const told = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
+  const recorded = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
   return {
     // As it is read back: without what is unset.
-    config: JSON.parse(JSON.stringify(told)) as RunInputs['config'],
+    config: JSON.parse(JSON.stringify(recorded)) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
       // A file by itself may be called anything, as a folder may.
@@ -112,44 +117,6 @@ async function indexFiles(folder: string): Promise<string[]> {
   return [path, ...others.sort().map((part) => join(folder, part))]
 }
 
-/**
- * Options that may change between the parts of a run: they decide what is reported and kept of it, not what is trained. Every other option
- * must stay. Of paths the content counts (`hashes`), of threads the number, of memory the choice that was made within it.
- */
-const free: ReadonlySet<string> = new Set<keyof TrainConfig>([
-  'model',
-  'adapter',
-  'train',
-  'valid',
-  'chatTemplate',
-  'outputDir',
-  'threads',
-  'memory',
-  'activations',
-  'loggingSteps',
-  'samples',
-  'saveStrategy',
-  'saveSteps',
-  'saveTotalLimit',
-  'saveDtype',
-  'maxShardSize',
-  'overwriteOutputDir',
-  'resume',
-  'resumeFrom',
-  'resumeAnyway',
-  'reportTo',
-  'loggingDir',
-  'webhookUrl',
-])
-
-/** Options of evaluations, which decide what is trained only where the weights that are kept, or the end of the run, depend on them. */
-const ofEvaluations: ReadonlySet<string> = new Set<keyof TrainConfig>([
-  'evalStrategy',
-  'evalSteps',
-  'evalOnStart',
-  'perDeviceEvalBatchSize',
-])
-
 function dependsOnEvaluations({ config }: RunInputs): boolean {
   return config['loadBestModelAtEnd'] === true || config['earlyStoppingPatience'] !== undefined
 }
@@ -159,7 +126,8 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
   const changes: string[] = []
   const evaluated = dependsOnEvaluations(before) || dependsOnEvaluations(now)
   for (const key of Object.keys(trainSchema.shape)) {
-    if (free.has(key) || (!evaluated && ofEvaluations.has(key))) continue
+    const rule = resumeRule(key)
+    if (rule === 'free' || (rule === 'evaluations' && !evaluated)) continue
     // An option that was added to Lowrank later had the effect of its default.
     const [old, current] = [before.config, now.config].map((config) => show(config[key] ?? defaultOf(key)))
     if (old !== current) changes.push(`${key}: ${old} -> ${current}`)
@@ -172,7 +140,7 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
         : { path: show(exactlyNamed(option, origins) ?? config[option]), hash: hashes[key].slice(0, 12) },
     )
     if (old?.hash === current?.hash) continue
-    // An earlier version did not tell; a model that had no index then and has one now is another by its files, too.
+    // An earlier version did not record it; a model that had no index then and has one now is another by its files, too.
     if (key === 'modelIndex' && old === undefined) continue
     const [from, to] = [old, current].map((one) =>
       one === undefined ? 'none' : `${one.path} (SHA-256 ${one.hash}...)`,
@@ -195,10 +163,6 @@ export function changedVersions(before: RunInputs, now: RunInputs): string[] {
   return Object.keys(now.versions)
     .filter((name) => before.versions[name] !== now.versions[name])
     .map((name) => `${name} ${before.versions[name] ?? 'none'} -> ${now.versions[name]}`)
-}
-
-function defaultOf(key: string): unknown {
-  return trainSchema.shape[key as keyof typeof trainSchema.shape].safeParse(undefined).data
 }
 
 function show(value: unknown): string {

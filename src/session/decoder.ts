@@ -1,4 +1,4 @@
-import { quantizationText, type Quantization } from '../config/index.ts'
+import { type MemoryChoice, quantizationText, type Quantization } from '../config/index.ts'
 import { Pipeline } from '../engine/pipeline.ts'
 import { defaultThreads } from '../engine/machine.ts'
 import { Runtime } from '../engine/onnxruntime/runtime.ts'
@@ -20,7 +20,7 @@ import { dependsOnLength, ropeTables } from '../model/rope.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import { attentionParts } from '../util/attention.ts'
 import { embeddingName, headName } from '../model/names.ts'
-import { buildStages, type Activations, type DecoderStages } from '../model/stages.ts'
+import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
 import { openWeights, randomWeights } from '../model/sources/checkpoint.ts'
 import type { WeightSource } from '../model/sources/source.ts'
@@ -53,30 +53,11 @@ export interface DecoderOptions {
     | undefined
 }
 
-/** What memory is spent on. */
-export interface MemoryChoice {
-  /** Whether activations are kept for the backward pass, which is faster, or computed again. */
-  readonly activations: Activations
-  /**
-   * Whether frozen 16-bit weights are expanded to f32 once, or at each use. On SmolLM2-135M with 4 x 256 tokens the casts are 5 % of a
-   * step (each includes a copy: BitCast does not work in place), the expansion 270 MB.
-   */
-  readonly expandWeights: boolean
-  /**
-   * Most rows that go through the output head at once. Logits of 256 rows over a vocabulary of 49,152 are 50 MB, and two such tensors live
-   * at once; fewer rows pay more for reading the weight.
-   */
-  readonly headRows: number
-  /** Micro-batches that go through blocks on disk together; undefined where the blocks stay in memory. */
-  readonly streamed: { readonly group: number } | undefined
-}
-
 /** What is taken where nothing is trained, and what is not said otherwise. */
 export const frugal: MemoryChoice = {
   activations: 'recompute',
   expandWeights: false,
   headRows: 128,
-  streamed: undefined,
 }
 
 export type OpenOptions = DecoderOptions & { readonly choice?: Partial<MemoryChoice> | undefined }
@@ -128,7 +109,7 @@ export class PreparedDecoder {
   readonly lora: LoraConfig | undefined
   readonly adaptation: Adaptation
   readonly quantization: Quantization | undefined
-  /** Whether blocks can be read again and again at little cost: not where each reading would quantize them anew. */
+  /** Whether blocks can be read again and again at little cost: not where each reading would quantize them again. */
   readonly streamable: boolean
   readonly threads: number
   readonly #o: DecoderOptions

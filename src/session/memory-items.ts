@@ -1,4 +1,5 @@
-import type { MemoryChoice, PreparedDecoder, WantedWeight } from './decoder.ts'
+import type { MemoryChoice } from '../config/index.ts'
+import type { PreparedDecoder, WantedWeight } from './decoder.ts'
 import { dimValue, type DimValues } from '../graph/dims.ts'
 import { arenaBytes, heapBytes, outputBytes, valueBytes } from '../graph/footprint.ts'
 import type { Program } from '../graph/program.ts'

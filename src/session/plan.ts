@@ -1,7 +1,8 @@
+import type { MemoryChoice, TrainConfig } from '../config/index.ts'
 import { availableMemory } from '../engine/machine.ts'
 import { LowrankError } from '../util/errors.ts'
 import { formatSize } from '../util/size.ts'
-import type { MemoryChoice, PreparedDecoder } from './decoder.ts'
+import type { PreparedDecoder } from './decoder.ts'
 import { type MemoryItem, memoryItems, type Workload } from './memory-items.ts'
 
 export interface MemoryPlan extends MemoryChoice {
@@ -20,16 +21,14 @@ const shareOfFree = 0.7
 const [manyRows, someRows, fewRows] = [512, 128, 32]
 
 /** What memory may be spent on, the fastest first. */
-function choices(setting: 'keep' | 'recompute' | 'auto', streamable: boolean, microBatches: number): MemoryChoice[] {
-  const resident = { streamed: undefined }
+function choices(setting: PlanOptions['setting'], streamable: boolean, microBatches: number): MemoryChoice[] {
   const keep = [true, false].map((expandWeights): MemoryChoice => ({
     activations: 'keep',
     expandWeights,
     headRows: manyRows,
-    ...resident,
   }))
   const frugal = { activations: 'recompute', expandWeights: false } as const
-  const recompute = [someRows, fewRows].map((headRows): MemoryChoice => ({ ...frugal, headRows, ...resident }))
+  const recompute = [someRows, fewRows].map((headRows): MemoryChoice => ({ ...frugal, headRows }))
   const groups = [...new Set([microBatches, Math.ceil(microBatches / 4), 1])]
   const streamed = groups.map((group): MemoryChoice => ({ ...frugal, headRows: fewRows, streamed: { group } }))
   return [
@@ -40,7 +39,7 @@ function choices(setting: 'keep' | 'recompute' | 'auto', streamable: boolean, mi
 }
 
 export interface PlanOptions {
-  readonly setting: 'keep' | 'recompute' | 'auto'
+  readonly setting: TrainConfig['activations']
   /** Most bytes the process may take. */
   readonly bound: number | undefined
   /** The choice that was made before: the only one there is. */
@@ -85,7 +84,7 @@ export function planMemory(
       hint:
         made === undefined
           ? `What takes less: ${last.smaller.join('; ')}.`
-          : 'To go on with another plan, whose results may differ in their last bits, set "resumeAnyway" (--resume-anyway).',
+          : 'To continue with another plan, whose results may differ in their last bits, set "resumeAnyway" (--resume-anyway).',
     },
   )
 }

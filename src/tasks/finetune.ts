@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { cardName } from '../model/peft/card.ts'
 import { readDecoderConfig } from '../model/config.ts'
-import { type Quantization, quantizationText, unusedOptions, type TrainConfig } from '../config/index.ts'
+import { choiceOf, type Quantization, quantizationText, unusedOptions, type TrainConfig } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
@@ -12,7 +12,8 @@ import { sessionOf, type OpenModel } from '../session/session.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
 import { findStart } from '../runs/resume.ts'
-import { RunReports } from '../report/sinks/index.ts'
+import { fileSinks } from '../report/sinks/index.ts'
+import { withSinks } from '../report/sinks/sink.ts'
 import { longestOf } from '../text/batches.ts'
 import { lastAnswer } from '../text/encode.ts'
 import type { Example } from '../text/example.ts'
@@ -48,18 +49,18 @@ export async function* runFinetune(
   { cancelled }: TaskContext,
 ): AsyncGenerator<TrainEvent, void> {
   const begun = performance.now()
-  // Told before there is a record to write them to, which is begun only once nothing is refused any more.
+  // Reported before there is a record to write them to, which is begun only once nothing is refused any more.
   const early: TrainEvent[] = []
-  const tell = (event: TrainEvent): TrainEvent => {
+  const noted = (event: TrainEvent): TrainEvent => {
     early.push(event)
     return event
   }
-  for (const message of unusedOptions(given)) yield tell({ type: 'warning', message })
+  for (const message of unusedOptions(given)) yield noted({ type: 'warning', message })
   const { config, origins } = yield* fromHub(given, { cancelled })
   // Refused before a folder is made for it.
   await readDecoderConfig(config.model)
   const { base, leftOut } = await readBase(config.model, origins.model, given.model)
-  for (const message of leftOut) yield tell({ type: 'warning', message })
+  for (const message of leftOut) yield noted({ type: 'warning', message })
   const dataFiles = await findData(config)
   const reads = { ...pick(config, ['model', 'adapter', 'resumeFrom']), ...namesOf(dataFiles), configFile }
   const makes = config.method === 'full' ? 'model' : 'adapter'
@@ -73,32 +74,32 @@ export async function* runFinetune(
   })
   let unused = true
   try {
-    yield tell({ type: 'status', message: `reading ${config.train}` })
+    yield noted({ type: 'status', message: `reading ${config.train}` })
     await using session = await sessionOf(config, cancelled)
     const data = await readData(session, dataFiles, config)
     // Its memory is free until there are samples to be made.
     session.tokenizer.close()
-    yield tell({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
+    yield noted({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
 
     const longest = longestOf(data.train.examples)
     const { maxPositionEmbeddings } = session.decoder.config
     if (longest > maxPositionEmbeddings) {
       const message = `the longest example has ${longest} tokens, the model was made for ${maxPositionEmbeddings} (max_position_embeddings); set maxLength`
-      yield tell({ type: 'warning', message })
+      yield noted({ type: 'warning', message })
     }
     const workload = workloadOf(config, data)
     const size = await modelSize(config.model)
     if (size > noticed) {
-      yield tell({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
+      yield noted({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     }
     const inputs = await describeInputs(config, session.decoder.threads, { ...given, origins })
-    const { from, told } = await findStart(config, inputs)
-    for (const event of told) yield tell(event)
+    const { from, notices } = await findStart(config, inputs)
+    for (const event of notices) yield noted(event)
     // The same choice, since it decides in which order is summed.
     const choice = config.resumeAnyway ? undefined : from?.record.memory
     const plan = session.plan(workload, { setting: config.activations, bound: config.memory, choice })
-    yield tell(planEvent(session.decoder, plan, totalSteps(config, data.train.examples)))
-    yield tell({ type: 'status', message: `loading ${given.model}` })
+    yield noted(planEvent(session.decoder, plan, totalSteps(config, data.train.examples)))
+    yield noted({ type: 'status', message: `loading ${given.model}` })
     const model = await session.load(plan)
     const { largest } = workload
     const trial = largest && { largest, smaller: plan.smaller }
@@ -118,10 +119,10 @@ export async function* runFinetune(
       from,
       reads: Object.values(reads).filter((path) => path !== undefined),
     })
-    for (const message of files.removed) yield tell({ type: 'warning', message })
+    for (const message of files.removed) yield noted({ type: 'warning', message })
     if (!output.writesCard && config.method !== 'full') {
       const message = `${join(config.outputDir, cardName)} was not written by Lowrank: it is left as it is`
-      yield tell({ type: 'warning', message })
+      yield noted({ type: 'warning', message })
     }
     for (const event of files.samples) yield event
     const usage = (): { seconds: number; peakMemory: number } => ({
@@ -129,7 +130,6 @@ export async function* runFinetune(
       peakMemory: peakMemory(),
     })
     const resumedFrom = from?.record.state.step
-    const reports = new RunReports({ config, startedAt: files.startedAt, resumedFrom })
     const { quantization } = session.decoder
     const template = config.chatTemplate === undefined ? undefined : await session.template(config)
     const parts = {
@@ -147,22 +147,8 @@ export async function* runFinetune(
     }
     const run = new Run({ ...parts, trial, usage, cancelled })
     try {
-      for (const event of early) await files.log(event)
-      for await (const event of watchBound(plan, run.events())) {
-        await files.log(event)
-        for (const message of await reports.event(event)) yield { type: 'warning', message }
-        yield event
-      }
-    } catch (error) {
-      const path = await run.rescue()
-      if (path !== undefined) yield { type: 'save', step: training.state.step, path }
-      const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
-      // What went wrong before is what counts: the disk may be full.
-      await files.update({ status, ...usage(), result: String(error) }).catch(() => {})
-      await reports.ended()
-      throw error
+      yield* withSinks(fileSinks({ config, startedAt: files.startedAt, resumedFrom }), run.recorded(early))
     } finally {
-      reports.close()
       await files.close()
     }
   } finally {
@@ -217,8 +203,28 @@ class Run {
     this.#saved = parts.training.state.step
   }
 
-  /** Trains and saves. */
-  async *events(): AsyncGenerator<TrainEvent, void> {
+  /**
+   * Trains and saves. Each event is in the record of the run before it is passed on, after those that came `early`; so is how the run ended.
+   */
+  async *recorded(early: readonly TrainEvent[]): AsyncGenerator<TrainEvent, void> {
+    const { files, plan, training, usage } = this.#o
+    try {
+      for (const event of early) await files.log(event)
+      for await (const event of watchBound(plan, this.#events())) {
+        await files.log(event)
+        yield event
+      }
+    } catch (error) {
+      const path = await this.#rescue()
+      if (path !== undefined) yield { type: 'save', step: training.state.step, path }
+      const status = error instanceof LowrankError && error.code === 'cancelled' ? 'cancelled' : 'failed'
+      // What went wrong before is what counts: the disk may be full.
+      await files.update({ status, ...usage(), result: String(error) }).catch(() => {})
+      throw error
+    }
+  }
+
+  async *#events(): AsyncGenerator<TrainEvent, void> {
     const { config, data, model, training, files, output, from, trial, usage, cancelled } = this.#o
     const { outputDir } = config
     const valid = data.valid?.examples
@@ -242,18 +248,22 @@ class Run {
    * Saves what was learned since the last checkpoint, when something else has gone wrong; where, or undefined if there is nothing, or it
    * cannot be written.
    */
-  async rescue(): Promise<string | undefined> {
+  async #rescue(): Promise<string | undefined> {
     if (this.#o.training.state.step === this.#saved) return undefined
     return this.#save({ keepOthers: true }).catch(() => undefined)
   }
 
   async #save({ keepOthers = false } = {}): Promise<string> {
     const { config, training, files, inputs, plan, usage } = this.#o
-    const { activations, expandWeights, headRows, streamed } = plan
-    const memory = { activations, expandWeights, headRows, streamed }
     const { step } = training.state
     const folder = join(config.outputDir, `checkpoint-${step}`)
-    const about = { startedAt: files.startedAt, ...usage(), metricsBytes: await files.sync(), inputs, memory }
+    const about = {
+      startedAt: files.startedAt,
+      ...usage(),
+      metricsBytes: await files.sync(),
+      inputs,
+      memory: choiceOf(plan),
+    }
     await saveCheckpoint({ training, result: this.#resultIn(folder), about })
     this.#saved = step
     if (!keepOthers && config.saveTotalLimit !== undefined)

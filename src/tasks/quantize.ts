@@ -8,7 +8,6 @@ import type { TensorSource } from '../formats/safetensors.ts'
 import { untied } from '../model/config.ts'
 import { inFloats, quantizedNames, quantizedWeights } from '../model/sources/quantized.ts'
 import { withQuantizationConfig } from '../model/bitsandbytes/config.ts'
-import { viewOf } from '../model/bitsandbytes/parts.ts'
 import { savedTensors } from '../model/bitsandbytes/save.ts'
 import { headName } from '../model/names.ts'
 import { fromHub } from '../hub/resolve.ts'
@@ -16,6 +15,7 @@ import { openWeights } from '../model/sources/checkpoint.ts'
 import type { WeightSource } from '../model/sources/source.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts'
 import { companionFiles } from '../text/tokenizer.ts'
+import { bytesOf } from '../util/dtype.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
 import type { StatusEvent, TaskContext } from '../util/task.ts'
@@ -111,7 +111,7 @@ function tensorsOf(source: WeightSource, quantized: WeightSource, step: () => vo
 }
 
 function floatBytes(weight: StoredWeight): Uint8Array {
-  const bytes = isFloat(weight) ? viewOf(weight.data) : undefined
+  const bytes = isFloat(weight) ? bytesOf(weight.data) : undefined
   if (bytes === undefined) throw internalError('a weight to be saved in floats is quantized')
   return bytes
 }

@@ -1,6 +1,5 @@
 import { basename } from 'node:path'
-import { parseTrainConfig, type TrainConfig } from '../config/index.ts'
-import type { MemoryChoice } from '../session/decoder.ts'
+import { choiceOf, type MemoryChoice, parseTrainConfig, type TrainConfig } from '../config/index.ts'
 import { findData, readData } from '../session/data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { exactName, fromHub } from '../hub/resolve.ts'
@@ -111,15 +110,15 @@ function recordOf(run: Run): {
       hint: 'The run ended before it began to train, or its metrics.jsonl is not the one it wrote.',
     })
   }
-  const { threads, activations, expandWeights, headRows, streamed } = plan
+  const { threads } = plan
   return {
     // As many threads as then: their number decides in which order is summed.
     config: parseTrainConfig({ ...run.config, threads }),
-    choice: { activations, expandWeights, headRows, streamed },
+    choice: choiceOf(plan),
     inputs: {
       config: run.config,
-      versions: run.versions as RunInputs['versions'],
-      hashes: run.hashes as RunInputs['hashes'],
+      versions: run.versions,
+      hashes: run.hashes,
       origins: run.origins,
       threads,
     },
@@ -176,7 +175,7 @@ async function* approach(parts: {
   }
   let firstDifference: number | undefined
   const begun = performance.now()
-  let told = begun
+  let reported = begun
   while (state.step < input.step - 1) {
     const { step, loss, verdict } = await trainStep(training, { cancelled })
     if (verdict.action === 'stop') {
@@ -185,8 +184,8 @@ async function* approach(parts: {
     const recorded = recordedLoss(run, step)
     if (recorded !== undefined && recorded !== loss) firstDifference ??= step
     const now = performance.now()
-    if (now - told < 5000) continue
-    told = now
+    if (now - reported < 5000) continue
+    reported = now
     const left = ((now - begun) / 1000 / (step - first + 1)) * (input.step - step)
     yield status(`step ${step} of ${input.step}, about ${Math.ceil(left)} s left`)
   }
@@ -240,9 +239,9 @@ async function lastStep(
   }
   const { epoch, loss, labelTokens } = await trainStep(training, { cancelled, onLosses })
   const texts = await tokenizer.decode(completions)
-  const told = examples.map((example, i) => ({ ...example, completion: texts[i] ?? '' }))
-  if (sort === 'loss') told.sort((a, b) => b.loss - a.loss)
+  const shown = examples.map((example, i) => ({ ...example, completion: texts[i] ?? '' }))
+  if (sort === 'loss') shown.sort((a, b) => b.loss - a.loss)
   const recorded = recordedLoss(run, step)
   const common = { run: run.folder, step, epoch, recorded, loss, equal: recorded === loss }
-  return { ...common, labelTokens, microBatches: batches.length, examples: told }
+  return { ...common, labelTokens, microBatches: batches.length, examples: shown }
 }

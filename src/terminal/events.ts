@@ -1,8 +1,8 @@
 import { type FindingKind, findingKinds } from '../text/findings.ts'
-import type { DatasetSummary, TrainEvent } from '../train/events.ts'
-import { bytes, columns, count, duration, number, percent, plural, printable, wrap } from './format.ts'
-
-type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
+import type { DatasetSummary, EventOf, TrainEvent } from '../train/events.ts'
+import { columns, printable, wrap } from './format.ts'
+import { count, duration, number, percent, plural } from '../util/format.ts'
+import { formatSize } from '../util/size.ts'
 
 /** The lines an event adds to the log of a run. `step` (for the bar), `sample` and `done` (for the end) add none. */
 export function eventLines(event: TrainEvent): string[] {
@@ -74,7 +74,7 @@ function spikeLines({ step, kind, value, expected, lines, action, remedy }: Even
 /** One step as text: `loss 1.2345  812 tokens/s  1.20 GB  3m 05s left`. */
 export function stepText(event: EventOf<'step'>): string {
   return (
-    `loss ${number(event.loss)}  ${count(Math.round(event.tokensPerSecond))} tokens/s  ${bytes(event.memory)}  ` +
+    `loss ${number(event.loss)}  ${count(Math.round(event.tokensPerSecond))} tokens/s  ${formatSize(event.memory)}  ` +
     `${duration(event.secondsLeft)} left`
   )
 }
@@ -84,7 +84,7 @@ export function doneLines(event: EventOf<'done'>, next: string | undefined): str
   const best = event.best === undefined ? '' : `, best eval loss ${number(event.best.loss)} at step ${event.best.step}`
   return [
     `${plural(event.steps, 'step')} in ${duration(event.seconds)}: train loss ${number(event.trainLoss)}${best}, ` +
-      `peak memory ${bytes(event.peakMemory)}`,
+      `peak memory ${formatSize(event.peakMemory)}`,
     `computed ${plural(event.tokens, 'token')}: ${count(event.labelTokens)} labels, ${percent(event.paddingShare)} padding`,
     ...(event.stoppedEarly === undefined
       ? []
@@ -146,7 +146,7 @@ function planLines(event: EventOf<'plan'>): string[] {
   const { activations, quantization, expandWeights, streamed, headRows } = event
   const { expected, bound, items, smaller } = event.memory
   const share = percent(event.trainableParameters / event.parameters, 2)
-  const parts = items.toSorted((a, b) => b.bytes - a.bytes).map((item) => `${item.what} ${bytes(item.bytes)}`)
+  const parts = items.toSorted((a, b) => b.bytes - a.bytes).map((item) => `${item.what} ${formatSize(item.bytes)}`)
   return [
     `${event.modelType}: ${count(event.parameters)} parameters, ${count(event.trainableParameters)} trained (${share}); ` +
       `${plural(event.steps, 'step')}; ${plural(event.threads, 'thread')}`,
@@ -155,7 +155,7 @@ function planLines(event: EventOf<'plan'>): string[] {
         ? 'in memory; '
         : `blocks on disk, each read for ${streamed.group === 1 ? 'one micro-batch' : `${count(streamed.group)} micro-batches`} at a time; `) +
       `activations ${activations === 'keep' ? 'kept' : 'recomputed'}; ${headRows} rows at a time through the head`,
-    `memory: ${bytes(expected)} expected${bound === undefined ? '' : ` of ${bytes(bound)}`} (${parts.join(', ')})`,
+    `memory: ${formatSize(expected)} expected${bound === undefined ? '' : ` of ${formatSize(bound)}`} (${parts.join(', ')})`,
     ...(smaller.length === 0 ? [] : [`less memory with ${smaller.join('; ')}`]),
   ]
 }

@@ -1,7 +1,5 @@
 /** Texts as the terminal shows them. */
 
-export { bytes, count, duration, number, percent, plural } from '../util/format.ts'
-
 /**
  * A text that cannot move the cursor, change colours or turn the order of letters: control characters of files, names and models
  * are written as JSON does, so that JSON stays what it is. Line feeds stay.
@@ -60,7 +58,7 @@ function cell(text: string): string {
 
 function aligned(titles: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const widths = titles.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]?.length ?? 0)))
-  const numeric = titles.map((_, i) => rows.every((row) => /^[-+\d.,e ]*(s|%|[MG]B)?$/.test(row[i] ?? '')))
+  const numeric = titles.map((_, i) => rows.every((row) => /^[-+\d.,e ]*(s|%|[MG]B|bytes)?$/.test(row[i] ?? '')))
   return [titles, ...rows].map((row) =>
     widths
       .map((width, i) => (numeric[i] === true ? (row[i] ?? '').padStart(width) : (row[i] ?? '').padEnd(width)))

@@ -1,6 +1,8 @@
 import { PassThrough } from 'node:stream'
 import { expect, test } from 'vitest'
-import { bytes, columns, duration, wrap } from './format.ts'
+import { columns, wrap } from './format.ts'
+import { duration } from '../util/format.ts'
+import { formatSize } from '../util/size.ts'
 import { safe } from './output.ts'
 import { openProgress } from './progress.ts'
 import { recordedRun } from './recorded.fixture.ts'
@@ -34,7 +36,7 @@ test('numbers', () => {
     '2h 05m',
     '?',
   ])
-  expect([5e6, 999e6, 1.234e9].map(bytes)).toEqual(['5 MB', '999 MB', '1.23 GB'])
+  expect([5e6, 999e6, 1.234e9].map(formatSize)).toEqual(['5 MB', '999 MB', '1.23 GB'])
 })
 
 test('text breaks at spaces, and words longer than a line break anywhere', () => {

@@ -28,6 +28,7 @@ export const recordedRun: readonly TrainEvent[] = [
       skippedLines: 0,
     },
   },
+  { type: 'resume', step: 1, path: 'out/checkpoint-1' },
   {
     type: 'plan',
     modelType: 'llama',

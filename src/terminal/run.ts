@@ -1,4 +1,4 @@
-import type { TrainEvent } from '../train/events.ts'
+import type { EventOf, TrainEvent } from '../train/events.ts'
 import { doneLines, sampleLines } from './events.ts'
 import { widthOf, type SafeOutput } from './output.ts'
 import { openProgress } from './progress.ts'
@@ -19,7 +19,7 @@ export async function drawRun(
   const progress = openProgress(stderr)
   const onAbort = (): void => progress.line('stopping after this step; Ctrl-C again quits at once')
   signal.addEventListener('abort', onAbort, { once: true })
-  const samples: Extract<TrainEvent, { type: 'sample' }>[] = []
+  const samples: EventOf<'sample'>[] = []
   try {
     for await (const event of events) {
       if (json) stdout.write(`${JSON.stringify(event)}\n`)

@@ -2,7 +2,7 @@ import { type Example, type Examples, labelsOf, lengthOf } from './example.ts'
 import { layOut, microBatchCost, tokensOf, widthFor, type LayoutOptions, type Row } from './layout.ts'
 import { epochOrder } from './order.ts'
 
-/** Rows of equal length, padded on the right with id 0: each one example or, packed, several behind each other. */
+/** Rows of equal length, padded on the right with id 0: each one example or, packed, several one after the other. */
 export interface Batch {
   readonly batch: number
   readonly seq: number

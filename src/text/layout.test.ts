@@ -84,7 +84,7 @@ describe('packing', () => {
 describe('batchOf', () => {
   const rows = [[example(3, 1), example(4, 2)], [example(5, 3)]]
 
-  it('lays examples behind each other, none predicted from the one before', () => {
+  it('lays examples one after the other, none predicted from the one before', () => {
     const batch = batchOf(rows, { padToMultipleOf: 8 })
     expect(batch).toMatchObject({ batch: 2, seq: 8, realTokens: 12 })
     expect([...batch.starts]).toEqual([0, 3, 8])
@@ -94,7 +94,7 @@ describe('batchOf', () => {
     expect([...batch.targets]).toEqual([1001, 1002, 2001, 2002, 2003, 3001, 3002, 3003, 3004])
   })
 
-  it('losses are told by example', () => {
+  it('losses are reported by example', () => {
     const batch = batchOf(rows, {})
     const found = exampleLosses(batch, Float32Array.of(1, 2, 4, 8, 16, 32, 64, 128, 256))
     expect(found.map(({ example: { line }, lossSum, labelTokens }) => [line, lossSum, labelTokens])).toEqual([

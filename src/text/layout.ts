@@ -1,7 +1,7 @@
 import { attentionParts } from '../util/attention.ts'
 import { type Example, lengthOf } from './example.ts'
 
-/** A row holds one example, or several behind each other where they are packed. */
+/** A row holds one example, or several one after the other where they are packed. */
 export type Row = readonly Example[]
 
 export interface LayoutOptions {
@@ -23,7 +23,7 @@ export function tokensOf(row: Row): number {
 }
 
 /**
- * What a micro-batch costs besides its positions, in positions: each pass reads all weights anew. On SmolLM2-135M and two cores a
+ * What a micro-batch costs besides its positions, in positions: each pass reads all weights again. On SmolLM2-135M and two cores a
  * position takes 3.3 ms, a pass over 1 x 64 of them 390 ms.
  */
 const passCost = 48

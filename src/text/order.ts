@@ -13,7 +13,7 @@ export interface OrderOptions {
 /** Steps whose examples are sorted by length together, as in transformers' LengthGroupedSampler. */
 const stepsSortedTogether = 50
 
-/** The last order of each dataset: a step needs that of its epoch, and long datasets are not shuffled anew for each. */
+/** The last order of each dataset: a step needs that of its epoch, and long datasets are not shuffled again for each. */
 const known = new WeakMap<Examples, { readonly key: string; readonly order: Int32Array }>()
 
 /**
@@ -39,7 +39,7 @@ function grouped(permutation: Int32Array, { examples, seed, perStep }: OrderOpti
   const sorted = permutation.slice()
   for (let start = 0; start < steps; start += stepsSortedTogether) {
     const end = Math.min(steps, start + stepsSortedTogether)
-    // A typed array sorts numerically and, told how, in a stable way.
+    // A typed array sorts numerically and, with a comparison, in a stable way.
     sorted.subarray(start * perStep, end * perStep).sort((a, b) => tokensOf(b) - tokensOf(a))
   }
   const order = sorted.slice()

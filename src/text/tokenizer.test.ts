@@ -142,7 +142,7 @@ describe('what is not computed exactly is refused by name', () => {
       /added_tokens\[0\]\.id: .* is not supported/,
     )
     await expect(load({ model: { ...model, vocab: { ...vocab, c: id } } })).rejects.toThrow(
-      /model\.vocab: .* is no id of "c"/,
+      /model\.vocab: .* is not an id of "c"/,
     )
     expect(performance.now() - begun).toBeLessThan(1000)
   })
@@ -243,6 +243,8 @@ describe('EOS', () => {
 
   it.each([99, -1, '0', 1.5, [99]])('%j is an error that names its file', async (id) => {
     const files = { 'tokenizer_config.json': {}, 'generation_config.json': { eos_token_id: id } }
-    await expect(load({}, files)).rejects.toThrow(/generation_config.json: eos_token_id: .* is no id of the tokenizer/)
+    await expect(load({}, files)).rejects.toThrow(
+      /generation_config.json: eos_token_id: .* is not an id of the tokenizer/,
+    )
   })
 })

@@ -196,7 +196,7 @@ async function eosFromIds(
     const eosSource = `${files.where(name)}: eos_token_id`
     const isId = typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < 2 ** 32
     if (isId && (await engine.ask('tokensOf', [id], 1))[0] !== undefined) return { eosId: id, eosSource }
-    throw new LowrankError('model', `${eosSource}: ${JSON.stringify(id)} is no id of the tokenizer`, {
+    throw new LowrankError('model', `${eosSource}: ${JSON.stringify(id)} is not an id of the tokenizer`, {
       hint: 'It names the token that ends a text, by its id in tokenizer.json.',
     })
   }

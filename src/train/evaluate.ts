@@ -5,7 +5,7 @@ import type { EvalResult } from './events.ts'
 import { sumOf } from './step.ts'
 
 /**
- * Loss and accuracy over batches; every label token counts the same. `onBatch` is told the examples done, `onLosses` the losses of the
+ * Loss and accuracy over batches; every label token counts the same. `onBatch` receives the examples done, `onLosses` the losses of the
  * predicted tokens, [rows] of the batch at `index`.
  *
  * @throws LowrankError `cancelled` when `cancelled()` says so between two batches.

@@ -1,3 +1,4 @@
+import type { MemoryChoice } from '../config/index.ts'
 import type { DatasetSummary } from '../text/dataset.ts'
 
 export type { DatasetSummary }
@@ -18,27 +19,23 @@ export interface EvaluationResult extends EvalResult {
   readonly data: DatasetSummary
 }
 
+/** The event of a type, or of several. */
+export type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
+
 /** Everything a training run says, in order. `done` is last; a cancelled run ends in an error of code `cancelled`. */
 export type TrainEvent =
   | { readonly type: 'status'; readonly message: string }
   | { readonly type: 'warning'; readonly message: string }
   | { readonly type: 'data'; readonly train: DatasetSummary; readonly valid: DatasetSummary | undefined }
-  | {
+  | ({
       readonly type: 'plan'
       readonly modelType: string
       readonly parameters: number
       readonly trainableParameters: number
       readonly steps: number
       readonly threads: number
-      readonly activations: 'keep' | 'recompute'
       /** How the base is quantized, in words; undefined where it is not. */
       readonly quantization: string | undefined
-      /** Whether frozen 16-bit weights are expanded to f32. */
-      readonly expandWeights: boolean
-      /** Rows that go through the output head at once. */
-      readonly headRows: number
-      /** Micro-batches that go through the blocks together while these are read from disk; undefined: blocks stay in memory. */
-      readonly streamed: { readonly group: number } | undefined
       readonly memory: {
         /** Highest resident memory expected, bytes, and what it is made of. */
         readonly expected: number
@@ -47,7 +44,7 @@ export type TrainEvent =
         /** What would take less, in words. */
         readonly smaller: readonly string[]
       }
-    }
+    } & MemoryChoice)
   | {
       /** One optimizer step. */
       readonly type: 'step'
@@ -92,7 +89,7 @@ export type TrainEvent =
       readonly best: boolean
     } & EvalResult)
   | {
-      /** A loss or gradient norm far outside its recent range, or no number (`nan`). Told once while it stays high. */
+      /** A loss or gradient norm far outside its recent range, or no number (`nan`). Reported once while it stays high. */
       readonly type: 'spike'
       readonly step: number
       readonly epoch: number
@@ -111,7 +108,7 @@ export type TrainEvent =
       readonly remedy: string
     }
   | {
-      /** The evaluation loss rises while the training loss falls; told once. */
+      /** The evaluation loss rises while the training loss falls; reported once. */
       readonly type: 'overfitting'
       readonly step: number
       readonly epoch: number

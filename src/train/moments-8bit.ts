@@ -25,7 +25,7 @@ interface Chunk {
 }
 
 /**
- * In 8 bits, a scale for each 256 of them: 2.03 bytes a weight in place of 8. Dettmers et al. 2022, https://arxiv.org/abs/2110.02861.
+ * In 8 bits, a scale for each 256 of them: 2.03 bytes a weight instead of 8. Dettmers et al. 2022, https://arxiv.org/abs/2110.02861.
  * Moments are bit for bit those of `AdamW8bit` of bitsandbytes on the CPU (its CUDA kernel tells scaled values below 1e-5 apart). 17 ns a
  * weight on one core (136 M weights: 2.4 s), half of it for packing.
  */

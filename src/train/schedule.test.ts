@@ -28,7 +28,7 @@ test('a warmup as long as the run, or longer, never arrives', () => {
   expect(rates({ warmupRatio: 1 }, 4)).toEqual([0, 0.25, 0.5, 0.75])
 })
 
-test('the decay of warmup_stable_decay is a tenth of the run unless told', () => {
+test('the decay of warmup_stable_decay is a tenth of the run unless it is set', () => {
   const course = rates({ lrSchedulerType: 'warmup_stable_decay' }, 40)
   expect(course.slice(0, 37)).toEqual(new Array<number>(37).fill(1))
   expect(course[39]).toBeLessThan(0.2)

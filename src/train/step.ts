@@ -24,7 +24,7 @@ export interface GradientOptions {
   readonly step: number
   /** NEFTune's alpha; no noise by default. */
   readonly noiseAlpha?: number | undefined
-  /** Told the losses of the predicted tokens, [rows] of the micro-batch at `index`. */
+  /** Receives the losses of the predicted tokens, [rows] of the micro-batch at `index`. */
   readonly onLosses?: ((losses: Float32Array, index: number) => void) | undefined
   readonly cancelled?: (() => boolean) | undefined
 }

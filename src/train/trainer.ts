@@ -1,3 +1,4 @@
+import { z } from 'zod'
 import type { Quantization } from '../config/index.ts'
 import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch, type TrainingOrder } from '../text/batches.ts'
@@ -17,36 +18,40 @@ import {
   type StepGradients,
   type Trial,
 } from './step.ts'
-import { judgeEvaluation, judgeStep, spikeError, startWatch, type Verdict, type WatchState } from './watch.ts'
+import { judgeEvaluation, judgeStep, spikeError, startWatch, type Verdict, watchSchema } from './watch.ts'
+
+const count = z.int().min(0)
 
 /**
  * How far a run is. With the weights and the state of the optimizer it is all that the steps to come depend on; a checkpoint
  * stores it as JSON, so numbers are finite.
  */
-export interface TrainerState {
+export const trainerStateSchema = z.object({
   /** Optimizer steps done. */
-  step: number
+  step: count,
   /** Epochs done; fractional. */
-  epoch: number
+  epoch: z.number().min(0),
   /** The step after which was evaluated last; -1 before any evaluation. */
-  evaluated: number
+  evaluated: z.int().min(-1),
   /** Sum of the losses of all steps whose update was applied, and how many were not. */
-  lossTotal: number
-  skipped: number
+  lossTotal: z.number(),
+  skipped: count,
   /** The same since the last log, which was at step `logged`. */
-  sinceLog: number
-  skippedSinceLog: number
-  logged: number
+  sinceLog: z.number(),
+  skippedSinceLog: count,
+  logged: count,
   /** Positions computed by all steps, those that are no padding, and those that predict a label. */
-  tokens: number
-  realTokens: number
-  labelTokens: number
+  tokens: count,
+  realTokens: count,
+  labelTokens: count,
   /** The lowest evaluation loss so far. */
-  best: { readonly step: number; readonly loss: number } | undefined
-  readonly watch: WatchState
+  best: z.object({ step: count, loss: z.number() }).readonly().optional(),
+  watch: watchSchema,
   /** Why the run ends before its last step: the evaluation loss no longer fell. */
-  stopped: string | undefined
-}
+  stopped: z.string().optional(),
+})
+
+export type TrainerState = z.output<typeof trainerStateSchema>
 
 /** A run in memory. Nothing of it but `state`, weights and optimizer changes from step to step. */
 export interface Training {
@@ -204,7 +209,7 @@ export interface TrainerResult {
 }
 
 /**
- * Trains until the last step, telling each. With `loadBestModelAtEnd` the weights end as they were at the lowest evaluation
+ * Trains until the last step, with an event for each. With `loadBestModelAtEnd` the weights end as they were at the lowest evaluation
  * loss. Checkpoints are written between steps only, so that they hold no half of a step. Cancelled, or stopped by a spike, it
  * saves one of the last whole step and throws.
  */
@@ -275,11 +280,11 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
     yield { type: 'save', step: state.step, path }
     if (diverged) {
       throw new LowrankError('diverged', `${error.message}; the weights before it are in ${path}`, {
-        hint: `${error.hint} With --resume --resume-anyway, a run with other options goes on from there.`,
+        hint: `${error.hint} With --resume --resume-anyway, a run with other options continues from there.`,
       })
     }
     const message = `cancelled after step ${state.step} of ${steps}; its weights are in ${path}`
-    throw new LowrankError('cancelled', message, { hint: 'The same run with --resume goes on from there.' })
+    throw new LowrankError('cancelled', message, { hint: 'The same run with --resume continues from there.' })
   }
   for (const [name, weights] of training.bestWeights) trainables.get(name)?.data.set(weights)
   const { step, tokens, realTokens, labelTokens, best, stopped } = state

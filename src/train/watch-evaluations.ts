@@ -1,10 +1,16 @@
-/** What early stopping remembers, as plain JSON. */
-export interface EarlyStoppingState {
+import { z } from 'zod'
+
+const count = z.int().min(0)
+
+/** What early stopping remembers. */
+export const earlyStoppingSchema = z.object({
   /** The lowest evaluation loss so far. */
-  lowest: number | undefined
+  lowest: z.number().optional(),
   /** Evaluations since the last that counted as lower. */
-  waited: number
-}
+  waited: count,
+})
+
+export type EarlyStoppingState = z.output<typeof earlyStoppingSchema>
 
 /**
  * Takes in an evaluation loss; whether it is the last of `patience` in a row without improvement. As in transformers'
@@ -22,25 +28,30 @@ export function hasStalled(
   return state.waited >= patience
 }
 
-/** An evaluation beside the training loss that led to it. */
-export interface Evaluated {
-  readonly step: number
+const evaluated = z.object({
+  step: z.int(),
   /** Epochs done. */
-  readonly epoch: number
-  readonly evalLoss: number
+  epoch: z.number(),
+  evalLoss: z.number(),
   /** Mean of the step losses since the evaluation before. */
-  readonly trainLoss: number
-}
+  trainLoss: z.number(),
+})
 
-/** What the notice of overfitting remembers, as plain JSON. */
-export interface OverfittingState {
+/** An evaluation beside the training loss that led to it. */
+export type Evaluated = Readonly<z.output<typeof evaluated>>
+
+/** What the notice of overfitting remembers. */
+export const overfittingSchema = z.object({
   /** Where the evaluation loss was lowest. */
-  best: Evaluated | undefined
+  best: evaluated.readonly().optional(),
   /** The last evaluation loss, and how many in a row, up to it, were each higher than the one before. */
-  last: number | undefined
-  rises: number
-  told: boolean
-}
+  last: z.number().optional(),
+  rises: count,
+  /** Whether it was reported. */
+  told: z.boolean(),
+})
+
+export type OverfittingState = z.output<typeof overfittingSchema>
 
 /** Evaluations that must rise in a row, and how far above the lowest the last has to be, as a share of it. */
 const risesNeeded = 2

@@ -89,7 +89,7 @@ test('tiny noise is no spike, however regular the steps before were', () => {
   expect(findSpike(state, { loss: 3.1, gradNorm: 0.5, labelTokens: 25 })?.expected?.limit).toBeCloseTo(3, 10)
 })
 
-test('a loss that rises slowly is told, and taken as it is once the window has passed', () => {
+test('a loss that rises slowly is reported, and taken as it is once the window has passed', () => {
   const noise = normals(250, 1, 'rise')
   const run = Array.from({ length: 250 }, (_, i) => ({
     loss: 1.5 + Math.min(5, Math.max(0, (i - 50) / 10)) + 0.1 * noise[i]!,

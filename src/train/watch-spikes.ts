@@ -1,3 +1,5 @@
+import { z } from 'zod'
+
 /** What a step was found to be, before its update. */
 export interface StepValues {
   /** Mean over the label tokens. */
@@ -18,21 +20,25 @@ export interface Spike {
   readonly rise?: true
 }
 
-/** What is remembered of the recent steps, a place each, the oldest first. Plain JSON. */
-export interface SpikeState {
-  readonly losses: number[]
-  readonly gradNorms: number[]
-  readonly labelTokens: number[]
+const numbers = z.array(z.number())
+
+/** What is remembered of the recent steps, a place each, the oldest first. */
+export const spikeSchema = z.object({
+  losses: numbers,
+  gradNorms: numbers,
+  labelTokens: numbers,
   /** Median gradient norm of the first steps, once there are enough. */
-  firstGradNorm: number | undefined
-}
+  firstGradNorm: z.number().optional(),
+})
+
+export type SpikeState = z.output<typeof spikeSchema>
 
 /*
  * The constants were chosen on runs of the model of examples/quickstart: 9 that learn (LoRA, QLoRA, full; 1 to 8 examples a step; rates of 1e-4
  * to 3e-3; 100 to 300 steps; 40 epochs of 33 examples; examples with one or two label tokens, where losses jump between 0.5 and 10)
- * and one whose rate rises to 0.05 in 80 steps. No run that learns has an alarm; with 3 tails in place of 4, or a rise of 3 deviations in
- * place of 4, one of them has. The rate that is too high is told at step 51, when the loss has gone from 2 to 7. With a range around
- * the median of all 64 steps, in place of the last 8, a loss that jumps from 2.1 to 4.3 after 39 steps of learning is missed.
+ * and one whose rate rises to 0.05 in 80 steps. No run that learns has an alarm; with 3 tails instead of 4, or a rise of 3 deviations in
+ * place of 4, one of them has. The rate that is too high is reported at step 51, when the loss has gone from 2 to 7. With a range around
+ * the median of all 64 steps, instead of the last 8, a loss that jumps from 2.1 to 4.3 after 39 steps of learning is missed.
  */
 
 /** Steps that make the recent range. */
@@ -47,7 +53,7 @@ const overflow = 1e18
 /**
  * What is wrong with a step, if anything is. Changes nothing: `remember` the step once it is done.
  *
- * A step is compared with the level of the last few. How far steps stray from the level before them is told by median and median
+ * A step is compared with the level of the last few. How far steps stray from the level before them is measured by median and median
  * absolute deviation, which a few outliers do not move (Hampel 1974), and by the upper tenth, which batches of few label tokens make
  * long. A loss that rises slowly has no step that sticks out; there it is the level that is compared, with the lowest of the window.
  */

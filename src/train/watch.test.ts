@@ -32,26 +32,26 @@ function judged(watch: Watch, losses: readonly number[]): Verdict[] {
 }
 
 const actions = (verdicts: readonly Verdict[]): string[] =>
-  verdicts.map(({ action, spike }) => `${action}${spike === undefined ? '' : ' told'}`)
+  verdicts.map(({ action, spike }) => `${action}${spike === undefined ? '' : ' reported'}`)
 
 describe('spikes', () => {
-  test('warn: applied; told once while the loss stays high, and again where it comes anew', () => {
+  test('warn: applied; reported once while the loss stays high, and again where it comes back', () => {
     expect(actions(judged(watchWith({}), [8, 8, 2, 2, 8]))).toEqual([
-      'apply told',
+      'apply reported',
       'apply',
       'apply',
       'apply',
-      'apply told',
+      'apply reported',
     ])
   })
 
-  test('skip: left out and told each time, up to five in a row', () => {
-    const expected = [...Array<string>(5).fill('skip told'), 'stop told']
+  test('skip: left out and reported each time, up to five in a row', () => {
+    const expected = [...Array<string>(5).fill('skip reported'), 'stop reported']
     expect(actions(judged(watchWith({ onSpike: 'skip' }), Array<number>(6).fill(NaN)))).toEqual(expected)
     expect(actions(judged(watchWith({ onSpike: 'skip' }), [NaN, NaN, NaN, NaN, NaN, 2, NaN]))).toEqual([
-      ...Array<string>(5).fill('skip told'),
+      ...Array<string>(5).fill('skip reported'),
       'apply',
-      'skip told',
+      'skip reported',
     ])
   })
 
@@ -61,7 +61,7 @@ describe('spikes', () => {
       judged(watch, [])
       const before = structuredClone(watch.state)
       const step = { step: 31, epoch: 1, loss, gradNorm: 1, labelTokens: 100, lines: [1] }
-      expect(actions([judgeStep(watch, step), judgeStep(watch, step)])).toEqual(['stop told', 'stop told'])
+      expect(actions([judgeStep(watch, step), judgeStep(watch, step)])).toEqual(['stop reported', 'stop reported'])
       expect(watch.state).toEqual(before)
     }
   })
@@ -111,9 +111,9 @@ describe('spikes', () => {
     }
   })
 
-  test('a slow rise is told once', () => {
+  test('a slow rise is reported once', () => {
     const rise = Array.from({ length: 60 }, (_, index) => 2 + index * 0.08)
-    expect(actions(judged(watchWith({}), rise)).filter((action) => action !== 'apply')).toEqual(['apply told'])
+    expect(actions(judged(watchWith({}), rise)).filter((action) => action !== 'apply')).toEqual(['apply reported'])
   })
 })
 
@@ -154,7 +154,7 @@ describe('early stopping', () => {
 })
 
 describe('overfitting', () => {
-  /** The evaluations, from 1, at which it is told. */
+  /** The evaluations, from 1, at which it is reported. */
   const toldAt = (pairs: readonly (readonly [evalLoss: number, trainLoss: number])[]): number[] => {
     const state: OverfittingState = { best: undefined, last: undefined, rises: 0, told: false }
     return pairs.flatMap(([evalLoss, trainLoss], step) =>

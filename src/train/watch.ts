@@ -2,17 +2,15 @@ import { z } from 'zod'
 import type { Quantization } from '../config/index.ts'
 import type { WatchConfig } from './config.ts'
 import { LowrankError } from '../util/errors.ts'
-import type { TrainEvent } from './events.ts'
+import type { EventOf } from './events.ts'
 import {
+  earlyStoppingSchema,
   hasStalled,
+  overfittingSchema,
   overfittingSince,
-  type EarlyStoppingState,
   type Evaluated,
-  type OverfittingState,
 } from './watch-evaluations.ts'
-import { findSpike, remember, type Spike, type SpikeState, type StepValues } from './watch-spikes.ts'
-
-type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
+import { findSpike, remember, spikeSchema, type Spike, type StepValues } from './watch-spikes.ts'
 
 /** A step whose gradients are known and not yet applied. */
 export interface WatchedStep extends StepValues {
@@ -22,7 +20,7 @@ export interface WatchedStep extends StepValues {
   readonly lines: readonly number[]
 }
 
-/** What is to become of a step, and what is told of it. */
+/** What is to become of a step, and what is reported of it. */
 export interface Verdict {
   readonly action: 'apply' | 'skip' | 'stop'
   readonly spike: EventOf<'spike'> | undefined
@@ -36,44 +34,22 @@ export interface EvaluationVerdict {
 }
 
 /**
- * Everything that watching a run remembers, as plain JSON. It is part of the state of the run: one that goes on from a checkpoint is
- * watched as if it had never stopped.
+ * Everything that watching a run remembers. It is part of the state of the run: one that goes on from a checkpoint is watched as if it had
+ * never stopped.
  */
-export interface WatchState {
-  readonly spikes: SpikeState
-  /** Steps in a row, up to the last, that were spikes; and steps since the last that was one, at most `calmSteps`. */
-  inRow: number
-  calm: number
-  /** Of the steps since the last evaluation whose update was applied. */
-  trainLossSum: number
-  trainSteps: number
-  readonly earlyStopping: EarlyStoppingState
-  readonly overfitting: OverfittingState
-}
-
-const numbers = z.array(z.number())
-const evaluated = z.object({ step: z.int(), epoch: z.number(), evalLoss: z.number(), trainLoss: z.number() })
-
-/** `WatchState` as a file may hold it. */
 export const watchSchema = z.object({
-  spikes: z.object({
-    losses: numbers,
-    gradNorms: numbers,
-    labelTokens: numbers,
-    firstGradNorm: z.number().optional(),
-  }),
+  spikes: spikeSchema,
+  /** Steps in a row, up to the last, that were spikes; and steps since the last that was one, at most `calmSteps`. */
   inRow: z.int().min(0),
   calm: z.int().min(0),
+  /** Of the steps since the last evaluation whose update was applied. */
   trainLossSum: z.number(),
   trainSteps: z.int().min(0),
-  earlyStopping: z.object({ lowest: z.number().optional(), waited: z.int().min(0) }),
-  overfitting: z.object({
-    best: evaluated.optional(),
-    last: z.number().optional(),
-    rises: z.int().min(0),
-    told: z.boolean(),
-  }),
+  earlyStopping: earlyStoppingSchema,
+  overfitting: overfittingSchema,
 })
+
+export type WatchState = z.output<typeof watchSchema>
 
 /** Before the first step. */
 export function startWatch(): WatchState {
@@ -88,7 +64,7 @@ export function startWatch(): WatchState {
   }
 }
 
-/** Steps without a spike after which a rise of the loss is told anew. */
+/** Steps without a spike after which a rise of the loss is reported again. */
 const calmSteps = 16
 
 /** Steps in a row that may be left out. More are no accident of the data. */
@@ -110,7 +86,7 @@ export function judgeStep(watch: Watch, step: WatchedStep): Verdict {
   const { state } = watch
   const found = findSpike(state.spikes, step)
   const action = found === undefined ? 'apply' : actionFor(found, watch)
-  // Told once where the figures stay high, but whenever something was done about it.
+  // Reported once where the figures stay high, but whenever something was done about it.
   const isTold = action !== 'apply' || (found?.rise === true ? state.calm === calmSteps : state.inRow === 0)
   if (action !== 'stop') {
     remember(state.spikes, step)
@@ -125,8 +101,8 @@ export function judgeStep(watch: Watch, step: WatchedStep): Verdict {
   const { step: index, epoch, loss, gradNorm } = step
   const { kind, value, expected } = found
   const lines = step.lines.toSorted((a, b) => a - b)
-  const told = { kind, value, expected, loss, gradNorm, lines, action, remedy: spikeRemedy(watch, step) }
-  return { action, spike: { type: 'spike', step: index, epoch, ...told } }
+  const facts = { kind, value, expected, loss, gradNorm, lines, action, remedy: spikeRemedy(watch, step) }
+  return { action, spike: { type: 'spike', step: index, epoch, ...facts } }
 }
 
 /** Takes in an evaluation of the step just done. */

@@ -1,4 +1,4 @@
-import { quantizationText } from '../config/index.ts'
+import { choiceOf, quantizationText } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
 import type { PreparedDecoder, WantedWeight } from '../session/decoder.ts'
 import type { Workload } from '../session/memory-items.ts'
@@ -50,7 +50,7 @@ export function evaluationWorkload(
 /** What is reported of a plan. */
 export function planEvent(prepared: PreparedDecoder, plan: MemoryPlan, steps: number): TrainEvent {
   const { config, quantization, threads } = prepared
-  const { activations, expandWeights, headRows, streamed, expected, items, bound, smaller } = plan
+  const { expected, items, bound, smaller } = plan
   const count = (weights: readonly WantedWeight[]): number =>
     weights.reduce((total, { shape }) => total + elements(shape), 0)
   const wanted = prepared.wanted(prepared.stages(plan))
@@ -61,11 +61,8 @@ export function planEvent(prepared: PreparedDecoder, plan: MemoryPlan, steps: nu
     trainableParameters: count(wanted.filter(({ trainable }) => trainable)),
     steps,
     threads,
-    activations,
+    ...choiceOf(plan),
     quantization: quantization && quantizationText(quantization),
-    expandWeights,
-    headRows,
-    streamed,
     memory: { expected, items, bound, smaller },
   }
 }
@@ -78,17 +75,17 @@ export async function* watchBound(
   { bound, expected, smaller }: MemoryPlan,
   events: AsyncGenerator<TrainEvent>,
 ): AsyncGenerator<TrainEvent> {
-  let told = bound === undefined
+  let reported = bound === undefined
   for await (const event of events) {
     yield event
-    if (told || bound === undefined || (event.type !== 'step' && event.type !== 'eval')) continue
+    if (reported || bound === undefined || (event.type !== 'step' && event.type !== 'eval')) continue
     const peak = peakMemory()
     if (peak <= (1 + tolerated) * bound) continue
-    told = true
+    reported = true
     const share = Math.round(100 * (peak / bound - 1))
     const message =
       `this run has taken ${formatSize(peak)} by step ${event.step}, ${share} % more than the ${formatSize(bound)} it is bound to ` +
-      `(expected: ${formatSize(expected)}); it goes on. What takes less: ${smaller.join('; ')}, or a lower bound`
+      `(expected: ${formatSize(expected)}); it continues. What takes less: ${smaller.join('; ')}, or a lower bound`
     yield { type: 'warning', message }
   }
 }

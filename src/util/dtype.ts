@@ -71,9 +71,15 @@ export function bytesToF32(bytes: Uint8Array, dtype: FloatDtype): Float32Array {
 
 /** The bytes of f32 values stored as `dtype`: a view where that is f32, a copy otherwise. */
 export function f32ToBytes(values: Float32Array, dtype: FloatDtype): Uint8Array {
-  const stored = dtype === 'F32' ? values : dtype === 'BF16' ? f32ToBf16(values) : f32ToF16(values)
-  return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength)
+  return bytesOf(dtype === 'F32' ? values : dtype === 'BF16' ? f32ToBf16(values) : f32ToF16(values))
 }
+
+/** The memory of an array as bytes. Arrays of weights are never shared between threads. */
+export function bytesOf({ buffer, byteOffset, byteLength }: NumberArray): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength)
+}
+
+type NumberArray = Uint8Array | Int8Array | Uint16Array | Float32Array
 
 /** A magnitude below 2^-14 (f32 bits) in steps of 2^-24, ties to even. */
 function subnormalHalf(magnitude: number): number {

@@ -1,10 +1,5 @@
 /** Numbers as people read them: on the terminal and in reports. */
 
-/** `412 MB`, `3.21 GB`; decimal units. */
-export function bytes(value: number): string {
-  return value >= 1e9 ? `${(value / 1e9).toFixed(2)} GB` : `${Math.round(value / 1e6)} MB`
-}
-
 /** `4.2 s`, `3m 05s`, `2h 07m`. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '?'
@@ -29,6 +24,12 @@ export function percent(share: number, digits = 1): string {
 /** A loss or norm; small values keep their digits. */
 export function number(value: number): string {
   return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(2) : value.toFixed(4)
+}
+
+/** What a file holds, as a message shows it: JSON, cut where it is long. */
+export function brief(value: unknown): string {
+  const json = JSON.stringify(value) ?? String(value)
+  return json.length > 80 ? `${json.slice(0, 80)}...` : json
 }
 
 /** `1 step`, `1,200 steps`. */

@@ -18,7 +18,7 @@ test('other errors are not about memory', () => {
   expect(isOutOfMemory(new LowrankError('model', 'bad_alloc.json is no model'))).toBe(false)
 })
 
-test('a failed thread is told without the place in the source of the runtime', () => {
+test('a failed thread is reported without the place in the source of the runtime', () => {
   const cause = new Error('/src/posix/env.cc:251 PosixThread() pthread_create failed, error code: 12')
   const error = memoryError('while block.forward was made ready', cause, 'Use less.')
   expect(error.message).toMatch(

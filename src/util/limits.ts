@@ -58,7 +58,7 @@ function userLimit(): Limit | undefined {
   return { most, used, name: 'ulimit -u' }
 }
 
-/** The limit of a container (`docker run --pids-limit`), as version 2 and version 1 of control groups tell it. */
+/** The limit of a container (`docker run --pids-limit`), as version 2 and version 1 of control groups have it. */
 function containerLimit(): Limit | undefined {
   for (const line of (readText('/proc/self/cgroup') ?? '').split('\n')) {
     const [id, controllers = '', path = ''] = line.split(':')

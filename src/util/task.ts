@@ -1,4 +1,4 @@
-/** What a task is told while it computes. */
+/** What a task can ask while it computes. */
 export interface TaskContext {
   /**
    * Whether it is asked to end early. A function and no `AbortSignal`: the thread that computes is in native code for seconds, and asks

@@ -149,7 +149,7 @@ describe('the events of a run', () => {
     })
   })
 
-  test('are told by type, and are what metrics.jsonl has', () => {
+  test('are reported by type, and are what metrics.jsonl has', () => {
     expectTypeOf<Extract<TrainEvent, { type: 'eval' }>>().toExtend<EvalResult>()
     expectTypeOf<Extract<TrainEvent, { type: 'data' }>['valid']>().toEqualTypeOf<DatasetSummary | undefined>()
     expectTypeOf(finetune(config)).toExtend<AsyncIterable<TrainEvent>>()

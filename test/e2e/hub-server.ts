@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 
-/** Answers a request in place of the stand-in; whether it has. */
+/** Answers a request instead of the stand-in; whether it has. */
 export type Answer = (request: IncomingMessage, response: ServerResponse, content: Buffer | undefined) => boolean
 
 /** What is served of a repository: contents by path, its one commit, and the branches at it. */
@@ -30,7 +30,7 @@ export class StandIn {
   /** What was asked of each host. */
   readonly hub: Seen[] = []
   readonly cdn: Seen[] = []
-  /** Answers in place of the stand-in. */
+  /** Answers instead of the stand-in. */
   onHub: Answer = () => false
   onCdn: Answer = () => false
   readonly #servers: readonly [Server, Server]

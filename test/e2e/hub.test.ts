@@ -329,7 +329,7 @@ describe('a connection that breaks', () => {
     process.env['HF_ENDPOINT'] = 'http://127.0.0.1:9'
     const { folder: again, told } = await resolve(id)
     expect(again).toBe(found)
-    expect(told).toEqual([expect.stringMatching(/127\.0\.0\.1:9: .*; going on with commit \w{12} of the cache$/)])
+    expect(told).toEqual([expect.stringMatching(/127\.0\.0\.1:9: .*; continuing with commit \w{12} of the cache$/)])
     cache = process.env['HF_HUB_CACHE'] = join(folder, `cache-${caches++}`)
     expect(await refusal(id)).toMatchObject({
       code: 'io',
@@ -371,7 +371,7 @@ describe('what is refused', () => {
 
   test('variables that name no hub, or no token, which is not told', async () => {
     process.env['HF_ENDPOINT'] = 'huggingface.co'
-    expect((await refusal(id)).message).toBe('HF_ENDPOINT: "huggingface.co" is no address of a hub')
+    expect((await refusal(id)).message).toBe('HF_ENDPOINT: "huggingface.co" is not the address of a hub')
     process.env['HF_ENDPOINT'] = hub.endpoint
     process.env['HF_TOKEN'] = 'hf_one\nhf_two'
     expect(await refusal(id)).toMatchObject({
@@ -482,7 +482,7 @@ describe('what is refused', () => {
   test('a hub whose answers have no end, are no JSON, or go on elsewhere', async () => {
     const answers: [Parameters<typeof json>[1], Record<string, string>, string][] = [
       [[], { link: `<${hub.endpoint}/api/models/${id}/tree/x>; rel="next"` }, 'has no end'],
-      [[], { link: '<http://localhost:1/next>; rel="next"' }, 'goes on at another host, localhost:1'],
+      [[], { link: '<http://localhost:1/next>; rel="next"' }, 'continues at another host, localhost:1'],
       [Array.from({ length: 10_001 }, () => ({ type: 'directory' })), {}, 'lists more than 10000 files'],
       ['x'.repeat(33e6), {}, 'has more than 32000000 bytes'],
     ]
@@ -498,7 +498,7 @@ describe('what is refused', () => {
       response.end('<html>Log in to the network</html>')
       return true
     }
-    expect((await refusal(id)).message).toContain('is no JSON')
+    expect((await refusal(id)).message).toContain('is not JSON')
   })
 
   test('an index that names files elsewhere', async () => {
@@ -507,7 +507,7 @@ describe('what is refused', () => {
       const files = ['config.json', 'tokenizer.json'].map((name) => [name, repo.files.get(name)!])
       hub.add('org/index', undefined, { ...Object.fromEntries(files), 'model.safetensors.index.json': index })
       expect((await refusal('org/index')).message).toMatch(
-        /names .* which is no file of weights|has no absent\.safetensors/,
+        /names .* which is not a file of weights|has no absent\.safetensors/,
       )
     }
   })
@@ -605,7 +605,10 @@ test('lowrank models lists the cache and removes from it', async () => {
     size: 1000,
   })
   expect((await lowrank(['models'])).stdout).toMatch(
-    new RegExp(`^org/tiny +${newer.commit.slice(0, 12)} +main +0 MB +\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d$`, 'm'),
+    new RegExp(
+      `^org/tiny +${newer.commit.slice(0, 12)} +main +[\\d,]+ bytes +\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d$`,
+      'm',
+    ),
   )
 
   for (const name of ['org/other', `${id}@abc`]) {

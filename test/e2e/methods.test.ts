@@ -4,7 +4,7 @@ import { beforeAll, expect, test } from 'vitest'
 import { directTasks } from '../tasks.ts'
 import { collect, flags, lowrankHere, makeTinyModel, only, readMetrics, temporaryFolder, writeData } from './support.ts'
 
-// Methods are compared by changing one word: what a method does not use is told, and refused by none.
+// Methods are compared by changing one word: what a method does not use is reported, and refused by none.
 
 const folder = temporaryFolder()
 const data = writeData(folder)

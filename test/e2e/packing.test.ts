@@ -110,7 +110,7 @@ test('groupByLength and padToMultipleOf', async () => {
 })
 
 test('the command line tells computed tokens, labels and the share of padding', async () => {
-  const outputDir = join(folder, 'told')
+  const outputDir = join(folder, 'reported')
   const { code, stdout, stderr } = await lowrankHere([
     'train',
     ...flags({ model, train, outputDir, maxSteps: 2, packing: true, saveStrategy: 'no' }),

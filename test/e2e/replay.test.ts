@@ -128,7 +128,7 @@ describe('the examples of a step', () => {
     result = await replay(out, { step: 4 })
   })
 
-  test('are told with line, tokens, labels and loss, whose mean is that of the step', () => {
+  test('are reported with line, tokens, labels and loss, whose mean is that of the step', () => {
     expect(result.examples).toHaveLength(4)
     expect(new Set(result.examples.map(({ line }) => line)).size).toBe(4)
     const labels = result.examples.reduce((sum, { labelTokens }) => sum + labelTokens, 0)

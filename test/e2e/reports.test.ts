@@ -19,7 +19,7 @@ import {
   writeData,
 } from './support.ts'
 
-// What is told of real runs: report.html, lists, comparisons, TensorBoard's files, the webhook.
+// What is reported of real runs: report.html, lists, comparisons, TensorBoard's files, the webhook.
 const folder = temporaryFolder()
 const data = writeData(folder)
 const runs = join(folder, 'runs')
@@ -30,19 +30,19 @@ beforeAll(async () => {
   options = { model, train: data.train, maxLength: 96, saveStrategy: 'no', loggingSteps: 2 }
 })
 
-interface Told {
+interface Received {
   readonly run: Record<string, string>
   readonly event: TrainEvent | { readonly type: 'error'; readonly code: string }
 }
 
-/** A receiver on this machine, and what it was told. */
-async function receiver(answer: (response: ServerResponse) => void): Promise<{ url: string; told: Told[] }> {
-  const told: Told[] = []
+/** A receiver on this machine, and what it received. */
+async function receiver(answer: (response: ServerResponse) => void): Promise<{ url: string; received: Received[] }> {
+  const received: Received[] = []
   const server = createServer((request, response) => {
     let text = ''
     request.setEncoding('utf8').on('data', (part: string) => (text += part))
     request.on('end', () => {
-      told.push(JSON.parse(text) as Told)
+      received.push(JSON.parse(text) as Received)
       answer(response)
     })
   })
@@ -51,7 +51,7 @@ async function receiver(answer: (response: ServerResponse) => void): Promise<{ u
     server.closeAllConnections()
     server.close()
   })
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/secret-path`, told }
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/secret-path`, received }
 }
 
 const ok = (response: ServerResponse): unknown => response.end()
@@ -66,10 +66,10 @@ function boardTags(path: string): string[] {
 
 describe('a run with all trackers', () => {
   let events: TrainEvent[]
-  let told: Told[]
+  let received: Received[]
   beforeAll(async () => {
     const hook = await receiver(ok)
-    told = hook.told
+    received = hook.received
     const reportTo: ('tensorboard' | 'webhook')[] = ['tensorboard', 'webhook']
     const trackers = { reportTo, webhookUrl: hook.url }
     const tracked = { ...options, ...trackers, valid: data.valid, outputDir: out('tracked') }
@@ -106,9 +106,9 @@ describe('a run with all trackers', () => {
   test('the webhook: every event in order, done last', () => {
     const untold = new Set(['status', 'data', 'step', 'sample'])
     const expected = events.filter(({ type }) => !untold.has(type))
-    expect(told.map(({ event }) => event)).toEqual(JSON.parse(JSON.stringify(expected)))
-    expect(last(told).event.type).toBe('done')
-    expect(told[0]?.run).toMatchObject({ name: 'tracked', method: 'lora' })
+    expect(received.map(({ event }) => event)).toEqual(JSON.parse(JSON.stringify(expected)))
+    expect(last(received).event.type).toBe('done')
+    expect(received[0]?.run).toMatchObject({ name: 'tracked', method: 'lora' })
   })
 
   test('the address of the webhook, which lets anyone post, is in none of the files', () => {
@@ -119,7 +119,7 @@ describe('a run with all trackers', () => {
 })
 
 test('a run that fails after some steps leaves a report, and tells its webhook why', async () => {
-  const { url, told } = await receiver(ok)
+  const { url, received } = await receiver(ok)
   const controller = new AbortController()
   const config = { ...options, outputDir: out('stopped'), maxSteps: 5000, reportTo: ['webhook' as const] }
   const run = finetune({ ...config, webhookUrl: url }, { signal: controller.signal })
@@ -127,11 +127,11 @@ test('a run that fails after some steps leaves a report, and tells its webhook w
     for await (const event of run) if (event.type === 'step' && event.step === 2) controller.abort()
   }).rejects.toMatchObject({ code: 'cancelled' })
   expect(readFileSync(join(out('stopped'), 'report.html'), 'utf8')).toContain('>cancelled<')
-  expect(last(told).event).toMatchObject({ type: 'error', code: 'cancelled' })
+  expect(last(received).event).toMatchObject({ type: 'error', code: 'cancelled' })
 })
 
 test('a webhook that hangs does not stop a run', async () => {
-  const { url, told } = await receiver(() => undefined)
+  const { url, received } = await receiver(() => undefined)
   const begun = performance.now()
   const config = { ...options, outputDir: out('hung'), maxSteps: 3, reportTo: ['webhook' as const], webhookUrl: url }
   const events = await all(finetune(config))
@@ -140,7 +140,7 @@ test('a webhook that hangs does not stop a run', async () => {
   expect(only(events, 'warning').map(({ message }) => message)).toContainEqual(
     expect.stringMatching(/^the webhook missed \d+ events of this run$/),
   )
-  expect(told.length).toBeGreaterThan(0)
+  expect(received.length).toBeGreaterThan(0)
   expect(performance.now() - begun).toBeLessThan(30_000)
 })
 

@@ -206,14 +206,14 @@ describe('a damaged checkpoint', () => {
     expect(first).toContain(`; going back to ${join(outputDir, 'checkpoint-4')}`)
     expect(steps(told)).toEqual([5, 6])
     expect(results(outputDir)).toEqual(results(whole))
-    // What was damaged is written anew.
+    // What was damaged is written again.
     for (const file of [adapterFile, 'optimizer.safetensors']) {
       const [made, first] = [outputDir, whole].map((path) => sha256(join(path, 'checkpoint-6', file)))
       expect(made, file).toBe(first)
     }
   })
 
-  test('that was written anew is whole', async () => {
+  test('that was written again is whole', async () => {
     const outputDir = copy('damaged and made again')
     rmSync(join(outputDir, 'checkpoint-6/trainer_state.json'))
     for (const from of [4, 6]) {
@@ -264,7 +264,7 @@ describe('a damaged checkpoint', () => {
     expect(hashFolder(outputDir)).toEqual(before)
   })
 
-  test('is no reason to begin anew where there is no other', async () => {
+  test('is no reason to begin again where there is no other', async () => {
     const outputDir = copy('all damaged')
     for (const step of [2, 4, 6]) truncateSync(join(outputDir, `checkpoint-${step}`, adapterFile), 100)
     const before = hashFolder(outputDir)
@@ -362,7 +362,7 @@ describe('the checkpoints of a folder', () => {
     const outputDir = copy('limited')
     const told = await collect({ ...common, outputDir, resumeFrom: join(outputDir, 'checkpoint-2'), saveTotalLimit: 2 })
     expect(warnings(told)[0]).toMatch(
-      /^removed, since the run goes on from .*checkpoint-2: .*checkpoint-4, .*checkpoint-6$/,
+      /^removed, since the run continues from .*checkpoint-2: .*checkpoint-4, .*checkpoint-6$/,
     )
     expect(steps(told)).toEqual([3, 4, 5, 6])
     const kept = listFiles(outputDir).filter((name) => name.endsWith('trainer_state.json'))

@@ -140,10 +140,10 @@ test.each<[string, Partial<TrainConfigInput>]>([
   const config = { ...common, ...size, ...options }
   const [first, second] = [join(folder, `first ${name}`), join(folder, `second ${name}`)]
   await collect({ ...config, outputDir: first })
-  const told = await collect({ ...config, outputDir: second, resumeFrom: join(first, 'checkpoint-4') })
+  const reported = await collect({ ...config, outputDir: second, resumeFrom: join(first, 'checkpoint-4') })
   const file = options.method === 'full' ? 'model.safetensors' : 'adapter_model.safetensors'
   expect(sha256(join(second, file))).toBe(sha256(join(first, file)))
-  expect(only(told, 'step').map(({ step }) => step)).toEqual([5, 6])
+  expect(only(reported, 'step').map(({ step }) => step)).toEqual([5, 6])
   expect(sha256(join(first, 'checkpoint-4', file))).not.toBe(sha256(join(first, file)))
 })
 

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
 import { writeRandomModel } from '../../scripts/random-nf4.ts'
 import { parseTrainConfig } from '../../src/config/index.ts'
-import type { MemoryChoice } from '../../src/session/decoder.ts'
+import type { MemoryChoice } from '../../src/config/index.ts'
 import { openDecoder } from '../../src/session/decoder.ts'
 import type { Example } from '../../src/text/example.ts'
 import { startTraining, train } from '../../src/train/trainer.ts'
@@ -83,12 +83,15 @@ test('blocks on disk: the same bytes as in memory', async () => {
     const run = startTraining({ ...decoder, config: options, examples })
     const saveCheckpoint = (): Promise<string> => Promise.resolve('')
     const events = train(run, { valid: examples, trial: undefined, saveCheckpoint, cancelled: () => false })
-    const told = await all(events)
+    const reported = await all(events)
     const weights = [...decoder.trainables.values()].map(({ data }) => data)
     await decoder.close()
-    const steps = only(told, 'step')
+    const steps = only(reported, 'step')
     return {
-      figures: [...steps.map(({ loss, gradNorm }) => [loss, gradNorm]), ...only(told, 'eval').map(({ loss }) => loss)],
+      figures: [
+        ...steps.map(({ loss, gradNorm }) => [loss, gradNorm]),
+        ...only(reported, 'eval').map(({ loss }) => loss),
+      ],
       bytesRead: steps.map(({ bytesRead }) => bytesRead),
       weights,
     }

@@ -10,6 +10,7 @@ import { afterAll, expect } from 'vitest'
 import type { Io } from '../../src/cli/io.ts'
 import { run } from '../../src/cli/run.ts'
 import { snakeCase } from '../../src/config/options.ts'
+import type { EventOf } from '../../src/train/events.ts'
 import { computeHere, directTasks } from '../tasks.ts'
 
 /** Folder of the package; a script run from here may import 'lowrank'. */
@@ -18,8 +19,6 @@ export const root = fileURLToPath(new URL('../..', import.meta.url))
 /** A small trained model with its tokenizer, and the texts of its task. */
 export const quickstart = join(root, 'examples/quickstart/model')
 const texts = join(root, 'examples/quickstart')
-
-export type EventOf<T extends TrainEvent['type']> = Extract<TrainEvent, { type: T }>
 
 /** A folder that is gone after the tests of a file. */
 export function temporaryFolder(): string {
@@ -65,15 +64,15 @@ export async function makeTinyModel(folder: string, changes: Readonly<Record<str
 /** Far more steps than any test waits for, and not so many that laying them out takes long. */
 export const endless = { perDeviceTrainBatchSize: 4, maxLength: 96, maxSteps: 5000, saveStrategy: 'no' } as const
 
-/** Waits until a run has told so many steps, or its process has ended. */
+/** Waits until a run has reported so many steps, or its process has ended. */
 export async function untilSteps(
   outputDir: string,
   child: { readonly exitCode: number | null },
   steps = 2,
 ): Promise<void> {
   const path = join(outputDir, 'metrics.jsonl')
-  const told = (): number => (existsSync(path) ? readFileSync(path, 'utf8').split('"type":"step"').length - 1 : 0)
-  while (told() < steps && child.exitCode === null) await sleep(20)
+  const reported = (): number => (existsSync(path) ? readFileSync(path, 'utf8').split('"type":"step"').length - 1 : 0)
+  while (reported() < steps && child.exitCode === null) await sleep(20)
 }
 
 /** Runs a script against the public API, which is ended where it takes `seconds`. */

@@ -4,6 +4,7 @@ import type { TrainConfigInput } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parseTrainConfig } from '../../src/config/index.ts'
 import { runFinetune } from '../../src/tasks/finetune.ts'
+import type { EventOf } from '../../src/train/events.ts'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
 import { directTasks } from '../tasks.ts'
 import {
@@ -22,7 +23,6 @@ import {
   temporaryFolder,
   writeData,
   writeElements,
-  type EventOf,
   type Outcome,
 } from './support.ts'
 
@@ -93,7 +93,7 @@ describe('a line of unusual tokens', () => {
   let spike: EventOf<'spike'>
   /** The weights and what the optimizer remembers, after the step before the spike. */
   let before: string
-  const told = (outputDir: string): object[] =>
+  const reported = (outputDir: string): object[] =>
     only(readMetrics(outputDir), 'spike').map((event) => ({ ...event, time: undefined, remedy: undefined }))
 
   beforeAll(async () => {
@@ -106,7 +106,7 @@ describe('a line of unusual tokens', () => {
     before = join(skipped.outputDir, `checkpoint-${spike.step - 1}`)
   })
 
-  test('warn: is told with step, range and lines, and is applied', () => {
+  test('warn: is reported with step, range and lines, and is applied', () => {
     const { outputDir, stderr } = warned
     expect(spike).toMatchObject({ kind: 'loss', action: 'apply', value: spike.loss })
     expect(spike.lines).toContain(line)
@@ -179,8 +179,8 @@ describe('a line of unusual tokens', () => {
     const { error, outputDir } = await runHere('garbage-resumed', { ...common, onSpike: 'skip', resumeFrom: before })
     expect(error).toBeUndefined()
     expect(sha256(join(outputDir, modelFile))).toBe(sha256(join(skipped.outputDir, modelFile)))
-    expect(told(outputDir)).toEqual(told(skipped.outputDir))
-    expect(told(outputDir).length).toBeGreaterThan(0)
+    expect(reported(outputDir)).toEqual(reported(skipped.outputDir))
+    expect(reported(outputDir).length).toBeGreaterThan(0)
   })
 })
 
@@ -322,7 +322,7 @@ describe('evaluations that get worse', () => {
     common = { ...settings, model: outputDir }
   })
 
-  test('overfitting is told once, with what to do', async () => {
+  test('overfitting is reported once, with what to do', async () => {
     const { code, stderr, outputDir } = await run('overfitted', common)
     expect(code, stderr).toBe(0)
     const metrics = readMetrics(outputDir)
@@ -339,7 +339,7 @@ describe('evaluations that get worse', () => {
     expect(stderr).toMatch(/^hint: Train for fewer epochs: .*loadBestModelAtEnd.*earlyStoppingPatience.*weightDecay/m)
   })
 
-  test('a run that learns is told nothing', async () => {
+  test('a run that learns is reported nothing', async () => {
     const gentle = { ...common, learningRate: 1e-3, numTrainEpochs: 4 }
     const { error, outputDir } = await runHere('learning', gentle)
     expect(error).toBeUndefined()

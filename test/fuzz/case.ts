@@ -72,7 +72,7 @@ async function judge(
   if (call.name !== 'reports' && !isFinite(result)) return ['wrong', `not finite: ${text.slice(0, 300)}`]
   if (text.includes('"injected":true')) return ['wrong', 'markup of a file is in the page']
   if (text === baseline) return ['same', '']
-  // A replay says itself that what it computes is not what the run told.
+  // A replay says itself that what it computes is not what the run reported.
   if (call.name === 'replay' && !text.includes('"equal":true')) return ['changed', '']
   const seen = call.name === 'replay' ? 'the loss is another, and said to be equal' : damageSeen(file, before, after)
   if (call.name === 'replay' && sameLoss(text, baseline)) return ['changed', '']

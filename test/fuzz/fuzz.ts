@@ -50,8 +50,8 @@ class Cases {
     }))
     const begun = performance.now()
     let plan: Message['plan']
-    let [told, killed] = ['', undefined as Verdict | undefined]
-    const onError = (text: Buffer): void => void (told = (told + text.toString()).slice(-2000))
+    let [reported, killed] = ['', undefined as Verdict | undefined]
+    const onError = (text: Buffer): void => void (reported = (reported + text.toString()).slice(-2000))
     child.stderr?.on('data', onError)
     const watchdog = setInterval(() => {
       if (performance.now() - begun > 1000 * limits.seconds) killed ??= 'hang'
@@ -69,7 +69,7 @@ class Cases {
           this.#child = undefined
           const seconds = (performance.now() - begun) / 1000
           const verdict = killed ?? 'crash'
-          const found = `${signal ?? code} after ${seconds.toFixed(1)} s: ${told.trim()}`
+          const found = `${signal ?? code} after ${seconds.toFixed(1)} s: ${reported.trim()}`
           const unknown = { call: 'none', file: 'none', how: 'it ended before there was a damaged file' }
           resolve({ seed, verdict, ...(plan ?? unknown), found, seconds })
         })

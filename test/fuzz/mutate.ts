@@ -2,6 +2,7 @@
 import { mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import type { Draws } from '../draws.ts'
+import { elements } from '../../src/util/shape.ts'
 
 /** Damages a file; returns in words how. */
 export async function mutate(path: string, draws: Draws): Promise<string> {
@@ -288,7 +289,7 @@ function mutateHeader(bytes: Buffer, draws: Draws): Mutated {
       how = `offsets of ${one} and ${other} swapped`
       break
     case 'shape':
-      a.shape = draws.pick([[...a.shape].reverse(), [...a.shape, 1], [a.shape.reduce((x, y) => x * y, 1)], [0], []])
+      a.shape = draws.pick([[...a.shape].reverse(), [...a.shape, 1], [elements(a.shape)], [0], []])
       how = `${one} has shape [${a.shape.join(', ')}]`
       break
     case 'dtype':

@@ -15,6 +15,7 @@
  * A number in a result that is not finite is never right.
  */
 import { basename } from 'node:path'
+import { elements } from '../../src/util/shape.ts'
 
 export type Verdict = 'refused' | 'same' | 'changed' | 'wrong' | 'internal' | 'crash' | 'hang' | 'memory'
 
@@ -81,7 +82,7 @@ function readTensors(bytes: Buffer): { tensors: [string, Tensor][]; metadata: un
     for (const [, { dtype, shape, data_offsets }] of tensors.toSorted(
       ([, a], [, b]) => a.data_offsets[0] - b.data_offsets[0] || a.data_offsets[1] - b.data_offsets[1],
     )) {
-      const size = (shape.reduce((product, n) => product * n, 1) * bits[dtype]!) / 8
+      const size = (elements(shape) * bits[dtype]!) / 8
       if (data_offsets.length !== 2 || data_offsets[0] !== end || data_offsets[1] !== end + size) return undefined
       end += size
     }
@@ -123,7 +124,7 @@ function linesSeen(bytes: Buffer): string | undefined {
   }
 }
 
-/** What is told of the file and does not change what it means. */
+/** What is reported of the file and does not change what it means. */
 const notes = new Set(['architectures', 'transformers_version', 'base_model_name_or_path', 'metadata', 'version'])
 
 /** Keys whose values have several types, by their own name; and numbers that need not be whole. */

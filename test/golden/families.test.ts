@@ -10,11 +10,11 @@ import {
   type TensorSource,
   writeSafetensors,
 } from '../../src/formats/safetensors.ts'
-import { quantizationOf } from '../../src/config/index.ts'
+import { type MemoryChoice, quantizationOf } from '../../src/config/index.ts'
 import type { JsonObject } from '../../src/formats/json.ts'
 import type { DecoderConfig, FamilyName } from '../../src/model/decoder.ts'
 import { families } from '../../src/model/families/index.ts'
-import type { DecoderOptions, MemoryChoice } from '../../src/session/decoder.ts'
+import type { DecoderOptions } from '../../src/session/decoder.ts'
 import { openDecoder, type OpenDecoder } from '../../src/session/decoder.ts'
 import { runQuantize } from '../../src/tasks/quantize.ts'
 import { batchOf, makeBatch, type Batch } from '../../src/text/batches.ts'

@@ -4,6 +4,7 @@ import { afterAll, expect, test } from 'vitest'
 import { openDecoder } from '../../src/session/decoder.ts'
 import type { OptimizerConfig } from '../../src/train/config.ts'
 import { makeOptimizer } from '../../src/train/optimizer.ts'
+import { elements } from '../../src/util/shape.ts'
 
 /** Made by `make_group_golden.py` with transformers' Trainer and PEFT's LoRA+. */
 interface Golden {
@@ -43,7 +44,7 @@ function seen(groups: Groups, config: Pick<OptimizerConfig, 'loraplusLrRatio'>):
   const found: Record<string, number[]> = {}
   for (const [name, { shape }] of Object.entries(groups)) {
     const parameter = (value: number, gradient: number) => {
-      const size = shape.reduce((product, n) => product * n, 1)
+      const size = elements(shape)
       const fill = (x: number): Float32Array => new Float32Array(size).fill(x)
       return { name: ownName(name), shape, data: fill(value), gradient: fill(gradient) }
     }

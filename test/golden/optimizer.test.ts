@@ -8,6 +8,7 @@ import { bytesToF32 } from '../../src/util/dtype.ts'
 import type { Trainable } from '../../src/engine/trainable.ts'
 import type { OptimizerConfig } from '../../src/train/config.ts'
 import { makeOptimizer, stateBytes } from '../../src/train/optimizer.ts'
+import { elements } from '../../src/util/shape.ts'
 
 /** Made by `make_optimizer_golden.py` with PyTorch and bitsandbytes, from the same formulas as here. */
 const folder = fileURLToPath(new URL('optimizer/', import.meta.url))
@@ -36,7 +37,7 @@ function gradient(i: number, index: number, step: number): number {
 
 function makeTrainables(): Trainable[] {
   return Object.entries(golden.shapes).map(([name, shape], index) => {
-    const count = shape.reduce((product, size) => product * size, 1)
+    const count = elements(shape)
     const data = Float32Array.from({ length: count }, (_, i) => uniform(i, 1000 + index))
     return { name, shape, data, gradient: new Float32Array(count) }
   })

@@ -1,6 +1,6 @@
 /* What a random set-up of `random.ts` is: everything that a run depends on, within what Lowrank and PEFT both take. */
 import type { TrainConfigInput } from '../../src/config/index.ts'
-import type { MemoryChoice } from '../../src/session/decoder.ts'
+import type { MemoryChoice } from '../../src/config/index.ts'
 import type { Draws } from '../draws.ts'
 
 /** Tokens of the tokenizer; the embedding has as many rows, or some more. */

@@ -17,7 +17,7 @@ import { parseArgs } from 'node:util'
 import { findPython, hasBitsAndBytes } from '../../bench/python.ts'
 import { parseTrainConfig, quantizationOf, type TrainConfig } from '../../src/config/index.ts'
 import { snakeCase } from '../../src/config/options.ts'
-import type { MemoryChoice } from '../../src/session/decoder.ts'
+import type { MemoryChoice } from '../../src/config/index.ts'
 import { openSession } from '../../src/session/session.ts'
 import { stepBatches } from '../../src/text/batches.ts'
 import { readExamples } from '../../src/text/examples.ts'
@@ -49,13 +49,13 @@ interface Curve {
 /** Asks a Python process that answers each line with one; `close` ends it. */
 function startPython(python: string): { ask: <T>(request: object) => Promise<T>; close: () => void } {
   const child = spawn(python, [script], { stdio: ['pipe', 'pipe', 'pipe'] })
-  let told = ''
-  child.stderr.on('data', (text: Buffer) => (told = (told + text.toString()).slice(-4000)))
+  let reported = ''
+  child.stderr.on('data', (text: Buffer) => (reported = (reported + text.toString()).slice(-4000)))
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   const ask = async <T>(request: object): Promise<T> => {
     child.stdin.write(`${JSON.stringify(request)}\n`)
     const { done, value } = await lines.next()
-    if (done === true) throw new Error(`Python ended:\n${told}`)
+    if (done === true) throw new Error(`Python ended:\n${reported}`)
     const answer = JSON.parse(value) as T & { readonly error?: string }
     if (answer.error !== undefined) throw new Error(answer.error)
     return answer

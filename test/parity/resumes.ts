@@ -99,8 +99,8 @@ async function compare(seed: number): Promise<{ readonly same: boolean; readonly
   const config = randomRun(draws)
   const [never, often] = [join(work, `never-${seed}`), join(work, `often-${seed}`)]
   const whole = await run({ ...config, outputDir: never })
-  const told = new Map<string, string>()
-  const keep = ({ steps }: Outcome): void => steps.forEach((line) => told.set(line.replace(/ [^ ]+$/, ''), line))
+  const reported = new Map<string, string>()
+  const keep = ({ steps }: Outcome): void => steps.forEach((line) => reported.set(line.replace(/ [^ ]+$/, ''), line))
   const moments = Array.from({ length: aborts }, () => draws.between(1, config.maxSteps ?? 1)).sort((a, b) => a - b)
   let aborted = 0
   for (const step of moments) {
@@ -109,7 +109,7 @@ async function compare(seed: number): Promise<{ readonly same: boolean; readonly
     keep(outcome)
   }
   keep(await run({ ...config, outputDir: often, resume: true }))
-  const steps = new Set(told.values())
+  const steps = new Set(reported.values())
   const same = (await resultOf(never)) === (await resultOf(often)) && whole.steps.every((line) => steps.has(line))
   await Promise.all([never, often].map((folder) => rm(folder, { recursive: true })))
   return { same, aborted }

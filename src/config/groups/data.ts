@@ -14,7 +14,12 @@ const share = z
   .transform((value) => (typeof value === 'number' ? value : Number(value.slice(0, -1)) / 100))
   .refine((value) => value > 0)
 
-const filesMeta = { group: 'Model and data', placeholder: 'FILES', accepts: 'a path, or several with commas between' }
+const filesMeta = {
+  group: 'Model and data',
+  resume: 'free',
+  placeholder: 'FILES',
+  accepts: 'a path, or several with commas between',
+} as const
 
 /** Files that are read, by the option that names them. */
 export const dataFiles = {
@@ -53,6 +58,7 @@ export const reading = {
     group,
     description: 'What writes conversations: chatml, llama-3, gemma, mistral, zephyr, alpaca, or a file',
     placeholder: 'NAME|FILE',
+    resume: 'free',
     unset: "the model's own",
   }),
   trainOnInputs: option(z.boolean().default(false), {

@@ -4,11 +4,13 @@ export const modelAndData = {
   model: option(path, {
     group: 'Model and data',
     description: 'Base model: a folder, or ORG/NAME or ORG/NAME@REVISION of the Hugging Face hub',
+    resume: 'free',
     placeholder: 'MODEL',
   }),
   adapter: option(path.optional(), {
     group: 'Model and data',
     description: 'PEFT adapter on top of the base model, a folder or ORG/NAME of the hub; training continues from it',
+    resume: 'free',
     placeholder: 'DIR',
   }),
 }

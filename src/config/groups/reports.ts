@@ -11,6 +11,7 @@ export const reports = {
     {
       group: 'Reports',
       description: 'Trackers that receive the events of the run',
+      resume: 'free',
       accepts: 'a list of tensorboard and webhook, or none',
       unset: 'none',
     },
@@ -18,6 +19,7 @@ export const reports = {
   loggingDir: option(path.optional(), {
     group: 'Reports',
     description: "Folder of TensorBoard's event files",
+    resume: 'free',
     placeholder: 'DIR',
     unset: 'output-dir/runs/TIME',
   }),
@@ -29,6 +31,7 @@ export const reports = {
     {
       group: 'Reports',
       description: 'URL that receives each event of the run by POST, as JSON',
+      resume: 'free',
       placeholder: 'URL',
       accepts: 'an address that begins with http:// or https://',
       // Whoever knows it may post there; it may hold a name and password.

@@ -50,7 +50,7 @@ export class Runtime {
   readonly #sessions = new Map<Program, ort.InferenceSession>()
 
   /**
-   * `arenas`: whether programs keep the memory they have taken for their next run (by default), in place of giving it back.
+   * `arenas`: whether programs keep the memory they have taken for their next run (by default), instead of giving it back.
    *
    * @throws LowrankError `config`: the system does not allow so many threads.
    */

@@ -16,7 +16,7 @@ export interface Described {
 export interface Architecture {
   /** The `model_type` of its configuration. */
   readonly modelType: string
-  /** Modules of a block by their names in the file, beside or in place of the common ones. */
+  /** Modules of a block by their names in the file, beside or instead of the common ones. */
   readonly modules?: Readonly<Record<string, string>>
   /**
    * Whether rows of queries and keys are in another order, since llama.cpp rotates neighbouring channels of a head, where transformers
@@ -25,7 +25,7 @@ export interface Architecture {
   readonly interleaved?: true
   /** What was added to the weights of norms. */
   readonly normOffset?: 1
-  /** The rope base where the file does not tell it. */
+  /** The rope base where the file does not have it. */
   readonly ropeTheta?: number
   /** Its own part of config.json. */
   readonly describe?: (described: Described) => JsonObject
@@ -59,7 +59,7 @@ const biases = ({ has }: Described): JsonObject => ({
 
 const attentionBias = ({ has }: Described): JsonObject => ({ attention_bias: has('blk.0.attn_q.bias') })
 
-/** The largest Gemma of each generation scales scores by the width of all heads, which no key tells; llama.cpp knows it by its layers. */
+/** The largest Gemma of each generation scales scores by the width of all heads, which no key says; llama.cpp knows it by its layers. */
 function gemmaScale({ layers, hiddenSize, heads, headDim }: Described, largest: number): JsonObject {
   return { query_pre_attn_scalar: layers === largest ? hiddenSize / heads : headDim }
 }

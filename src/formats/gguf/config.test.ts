@@ -7,6 +7,7 @@ import { architectures, conversionOf, hubName } from './architectures.ts'
 import { configOf } from './config.ts'
 import { GgufFile } from './file.ts'
 import { type TestTensor, type TypedValue, writeGguf } from './writer.fixture.ts'
+import { elements } from '../../util/shape.ts'
 
 let folder: string
 beforeAll(async () => {
@@ -25,7 +26,7 @@ const smallest: Readonly<Record<string, TypedValue>> = {
 }
 
 const floats = (name: string, shape: readonly number[], values: readonly number[] = []): TestTensor => {
-  const data = Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => values[i] ?? 0)
+  const data = Float32Array.from({ length: elements(shape) }, (_, i) => values[i] ?? 0)
   return { name, type: 'F32', shape, data: new Uint8Array(data.buffer) }
 }
 

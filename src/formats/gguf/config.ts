@@ -23,7 +23,7 @@ export function architectureOf({ path, metadata }: GgufFile): Architecture {
 }
 
 /**
- * The config.json of the hub model that a file was made from, as far as the file tells: what it computes is the same.
+ * The config.json of the hub model that a file was made from, as far as the file says: what it computes is the same.
  *
  * @throws LowrankError `model`: an architecture, or metadata, that is not computed, by its name.
  */
@@ -42,7 +42,7 @@ export async function configOf(file: GgufFile): Promise<JsonObject> {
   const headDim = keys.uniform('attention.key_length') ?? hiddenSize / heads
   const values = keys.uniform('attention.value_length') ?? headDim
   if (values !== headDim) keys.refuse('attention.value_length', `is ${values}, but that of keys is ${headDim}`)
-  if (keys.flag('attention.causal') === false) keys.refuse('attention.causal', 'is false: it is no decoder')
+  if (keys.flag('attention.causal') === false) keys.refuse('attention.causal', 'is false: it is not a decoder')
   const { shape: [vocabulary] = [], type } = tensors.get('token_embd.weight') ?? {}
   const config = {
     model_type: architecture.modelType,

@@ -179,12 +179,12 @@ const hostile: Readonly<Record<string, readonly [bytes: Buffer, message: string]
   'a tensor beyond the end': [withTensors(tensorEntry('t', [1000], 0, 0)), 'tensor "t" ends at byte'],
   'a tensor out of step': [
     withTensors(tensorEntry('t', [8], 0, 4)),
-    'tensor "t" starts at 4, which is no multiple of 32',
+    'tensor "t" starts at 4, which is not a multiple of 32',
   ],
   'a tensor of another type': [withTensors(tensorEntry('t', [8], 5, 0)), 'tensor "t" is of type 5, which is not known'],
   'rows that are no blocks': [
     withTensors(tensorEntry('t', [40, 2], 2, 0)),
-    'rows of 40 elements, which is no multiple of the 32',
+    'rows of 40 elements, which is not a multiple of the 32',
   ],
   'five dimensions': [withTensors(tensorEntry('t', [1, 1, 1, 1, 1], 0, 0)), 'tensor "t" has 5 dimensions'],
   'no dimensions': [withTensors(tensorEntry('t', [], 0, 0)), 'tensor "t" has 0 dimensions'],

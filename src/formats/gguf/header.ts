@@ -1,3 +1,4 @@
+import { brief } from '../../util/format.ts'
 import { ggmlTypes, type GgmlType } from '../../util/ggml-types.ts'
 import { GgufMetadata, type GgufArray, type GgufValue } from './metadata.ts'
 
@@ -47,8 +48,8 @@ export function parseGgufHeader({ path, size, read, fail }: HeaderOptions): Gguf
   const values = new Map<string, GgufValue>()
   for (let i = 0; i < valueCount; i++) {
     const key = cursor.text(`the key of metadata entry ${i}`, maxKeyBytes)
-    if (values.has(key)) fail(`metadata ${quote(key)} is there twice`)
-    values.set(key, cursor.value(cursor.u32(), `metadata ${quote(key)}`, 0))
+    if (values.has(key)) fail(`metadata ${brief(key)} is there twice`)
+    values.set(key, cursor.value(cursor.u32(), `metadata ${brief(key)}`, 0))
   }
   const metadata = new GgufMetadata(path, values)
   const alignment = metadata.count('general.alignment') ?? defaultAlignment
@@ -60,10 +61,10 @@ export function parseGgufHeader({ path, size, read, fail }: HeaderOptions): Gguf
   const tensors = new Map<string, GgufTensor>()
   for (const tensor of placed) {
     const offset = dataStart + tensor.offset
-    if (tensors.has(tensor.name)) fail(`tensor ${quote(tensor.name)} is there twice`)
+    if (tensors.has(tensor.name)) fail(`tensor ${brief(tensor.name)} is there twice`)
     if (offset + tensor.byteLength > size) {
       fail(
-        `tensor ${quote(tensor.name)} ends at byte ${offset + tensor.byteLength}, but the file has ${size}`,
+        `tensor ${brief(tensor.name)} ends at byte ${offset + tensor.byteLength}, but the file has ${size}`,
         'The file is incomplete: its download was cut.',
       )
     }
@@ -89,20 +90,20 @@ function checkStart(cursor: Cursor, fail: Fail): void {
 
 function parseTensor(cursor: Cursor, i: number, alignment: number, fail: Fail): GgufTensor {
   const name = cursor.text(`the name of tensor ${i}`, maxNameBytes)
-  const what = `tensor ${quote(name)}`
+  const what = `tensor ${brief(name)}`
   const dimensions = cursor.u32()
   if (dimensions < 1 || dimensions > maxDimensions) fail(`${what} has ${dimensions} dimensions, 1 to 4 are possible`)
   const shape = Array.from({ length: dimensions }, () => cursor.size(`a dimension of ${what}`)).reverse()
   const id = cursor.u32()
   const type = ggmlTypes.get(id) ?? fail(`${what} is of type ${id}, which is not known`)
   const offset = cursor.size(`the offset of ${what}`)
-  if (offset % alignment !== 0) fail(`${what} starts at ${offset}, which is no multiple of ${alignment}`)
+  if (offset % alignment !== 0) fail(`${what} starts at ${offset}, which is not a multiple of ${alignment}`)
   const width = shape.at(-1) ?? 0
   const { blockElements, blockBytes } = type
   if (shape.includes(0)) fail(`${what} is empty: [${shape.join(', ')}]`)
   if (width % blockElements !== 0) {
     fail(
-      `${what} has rows of ${width} elements, which is no multiple of the ${blockElements} of a block of ${type.name}`,
+      `${what} has rows of ${width} elements, which is not a multiple of the ${blockElements} of a block of ${type.name}`,
     )
   }
   const byteLength = shape.reduce((total, one) => total * one, 1 / blockElements) * blockBytes
@@ -117,7 +118,7 @@ function checkApart(tensors: readonly GgufTensor[], fail: Fail): void {
   sorted.forEach((tensor, i) => {
     const before = sorted[i - 1]
     if (before === undefined || before.offset + before.byteLength <= tensor.offset) return
-    fail(`the tensors ${quote(before.name)} and ${quote(tensor.name)} lie over each other`)
+    fail(`the tensors ${brief(before.name)} and ${brief(tensor.name)} lie over each other`)
   })
 }
 
@@ -246,9 +247,4 @@ function shortest(value: number): number {
     if (Math.fround(decimal) === value) return decimal
   }
   return value
-}
-
-function quote(name: string): string {
-  const json = JSON.stringify(name)
-  return json.length > 80 ? `${json.slice(0, 80)}...` : json
 }

@@ -92,7 +92,7 @@ async function factorsOf(file: GgufFile, name: string): Promise<readonly number[
     throw new LowrankError('model', `${file.path}: tensor "${name}" is not a list of F32`)
   }
   const { buffer } = await file.read(name)
-  // The decimals that were written to the configuration, as far as f32 tells.
+  // The decimals that were written to the configuration, as far as f32 shows.
   return Array.from(new Float32Array(buffer), (factor) => Number(factor.toPrecision(7)))
 }
 

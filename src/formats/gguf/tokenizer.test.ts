@@ -186,7 +186,7 @@ describe.each<
       ['pre', ['text', 'default'], 'metadata tokenizer.ggml.pre "default" is not supported (supported: gpt-2, '],
       ['pre', undefined, 'the metadata has no tokenizer.ggml.pre'],
       ['merges', undefined, 'the metadata has no tokenizer.ggml.merges'],
-      ['merges', texts('a b', 'ab'), 'metadata tokenizer.ggml.merges[1] is "ab", which is no pair'],
+      ['merges', texts('a b', 'ab'), 'metadata tokenizer.ggml.merges[1] is "ab", which is not a pair'],
       ['tokens', texts('a', 'b', 'a'), 'metadata tokenizer.ggml.tokens has "a" twice, as 0 and 2'],
       ['tokens', ['list', 'u32', [1]], 'a list of texts is expected'],
       ['token_type', ['list', 'i32', [1]], 'metadata tokenizer.ggml.token_type has 1 entries, but there are 10 tokens'],

@@ -23,7 +23,7 @@ type Refuse = (message: string, hint?: string) => never
 const roles = { bos_token: 'bos', eos_token: 'eos', unk_token: 'unknown', pad_token: 'padding' } as const
 
 /**
- * The tokenizer.json of the hub model that a file was made from, as far as the file tells: it makes the same tokens of a text.
+ * The tokenizer.json of the hub model that a file was made from, as far as the file says: it makes the same tokens of a text.
  *
  * @throws LowrankError `model`: a kind of tokenizer, or a way to cut texts, that is not known, by its name.
  */
@@ -71,7 +71,7 @@ function byteLevel(file: GgufFile, refuse: Refuse): JsonObject {
   const vocabulary = vocabularyOf(file, refuse)
   const merges = metadata.needed('tokenizer.ggml.merges', metadata.texts('tokenizer.ggml.merges')).map((merge, i) => {
     const space = merge.indexOf(' ', 1)
-    if (space === -1) refuse(`metadata tokenizer.ggml.merges[${i}] is ${JSON.stringify(merge)}, which is no pair`)
+    if (space === -1) refuse(`metadata tokenizer.ggml.merges[${i}] is ${JSON.stringify(merge)}, which is not a pair`)
     return [merge.slice(0, space), merge.slice(space + 1)]
   })
   return {
@@ -100,7 +100,7 @@ function sentencePiece(file: GgufFile, refuse: Refuse): JsonObject {
     refuse(`metadata tokenizer.ggml.scores has ${scores.length} entries, but there are ${tokens.length} tokens`)
   const merged = [...vocabulary.ids.values()].filter((id) => types[id] === kinds.normal)
   if (merged.length > 1 && new Set(merged.map((id) => scores[id])).size === 1) {
-    refuse('metadata tokenizer.ggml.scores has one score for all tokens, which does not tell how texts are cut')
+    refuse('metadata tokenizer.ggml.scores has one score for all tokens, which does not say how texts are cut')
   }
   // What SentencePiece says of tokens that are defined by users; the converter puts another number there.
   const merges = mergesOf(vocabulary.ids, (id) => (types[id] === kinds.userDefined ? 0 : (scores[id] ?? 0)))
@@ -116,7 +116,7 @@ function sentencePiece(file: GgufFile, refuse: Refuse): JsonObject {
     version: '1.0',
     truncation: null,
     padding: null,
-    // Phi 3 takes the space behind its tokens, which no key tells.
+    // Phi 3 takes the space behind its tokens, which no key says.
     added_tokens: addedTokens(vocabulary, (token) => phi3 && !['<unk>', '<s>', '<|endoftext|>'].includes(token)),
     normalizer: prefix ? { type: 'Sequence', normalizers: [{ type: 'Prepend', prepend: space }, toMarks] } : toMarks,
     pre_tokenizer: null,

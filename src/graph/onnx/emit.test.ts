@@ -72,7 +72,7 @@ test('a value that is given counts, though its operation runs for another result
   })
   const expected = [1, 2].map((value) => value / Math.sqrt(2.5))
   expect(floats(normed)[0]).toBeCloseTo(expected[0]!, 6)
-  // The norm was computed anew; z was made with the r that was given.
+  // The norm was computed again; z was made with the r that was given.
   expect(floats(z)[0]).toBeCloseTo(10 * expected[0]!, 5)
   expect(floats(z)[3]).toBeCloseTo((100 * 4) / Math.sqrt(12.5), 4)
 })

@@ -13,6 +13,7 @@ import { savedTensors } from './save.ts'
 import { openWeights } from '../sources/checkpoint.ts'
 import type { WeightSource } from '../sources/source.ts'
 import { widened } from '../../storage/formats.ts'
+import { elements } from '../../util/shape.ts'
 
 const golden = fileURLToPath(new URL('../../../test/golden/', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-quantized-'))
@@ -315,8 +316,8 @@ test('the tensors of a weight: quantized once, of the size announced whatever th
     const packed = quantizeFourBit(values, quantization)
     for (const { name, shape: dims, dtype, data } of parts) {
       const bytes = await (data as () => Promise<Uint8Array>)()
-      const elements = dims.reduce((total, size) => total * size, 1)
-      expect(bytes.length, name).toBe(elements * (dtype === 'F32' ? 4 : 1))
+      const count = elements(dims)
+      expect(bytes.length, name).toBe(count * (dtype === 'F32' ? 4 : 1))
       if (!name.includes('quant_state')) continue
       expect(name).toBe('w.quant_state.bitsandbytes__fp4')
       const { nested_offset: offset, ...rest } = JSON.parse(Buffer.from(bytes).toString()) as Record<string, unknown>

@@ -8,7 +8,7 @@ export type PromisedQuantization =
   | { readonly kind: '4bit'; readonly quantType: FourBitType | undefined; readonly doubleQuant: boolean | undefined }
   | { readonly kind: '8bit' }
 
-// Only what tells how weights are stored: which linear layers are quantized shows in the tensors.
+// Only what says how weights are stored: which linear layers are quantized shows in the tensors.
 const schema = z.object({
   quant_method: z.string().nullish(),
   load_in_4bit: z.boolean().nullish(),
@@ -58,7 +58,7 @@ export function parseQuantizationConfig(json: unknown, refuse: Refuse): Promised
 
 /**
  * The text of a config.json for the same model with its linear layers quantized: with `quantization_config` as transformers writes it.
- * Lowrank computes in f32, and so will transformers unless told otherwise; the block size is told by each weight.
+ * Lowrank computes in f32, and so will transformers unless it is asked for something else; the block size is stored with each weight.
  */
 export function withQuantizationConfig(text: string, quantization: Quantization): string {
   const fourBit = quantization.kind === '4bit' ? quantization : undefined

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { messageOf, parseJson } from '../../formats/json.ts'
+import { parseJson } from '../../formats/json.ts'
 import type { TensorReader } from '../../formats/safetensors.ts'
 import { dynamicMap } from '../../storage/blockwise.ts'
 import {
@@ -11,7 +11,7 @@ import {
   type FourBitType,
 } from '../../storage/fourbit.ts'
 import { isStored, type FourBitWeight, type StoredWeight } from '../../storage/stored.ts'
-import { LowrankError } from '../../util/errors.ts'
+import { LowrankError, messageOf } from '../../util/errors.ts'
 import { badPart, checkPart, checkScales, readBytes, readFloats, type QuantizedSpec } from './parts.ts'
 import { elements } from '../../util/shape.ts'
 

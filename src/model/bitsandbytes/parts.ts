@@ -1,4 +1,5 @@
 import type { TensorDtype, TensorInfo, TensorReader } from '../../formats/safetensors.ts'
+import { bytesOf } from '../../util/dtype.ts'
 import { LowrankError } from '../../util/errors.ts'
 import { elements } from '../../util/shape.ts'
 
@@ -54,18 +55,13 @@ type Bytes = Uint8Array | Int8Array
 
 /** Reads a tensor of single bytes, into the memory of `into` where that is given. All calls to the system are made before it returns. */
 export async function readBytes(reader: TensorReader, name: string, into?: Bytes): Promise<Uint8Array> {
-  return reader.read(name, viewOf(into))
+  return reader.read(name, into && bytesOf(into))
 }
 
 /** The same for a tensor of f32. */
 export async function readFloats(reader: TensorReader, name: string, into?: Float32Array): Promise<Float32Array> {
-  const bytes = await reader.read(name, viewOf(into))
+  const bytes = await reader.read(name, into && bytesOf(into))
   return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4)
-}
-
-/** The bytes of an array, to be read into. Arrays of weights are never shared between threads. */
-export function viewOf(array: Bytes | Uint16Array | Float32Array | undefined): Uint8Array<ArrayBuffer> | undefined {
-  return array && new Uint8Array(array.buffer as ArrayBuffer, array.byteOffset, array.byteLength)
 }
 
 /** Refuses scales that are no finite numbers from 0 on. */

@@ -3,10 +3,10 @@ import type { TensorSource } from '../../formats/safetensors.ts'
 import { fourBitTables, nestedBlockSize, type FourBit } from '../../storage/fourbit.ts'
 import { dynamicMap } from '../../storage/blockwise.ts'
 import { isStored, type FourBitWeight, type Int8Weight, type StoredWeight } from '../../storage/stored.ts'
-import { type FloatDtype, torchNames } from '../../util/dtype.ts'
+import { bytesOf, type FloatDtype, torchNames } from '../../util/dtype.ts'
 import { internalError } from '../../util/errors.ts'
 import { quantStateKey } from './fourbit.ts'
-import { viewOf, type QuantizedSpec } from './parts.ts'
+import type { QuantizedSpec } from './parts.ts'
 import { elements } from '../../util/shape.ts'
 
 export interface SavedWeight extends QuantizedSpec {
@@ -67,7 +67,7 @@ function fourBitParts(
     const more = { nested_blocksize: nestedBlockSize, nested_dtype: 'float32', nested_offset: nested(packed).offset }
     return Buffer.from(JSON.stringify({ ...state, ...more }))
   }
-  // The size is told before the offset is known: spaces, which JSON ignores, fill up to that of the longest number.
+  // The size is needed before the offset is known: spaces, which JSON ignores, fill up to that of the longest number.
   const longest = JSON.stringify({
     ...state,
     nested_blocksize: nestedBlockSize,
@@ -99,10 +99,6 @@ function int8Parts(name: string, rows: number, columns: number): Part[] {
     // Row by row.
     { name: `${module}.weight_format`, dtype: 'U8', shape: [], data: () => Uint8Array.of(0) },
   ]
-}
-
-function bytesOf(array: Int8Array | Float32Array): Uint8Array {
-  return viewOf(array) ?? new Uint8Array()
 }
 
 function fourBit(stored: StoredWeight): FourBitWeight {

@@ -14,6 +14,7 @@ import {
   writeAdapter,
 } from './adapter.ts'
 import type { LoraConfig } from './targets.ts'
+import { elements } from '../../util/shape.ts'
 
 let folder: string
 beforeEach(async () => {
@@ -40,7 +41,7 @@ const v = loraTensorNames('model.layers.0.self_attn.v_proj')
 const tensor = (name: string, ...shape: number[]): AdapterTensor => ({
   name,
   shape,
-  data: Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => i + 0.5),
+  data: Float32Array.from({ length: elements(shape) }, (_, i) => i + 0.5),
 })
 const tensors = [tensor(q.a, 2, 3), tensor(q.b, 4, 2), tensor(v.a, 1, 3), tensor(v.b, 4, 1)]
 const facts = [

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeFileAtomic } from '../../formats/atomic.ts'
-import { messageOf, readJsonObject } from '../../formats/json.ts'
+import { readJsonObject } from '../../formats/json.ts'
 import {
   openSafetensors,
   renameTensors,
@@ -11,7 +11,7 @@ import {
   writeSafetensors,
 } from '../../formats/safetensors.ts'
 import { f32ToBytes } from '../../util/dtype.ts'
-import { LowrankError } from '../../util/errors.ts'
+import { LowrankError, messageOf } from '../../util/errors.ts'
 import { type BaseModel, formatAdapterConfig, parseAdapterConfig } from './adapter-config.ts'
 import { cardName } from './card.ts'
 import { type LoraConfig, ranksOf } from './targets.ts'

@@ -6,7 +6,7 @@ import type { LoraConfig } from './targets.ts'
 
 export const cardName = 'README.md'
 
-/** What the model card tells besides the configuration of the adapter. */
+/** What the model card says besides the configuration of the adapter. */
 export interface AdapterCard {
   /** How it was trained, as rows of a table: `['Training examples', 1200]`. */
   readonly facts: readonly (readonly [string, string | number])[]

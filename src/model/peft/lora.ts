@@ -13,7 +13,7 @@ export interface LoraModule {
 }
 
 /**
- * The same layers with low-rank adapters: y = W x + scale B A dropout(x), A [r, in], B [out, r]. Hu et al. 2021. `adapterOf` tells which
+ * The same layers with low-rank adapters: y = W x + scale B A dropout(x), A [r, in], B [out, r]. Hu et al. 2021. `adapterOf` says which
  * modules (named as in the stage) have one.
  */
 export function withLora(stage: StageLayers, adapterOf: (module: string) => LoraModule | undefined): Layers {

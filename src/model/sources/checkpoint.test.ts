@@ -7,6 +7,7 @@ import { parseDecoderConfig } from '../config.ts'
 import { linearPaths, weightSpecs } from '../weight-specs.ts'
 import { openWeights, randomWeights } from './checkpoint.ts'
 import { widened } from '../../storage/formats.ts'
+import { elements } from '../../util/shape.ts'
 
 const json = {
   model_type: 'llama',
@@ -107,7 +108,7 @@ describe('a model folder', () => {
       .filter(({ name }) => !(name in changes) || changes[name] !== undefined)
       .map(({ name, shape: own }) => {
         const { dtype = 'F32', shape = own } = changes[name] ?? {}
-        const count = shape.reduce((total, size) => total * size, 1)
+        const count = elements(shape)
         const values =
           dtype === 'F32' ? Float32Array.from({ length: count }, (_, i) => i) : new Uint16Array(count).fill(0x3f80)
         return { name, dtype, shape, data: new Uint8Array(values.buffer) }

@@ -1,13 +1,12 @@
 import { isGgufFile } from '../../formats/model-files.ts'
 import { openCheckpoint, type TensorReader } from '../../formats/safetensors.ts'
 import { isFloat, type FloatWeight, type StoredWeight } from '../../storage/stored.ts'
-import type { FloatDtype } from '../../util/dtype.ts'
-import { LowrankError } from '../../util/errors.ts'
+import { bytesOf, type FloatDtype } from '../../util/dtype.ts'
+import { internalError, LowrankError } from '../../util/errors.ts'
 import { fillNormal, stream } from '../../util/random.ts'
 import type { DecoderConfig } from '../decoder.ts'
 import { readDecoderConfig } from '../config.ts'
 import { openQuantized, type QuantizedEntries, type QuantizedEntry } from '../bitsandbytes/checkpoint.ts'
-import { viewOf } from '../bitsandbytes/parts.ts'
 import { headName } from '../names.ts'
 import { isNorm, linearPaths, weightSpecs, type WeightSpec } from '../weight-specs.ts'
 import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
@@ -79,7 +78,7 @@ async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeigh
   const info = reader.tensors.get(name)
   const storage = floatDtype(reader, name)
   const old = reuse && isFloat(reuse) && reuse.storage === storage ? reuse.data : undefined
-  const bytes = await reader.read(name, old?.byteLength === info?.byteLength ? viewOf(old) : undefined)
+  const bytes = await reader.read(name, old && old.byteLength === info?.byteLength ? bytesOf(old) : undefined)
   const { buffer, byteOffset, byteLength } = bytes
   const data =
     storage === 'F32'
@@ -98,7 +97,8 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
     storage: () => config.dtype,
     load: async (name) => {
       const index = specs.findIndex((spec) => spec.name === name)
-      const shape = specs[index]?.shape ?? []
+      const shape = specs[index]?.shape
+      if (shape === undefined) throw internalError(`a ${config.modelType} model has no weight ${name}`)
       const data = new Float32Array(elements(shape))
       if (isNorm(name)) data.fill(1 - config.normOffset)
       else if (!name.endsWith('.bias')) fillNormal(data, 0, config.initializerRange, stream(seed, 'weights', index))
@@ -135,7 +135,7 @@ function checkTensor(folder: string, reader: TensorReader, { name, shape }: Weig
     throw new LowrankError(
       'model',
       `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16 and BF16 are supported`,
-      { hint: 'Of quantized models, those are read whose config.json has the quantization_config of bitsandbytes.' },
+      { hint: 'Quantized models are read if their config.json has the quantization_config of bitsandbytes.' },
     )
   }
 }

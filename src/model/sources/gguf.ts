@@ -12,10 +12,9 @@ import {
   type StoredWeight,
 } from '../../storage/stored.ts'
 import { widened } from '../../storage/formats.ts'
-import type { FloatDtype } from '../../util/dtype.ts'
+import { bytesOf, type FloatDtype } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
 import { elements } from '../../util/shape.ts'
-import { viewOf } from '../bitsandbytes/parts.ts'
 import { parseDecoderConfig } from '../config.ts'
 import type { DecoderConfig } from '../decoder.ts'
 import { embeddingName, headName } from '../names.ts'
@@ -116,7 +115,7 @@ function entriesOf(
     'model',
     `${file.path} has no tensor for ${missing.name}, which a ${config.modelType} model has`,
     {
-      hint: 'The file may hold a part of a model only.',
+      hint: 'The file may hold only a part of a model.',
     },
   )
 }
@@ -176,7 +175,7 @@ async function loadEntry(file: GgufFile, entry: Entry, reuse: StoredWeight | und
 
 function memoryOf(weight: StoredWeight): Uint8Array<ArrayBuffer> | undefined {
   if (isStored(weight, 'blocks')) return weight.bytes
-  return isFloat(weight) ? viewOf(weight.data) : undefined
+  return isFloat(weight) ? bytesOf(weight.data) : undefined
 }
 
 function sameStorage({ storage }: StoredWeight, wanted: FloatDtype | BlockStorage): boolean {

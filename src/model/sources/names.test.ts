@@ -9,6 +9,7 @@ import { embeddingName, headName } from '../names.ts'
 import { weightSpecs } from '../weight-specs.ts'
 import { openWeights } from './checkpoint.ts'
 import type { WeightSource } from './source.ts'
+import { elements } from '../../util/shape.ts'
 
 let folder: string
 beforeEach(async () => {
@@ -27,7 +28,7 @@ const config = {
 }
 
 const tensor = (name: string, shape: readonly number[], first: number): TensorSource => {
-  const data = new Float32Array(shape.reduce((total, size) => total * size, 1)).fill(1)
+  const data = new Float32Array(elements(shape)).fill(1)
   data[0] = first
   return { name, dtype: 'F32', shape, data: new Uint8Array(data.buffer) }
 }
@@ -92,7 +93,7 @@ test.each([
   'model.rotary_emb.inv_freq',
   'model.layers.0.mlp.up_proj.weight.absmax',
   'model.layers.0.mlp.up_proj.SCB',
-])('%s, which tells nothing new, may be there', async (name) => {
+])('%s, which adds nothing new, may be there', async (name) => {
   await (await open((tensors) => [...tensors, tensor(name, [2], 0)])).close()
 })
 

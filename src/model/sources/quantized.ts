@@ -23,7 +23,7 @@ export function quantizedWeights(
     const [found, asked] = [source.quantization, quantization].map(quantizationText)
     if (found === asked) return source
     throw new LowrankError('config', `the model is quantized already, ${found}; asked for is ${asked}`, {
-      hint: 'Leave the options of quantization away to use the model as it is (method lora trains an adapter on it too), or name the unquantized model.',
+      hint: 'Leave out the quantization options to use the model as it is (method lora trains an adapter on it too), or name the unquantized model.',
     })
   }
   const quantizes = quantizedNames(source)

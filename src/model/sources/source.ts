@@ -11,6 +11,7 @@ export interface WeightSource {
   readonly specs: readonly WeightSpec[]
   /** How the linear layers are quantized, of a checkpoint that is. */
   readonly quantization: Quantization | undefined
+  /** How a weight is stored. Random ones, which no file stores, are loaded as F32 whatever their model is to be stored as. */
   readonly storage: (name: string) => Storage
   /** Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. */
   readonly load: (name: string, reuse?: StoredWeight) => Promise<StoredWeight>

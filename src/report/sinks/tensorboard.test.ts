@@ -98,7 +98,7 @@ test('every record has sound checksums', () => {
   expect(records).toBe(4)
 })
 
-test('a folder that cannot be made is told once, and stops nothing', () => {
+test('a folder that cannot be made is reported once, and stops nothing', () => {
   const taken = join(folder, 'taken')
   writeFileSync(taken, '')
   const file = new EventFile({ folder: join(taken, 'runs'), config: {} })

@@ -2,9 +2,10 @@ import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { mkdirSync, openSync, closeSync, writeSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { messageOf } from '../../formats/json.ts'
 import type { TrainEvent } from '../../train/events.ts'
+import { messageOf } from '../../util/errors.ts'
 import { maskedCrc32c } from './crc32c.ts'
+import type { ErrorEvent, Sink } from './sink.ts'
 
 export interface EventFileOptions {
   /** Folder that receives the file; made where it is missing. */
@@ -17,9 +18,9 @@ export interface EventFileOptions {
 
 /**
  * A run as TensorBoard reads it: one file of scalars, tagged as by transformers' `TensorBoardCallback` (`train/loss`,
- * `eval/loss`, …). Writing never throws: the first failure is reported by `warnings`, and ends the writing.
+ * `eval/loss`, …). The first failure ends the writing.
  */
-export class EventFile {
+export class EventFile implements Sink {
   #file: number | undefined
   #warnings: string[] = []
   #tokensPerSecond = 0
@@ -38,7 +39,7 @@ export class EventFile {
     })
   }
 
-  event(event: TrainEvent): void {
+  event(event: TrainEvent | ErrorEvent): void {
     if (event.type === 'step') {
       this.#tokensPerSecond = event.tokensPerSecond
       this.#memory = event.memory
@@ -50,7 +51,9 @@ export class EventFile {
     this.#guarded('the event file', () => this.#write(encodeEvent({ time: Date.now(), step, scalars: all })))
   }
 
-  /** What went wrong since the last call. */
+  /** Each event is written as it comes. */
+  async flush(): Promise<void> {}
+
   warnings(): string[] {
     return this.#warnings.splice(0)
   }
@@ -82,7 +85,7 @@ let filesOpened = 0
 
 /** The scalars of an event, tagged as transformers does; undefined where it has none. */
 function scalarsOf(
-  event: TrainEvent,
+  event: TrainEvent | ErrorEvent,
 ): { readonly step: number; readonly values: Readonly<Record<string, number>> } | undefined {
   switch (event.type) {
     case 'log': {

@@ -3,8 +3,9 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import type { TrainEvent } from '../../train/events.ts'
-import { errorEvent, Webhook, type Patience } from './webhook.ts'
 import { LowrankError } from '../../util/errors.ts'
+import { errorEvent } from './sink.ts'
+import { Webhook, type Patience } from './webhook.ts'
 
 type Body = {
   readonly run: Record<string, string>
@@ -149,7 +150,7 @@ test('with too much waiting, log lines go before anything else', async () => {
   expect(webhook.warnings()).toEqual(['the webhook missed 101 events of this run'])
 })
 
-test('nobody there: told in words of the machine', async () => {
+test('nobody there: reported in the words of the system', async () => {
   const webhook = new Webhook({ ...run, webhookUrl: 'http://127.0.0.1:1/' }, hasty)
   webhook.event(log(1))
   await webhook.flush()

@@ -1,16 +1,9 @@
 import { basename, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { TrainConfig } from '../../config/index.ts'
-import { messageOf } from '../../formats/json.ts'
 import type { TrainEvent } from '../../train/events.ts'
-import { LowrankError } from '../../util/errors.ts'
-
-/** What the webhook receives for a run that ended early. */
-export interface ErrorEvent {
-  readonly type: 'error'
-  readonly code: string
-  readonly message: string
-}
+import { messageOf } from '../../util/errors.ts'
+import type { ErrorEvent, Sink } from './sink.ts'
 
 /** How patient a webhook is; times in milliseconds. */
 export interface Patience {
@@ -34,9 +27,9 @@ const UNPOSTED: ReadonlySet<string> = new Set(['status', 'data', 'step', 'sample
 
 /**
  * Posts events of a run as JSON, `{ run, event }`, one request after another and in order. What cannot be delivered is
- * left out: the run neither waits nor stops, and the first failure is reported by `warnings`.
+ * left out: the run neither waits nor stops, and the first failure of several in a row is reported.
  */
-export class Webhook {
+export class Webhook implements Sink {
   readonly #url: string
   readonly #headers: Readonly<Record<string, string>>
   readonly #run: Readonly<Record<string, string>>
@@ -74,12 +67,10 @@ export class Webhook {
     this.#sending ??= this.#send().finally(() => (this.#sending = undefined))
   }
 
-  /** What went wrong since the last call. */
   warnings(): string[] {
     return this.#warnings.splice(0)
   }
 
-  /** Waits until all is sent, or until patience ends. */
   async flush(): Promise<void> {
     const giveUp = setTimeout(() => this.#end.abort(), this.#patience.flush)
     await this.#sending
@@ -88,7 +79,6 @@ export class Webhook {
     this.#lost = 0
   }
 
-  /** Gives up what is not sent yet. */
   close(): void {
     this.#end.abort()
   }
@@ -175,22 +165,17 @@ function describe({ status, statusText, headers, url }: Response): string {
   return `${words}, a redirect${host}, which is not followed: give that address`
 }
 
-/** The text that an address spells with %; what is no such spelling is meant as it is. */
+/** The text that an address escapes with %; what is no such escape stands for itself. */
 function decoded(text: string): string {
-  return text.replaceAll(/(?:%[\da-f]{2})+/gi, (spelt) => {
+  return text.replaceAll(/(?:%[\da-f]{2})+/gi, (escaped) => {
     try {
-      return decodeURIComponent(spelt)
+      return decodeURIComponent(escaped)
     } catch {
-      return spelt
+      return escaped
     }
   })
 }
 
 interface Delivered extends Pick<TrainConfig, 'outputDir' | 'model' | 'method'> {
   readonly webhookUrl: string
-}
-
-/** An error as the webhook posts it. */
-export function errorEvent(error: unknown): ErrorEvent {
-  return { type: 'error', code: error instanceof LowrankError ? error.code : 'internal', message: messageOf(error) }
 }

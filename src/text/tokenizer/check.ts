@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { isJsonObject, type JsonObject } from '../../formats/json.ts'
 import { LowrankError } from '../../util/errors.ts'
+import { brief } from '../../util/format.ts'
 import { components, isNested, typesOf, type Section } from './components.ts'
 
 /** A token that is cut out of a text before anything else is done with it. */
@@ -103,12 +104,12 @@ interface Component {
 /** Collects a component and those within it, in their order. */
 function walk(section: Section, where: string, value: unknown, refuse: Refuse, found: Component[], depth = 0): void {
   if (depth > 16) refuse(where, 'is nested too deeply')
-  if (!isJsonObject(value)) return refuse(where, `${shown(value)} is not a component`)
+  if (!isJsonObject(value)) return refuse(where, `${brief(value)} is not a component`)
   const { type, ...options } = value
   const types = typesOf(section)
   const known = typeof type === 'string' ? types.get(type) : undefined
   if (typeof type !== 'string' || known === undefined) {
-    return refuse(where, `type ${shown(type)} is not supported; supported are ${[...types.keys()].join(', ')}`)
+    return refuse(where, `type ${brief(type)} is not supported; supported are ${[...types.keys()].join(', ')}`)
   }
   found.push({ section, type, where, options })
   for (const [name, option] of Object.entries(options)) {
@@ -118,7 +119,7 @@ function walk(section: Section, where: string, value: unknown, refuse: Refuse, f
       return refuse(at, `option of ${type} not supported; supported are ${Object.keys(known).join(', ') || 'none'}`)
     }
     if (!isNested(schema)) parse(schema, option, at, refuse)
-    else if (!Array.isArray(option)) refuse(at, `${shown(option)} is not a list`)
+    else if (!Array.isArray(option)) refuse(at, `${brief(option)} is not a list`)
     else option.forEach((one, i) => walk(section, `${at}[${i}]`, one, refuse, found, depth + 1))
   }
 }
@@ -138,32 +139,32 @@ function parse<T extends z.ZodType>(schema: T, value: unknown, where: string, re
     (one, key) => (typeof one === 'object' && one !== null ? Reflect.get(one, key) : undefined),
     value,
   )
-  return refuse(`${where}${at}`, `${shown(inner)} is not supported (${issue?.message ?? 'not valid'})`)
+  return refuse(`${where}${at}`, `${brief(inner)} is not supported (${issue?.message ?? 'not valid'})`)
 }
 
 function checkVocabulary({ type, options: { vocab, unk_id } }: Component, refuse: Refuse): void {
   if (type === 'Unigram') {
-    if (!Array.isArray(vocab)) return refuse('model.vocab', `${shown(vocab)} is not a list`)
+    if (!Array.isArray(vocab)) return refuse('model.vocab', `${brief(vocab)} is not a list`)
     const bad = vocab.findIndex(
       (entry) => !Array.isArray(entry) || typeof entry[0] !== 'string' || typeof entry[1] !== 'number',
     )
-    if (bad !== -1) refuse(`model.vocab[${bad}]`, `${shown(vocab[bad])} is not a token with its score`)
+    if (bad !== -1) refuse(`model.vocab[${bad}]`, `${brief(vocab[bad])} is not a token with its score`)
     if (typeof unk_id === 'number' && unk_id >= vocab.length) {
       refuse('model.unk_id', `${unk_id} is none of the ${vocab.length} tokens`)
     }
     return
   }
-  if (!isJsonObject(vocab)) return refuse('model.vocab', `${shown(vocab)} does not map tokens to ids`)
+  if (!isJsonObject(vocab)) return refuse('model.vocab', `${brief(vocab)} does not map tokens to ids`)
   const tokens = new Map<number, string>()
   for (const [token, id] of Object.entries(vocab)) {
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= mostTokens) {
       return refuse(
         'model.vocab',
-        `${shown(id)} is no id of ${shown(token)}: ids are whole numbers below ${mostTokens}`,
+        `${brief(id)} is not an id of ${brief(token)}: ids are whole numbers below ${mostTokens}`,
       )
     }
     const other = tokens.get(id)
-    if (other !== undefined) refuse('model.vocab', `${shown(other)} and ${shown(token)} have the same id ${id}`)
+    if (other !== undefined) refuse('model.vocab', `${brief(other)} and ${brief(token)} have the same id ${id}`)
     tokens.set(id, token)
   }
 }
@@ -199,7 +200,7 @@ function aroundTemplate(template: z.output<typeof templateSchema>, where: string
   const ids = template.single.map((piece) => {
     if ('Sequence' in piece) return undefined
     const { id } = piece.SpecialToken
-    return template.special_tokens[id]?.ids ?? refuse(`${where}.single`, `${shown(id)} is none of its special_tokens`)
+    return template.special_tokens[id]?.ids ?? refuse(`${where}.single`, `${brief(id)} is none of its special_tokens`)
   })
   const text = ids.indexOf(undefined)
   if (text === -1 || ids.lastIndexOf(undefined) !== text) refuse(`${where}.single`, 'must hold the text once')
@@ -224,9 +225,4 @@ function changesEnds({ section, type, options }: Component): boolean {
     (type === 'Metaspace' && scheme !== 'never' && prefixSpace !== false) ||
     (type === 'ByteLevel' && prefixSpace === true)
   )
-}
-
-function shown(value: unknown): string {
-  const json = JSON.stringify(value) ?? String(value)
-  return json.length > 60 ? `${json.slice(0, 60)}...` : json
 }

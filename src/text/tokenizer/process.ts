@@ -2,8 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { Socket } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import { messageOf } from '../../formats/json.ts'
-import { LowrankError } from '../../util/errors.ts'
+import { LowrankError, messageOf } from '../../util/errors.ts'
 import { checkThreads } from '../../util/limits.ts'
 import type { AddedToken } from './check.ts'
 
@@ -195,7 +194,7 @@ class EngineProcess {
       'model',
       `${this.#options.path}: the tokenizer has computed for ${Math.round(seconds)} seconds`,
       {
-        hint: 'An expression in it may take without end on some texts.',
+        hint: 'An expression in it may never end on some texts.',
       },
     )
   }
