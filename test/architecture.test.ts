@@ -122,7 +122,7 @@ test('only the engine imports the runtime, and the graph imports nothing of Node
 function loadedWith(entry: string): string[] {
   const found = [entry]
   for (const path of found) {
-    const statements = sources.get(path)?.matchAll(/^(?:import|export) (?!type )[^;']*?'([^'\n]+)'/gm) ?? []
+    const statements = sources.get(path)?.matchAll(/^(?:import (?!type )|export (?=[{*]))[^;']*?'([^'\n]+)'/gm) ?? []
     for (const [, to = ''] of statements) {
       const target = to.startsWith('.') ? resolve(dirname(path), to) : to
       if (!found.includes(target)) found.push(target)

@@ -15,6 +15,8 @@ export interface View<C> {
   readonly json: boolean
   /** Columns of the terminal. */
   readonly width: number
+  /** Whether it is a terminal, and nobody has asked for none (NO_COLOR). */
+  readonly colour: boolean
 }
 
 /** What a command is, on the command line and in the API; everything else about it derives from here. */
@@ -64,8 +66,11 @@ interface Shown<C, R> {
   readonly aside?: (result: R, view: View<C>) => readonly string[]
   /** The result in lines; as JSON unless there is something better. */
   readonly text?: (result: R, view: View<C>) => readonly string[]
-  /** What `--json` prints; the result unless there is something better. */
+  /** Whether these lines have control sequences of their own; whoever makes them writes out all others. */
+  readonly styled?: boolean
+  /** What `--json` prints; the result unless there is something better. `jsonLines`: several values, one a line. */
   readonly json?: (result: R, view: View<C>) => unknown
+  readonly jsonLines?: (result: R) => readonly unknown[]
   /** The error that a result is to the command line, if it is one; after it has been shown. */
   readonly failure?: (result: R) => LowrankError | undefined
 }
@@ -153,11 +158,15 @@ export function defineCommand<
     const note = (line: string): unknown => stderr.write(`${line}\n`)
     if (record.announce !== undefined) note(record.announce(config))
     const result = await resultOf(begin(config, compute, { signal }), ({ message }) => note(message))
-    const view = { config, json, width: widthOf(stdout) }
+    const colour = stdout.isTTY === true && !process.env['NO_COLOR']
+    const view = { config, json, width: widthOf(stdout), colour }
     for (const line of record.aside?.(result, view) ?? []) note(line)
-    const asJson = (): string[] => [JSON.stringify(record.json === undefined ? result : record.json(result, view))]
-    const lines = json || record.text === undefined ? asJson() : record.text(result, view)
-    if (lines.length > 0) stdout.write(`${lines.join('\n')}\n`)
+    const values = (): readonly unknown[] =>
+      record.jsonLines?.(result) ?? [record.json === undefined ? result : record.json(result, view)]
+    const asText = json ? undefined : record.text
+    const lines = asText === undefined ? values().map((value) => JSON.stringify(value)) : asText(result, view)
+    const output = asText !== undefined && record.styled === true ? stdout.raw : stdout
+    if (lines.length > 0) output.write(`${lines.join('\n')}\n`)
     const failure = record.failure?.(result)
     if (failure !== undefined) throw failure
   }

@@ -46,6 +46,12 @@ export const name = z.string().min(1).max(256)
 export const positive = z.number().positive().max(1e6)
 export const beta = z.number().min(0).lt(1)
 
+/** A share between 0 and 1, or a percentage as a text; between 0 and 1 when parsed. */
+export const share = z
+  .union([z.number().gt(0).lt(1), z.string().regex(/^\d{1,2}(?:\.\d+)?%$/)])
+  .transform((value) => (typeof value === 'number' ? value : Number(value.slice(0, -1)) / 100))
+  .refine((value) => value > 0)
+
 /** A size in bytes, or as a text with its unit; bytes when parsed. */
 export const size = z.union([z.int().min(1), z.string().regex(sizePattern)]).transform((value, context) => {
   const bytes = typeof value === 'number' ? value : parseSize(value)

@@ -1,6 +1,7 @@
 import type { TrainConfig } from '../config/index.ts'
 import type { Dataset } from '../text/dataset.ts'
 import { type DataSource, findSources } from '../text/examples.ts'
+import { withOverlap } from '../text/overlap.ts'
 import { divided, weighted } from '../text/views.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { ReadOptions, Session } from './session.ts'
@@ -34,7 +35,8 @@ export async function readData(session: Session, files: DataFiles, config: DataC
   const { seed, validSplit } = config
   const whole = await session.read(files.train, config)
   if (files.valid !== undefined) {
-    return { train: withWeights(whole, files.train, seed), valid: await session.read(files.valid, config) }
+    const valid = withOverlap(await session.read(files.valid, config), whole)
+    return { train: withWeights(whole, files.train, seed), valid }
   }
   if (validSplit === undefined) return { train: withWeights(whole, files.train, seed), valid: undefined }
   if (files.train.some(({ weight }) => weight !== 1)) {

@@ -137,7 +137,7 @@ export class DatasetBuilder {
     const runs = this.#sources.map(({ first }, i) => {
       return { first, length: (this.#sources[i + 1]?.first ?? examples.length) - first }
     })
-    return { examples, runs, summary }
+    return { examples, runs, summary, problems: this.#bad, fingerprints: this.#exact.values }
   }
 
   /** Findings that only all examples together show. */

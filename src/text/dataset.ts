@@ -32,6 +32,10 @@ export interface Dataset {
   /** Which of them are of each file, in the order of the files. */
   readonly runs: readonly { readonly first: number; readonly length: number }[]
   readonly summary: DatasetSummary
+  /** What is wrong with the first records that were passed over. */
+  readonly problems: readonly string[]
+  /** A number for the text of each example, the same where the texts are. */
+  readonly fingerprints: Float64Array
 }
 
 /** Bytes that examples take in memory: what says where they are, and their ids where they are not in a file. */

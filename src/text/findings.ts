@@ -15,7 +15,7 @@ export const findingKinds = {
   markers: 'whose text spells a special token, which the model reads as that token',
   email: 'with an e-mail address',
   card: 'with a number that may be of a payment card',
-  overlap: 'that are in the training data too',
+  overlap: 'that are in the other file, of training or validation, too',
 } as const
 
 export type FindingKind = keyof typeof findingKinds

@@ -48,10 +48,11 @@ export function weighted(examples: Examples, runs: readonly WeightedRun[], seed:
 
 /** Puts a share of a dataset, chosen by the seed, apart from the rest; both keep the order. Undefined where one would be empty. */
 export function divided(
-  { examples, summary }: Dataset,
+  dataset: Dataset,
   share: number,
   seed: number,
 ): { readonly rest: Dataset; readonly part: Dataset } | undefined {
+  const { examples, summary } = dataset
   const { length } = examples
   const count = Math.round(share * length)
   if (count === 0 || count === length) return undefined
@@ -59,7 +60,8 @@ export function divided(
   const of = (indices: Uint32Array, path: string): Dataset => {
     const view = new ExampleView(examples, indices.sort())
     const runs = [{ first: 0, length: view.length }]
-    return { examples: view, runs, summary: { ...summary, path, ...countsOf(view) } }
+    const fingerprints = Float64Array.from(indices, (index) => dataset.fingerprints[index]!)
+    return { examples: view, runs, summary: { ...summary, path, ...countsOf(view) }, problems: [], fingerprints }
   }
   const part = of(order.slice(0, count), `${summary.path}, ${count} of its examples`)
   // What was found is found in all of it, and told once.

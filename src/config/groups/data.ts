@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { count, name, option, path } from '../fields.ts'
+import { count, name, option, path, share } from '../fields.ts'
+import { modelAndData } from './model.ts'
 
 const group = 'Data'
 
@@ -8,11 +9,6 @@ const files = z
   .union([path, z.array(path).min(1)])
   .transform((value) => (typeof value === 'string' ? value : value.join(',')))
   .meta({ path: true })
-
-const share = z
-  .union([z.number().gt(0).lt(1), z.string().regex(/^\d{1,2}(?:\.\d+)?%$/)])
-  .transform((value) => (typeof value === 'number' ? value : Number(value.slice(0, -1)) / 100))
-  .refine((value) => value > 0)
 
 const filesMeta = {
   group: 'Model and data',
@@ -77,4 +73,13 @@ export const reading = {
     group,
     description: 'Skip malformed records of the data, and count them, instead of stopping',
   }),
+}
+
+const { skipBadLines: _, ...asTrained } = reading
+
+/** Options of both commands that look at data as a whole. */
+export const inspected = {
+  model: modelAndData.model,
+  valid: dataFiles.valid.meta({ description: 'Validation data: what is in both is found' }),
+  ...asTrained,
 }

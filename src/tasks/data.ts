@@ -1,0 +1,130 @@
+import { stat } from 'node:fs/promises'
+import { writeFileAtomic } from '../formats/atomic.ts'
+import { dataPage } from '../report/data-page.ts'
+import { readDecoderConfig } from '../model/config.ts'
+import { fromHub } from '../hub/resolve.ts'
+import type { ReadOptions } from '../session/session.ts'
+import type { Dataset } from '../text/dataset.ts'
+import { type DataReport, reportOf } from '../text/data-report.ts'
+import { findSources, readExamples } from '../text/examples.ts'
+import { withOverlap } from '../text/overlap.ts'
+import { type PreviewRow, previewTokens } from '../text/preview.ts'
+import { chooseTemplate } from '../text/template/choose.ts'
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
+import { LowrankError } from '../util/errors.ts'
+import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
+
+/** How data is looked at: as a run with these options reads it. */
+export interface DataTaskConfig extends ReadOptions {
+  readonly data: string
+  readonly model: string
+}
+
+export interface InspectConfig extends DataTaskConfig {
+  /** Validation data, compared with the data. */
+  readonly valid?: string | undefined
+}
+
+/**
+ * Reads data as a run does, and says what it is.
+ *
+ * @throws LowrankError `data`: nothing in it can be used; `model`; `config`; `cancelled`.
+ */
+export async function* runInspect(given: InspectConfig, context: TaskContext): AsyncGenerator<StatusEvent, DataReport> {
+  yield status(`reading ${given.data}`)
+  const opened = yield* openData(given, context)
+  try {
+    const dataset = await opened.read(given.data)
+    const valid = given.valid === undefined ? undefined : await opened.read(given.valid)
+    return reportOf(given.data, valid === undefined ? dataset : withOverlap(dataset, valid), opened.template)
+  } finally {
+    opened.tokenizer.close()
+  }
+}
+
+export interface CheckConfig extends InspectConfig {
+  /** Findings that are left out. */
+  readonly allow: readonly string[]
+}
+
+/** `runInspect` without the findings that are allowed. */
+export async function* runCheck(given: CheckConfig, context: TaskContext): AsyncGenerator<StatusEvent, DataReport> {
+  const report = yield* runInspect(given, context)
+  return { ...report, findings: report.findings.filter(({ kind }) => !given.allow.includes(kind)) }
+}
+
+export interface PreviewConfig extends DataTaskConfig {
+  /** The first example to show, from 1, and how many. */
+  readonly row: number
+  readonly rows: number
+  /** A page to write. */
+  readonly html?: string | undefined
+}
+
+/** The very tokens of some examples, with what of them is learned. */
+export async function* runPreview(
+  given: PreviewConfig,
+  context: TaskContext,
+): AsyncGenerator<StatusEvent, readonly PreviewRow[]> {
+  yield status(`reading ${given.data}`)
+  const opened = yield* openData(given, context)
+  try {
+    const { examples, summary } = await opened.read(given.data)
+    const { row, rows, html } = given
+    if (html !== undefined) await refuseExisting(html)
+    if (row > examples.length) {
+      throw new LowrankError('config', `row ${row}: ${given.data} has ${examples.length} examples that can be used`)
+    }
+    const shown: PreviewRow[] = []
+    for (const [i, example] of examples.slice(row - 1, row - 1 + rows).entries()) {
+      const place = `${example.path ?? summary.path}:${example.line}`
+      shown.push({ row: row + i, place, tokens: await previewTokens(example, opened.tokenizer) })
+    }
+    if (html !== undefined) await writeFileAtomic(html, dataPage(given.data, shown))
+    return shown
+  } finally {
+    opened.tokenizer.close()
+  }
+}
+
+async function refuseExisting(path: string): Promise<void> {
+  if ((await stat(path).catch(() => undefined)) === undefined) return
+  throw new LowrankError('config', `html: ${path} is there already`, { hint: 'Name another file, or remove it first.' })
+}
+
+interface OpenedData {
+  readonly tokenizer: Tokenizer
+  readonly template: string | undefined
+  readonly read: (spec: string) => Promise<Dataset>
+}
+
+async function* openData(given: DataTaskConfig, context: TaskContext): AsyncGenerator<StatusEvent, OpenedData> {
+  const { config } = yield* fromHub(given, context)
+  const { vocabSize } = await readDecoderConfig(config.model)
+  const { cancelled } = context
+  const tokenizer = await loadTokenizer(config.model, { cancelled })
+  try {
+    const template = await chooseTemplate(config, config.chatTemplate, tokenizer)
+    const turns = config.lastTurnOnly === true ? 'last' : 'all'
+    return {
+      tokenizer,
+      template: template?.origin,
+      read: async (spec) => {
+        const sources = await findSources(spec)
+        return readExamples({
+          skipBadLines: true,
+          ...config,
+          sources,
+          tokenizer,
+          template,
+          turns,
+          vocabSize,
+          cancelled,
+        })
+      },
+    }
+  } catch (error) {
+    tokenizer.close()
+    throw error
+  }
+}
