@@ -4,7 +4,6 @@ import { loss } from './ops/loss.ts'
 import { products } from './ops/products.ts'
 import { storage } from './ops/storage.ts'
 import type { OpDefinitions } from './ops/definition.ts'
-import type { OpName } from './value.ts'
 
 export type { OpDefinition } from './ops/definition.ts'
 
@@ -12,4 +11,4 @@ export type { OpDefinition } from './ops/definition.ts'
  * Every op, with its shape rule, gradient rule, ONNX form and memory, closed: an op without one of these is a compile error.
  * Reference for the emitted ops: onnx.ai/onnx/operators and ContribOperators.md of ONNX Runtime.
  */
-export const ops: OpDefinitions<OpName> = { ...elementwise, ...products, ...layout, ...loss, ...storage }
+export const ops: OpDefinitions = { ...elementwise, ...products, ...layout, ...loss, ...storage }

@@ -5,7 +5,7 @@ import { lastDim, type TensorType } from '../value.ts'
 import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
 
 /** Operations that move elements and compute nothing. */
-export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' | 'takeRows' | 'putRows'> = {
+export const layout = {
   reshape: {
     memory: 'view',
     infer: (inputs, { shape }) => {
@@ -113,4 +113,4 @@ export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' 
       e.node('Reshape', [put, shape], e.outputs)
     },
   },
-}
+} satisfies Partial<OpDefinitions>
