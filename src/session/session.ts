@@ -16,7 +16,7 @@ export type SessionOptions = DecoderOptions & {
 }
 
 /** What is read of a file of examples. */
-export type ReadOptions = Pick<TrainConfig, 'maxLength' | 'skipBadLines'>
+type ReadOptions = Pick<TrainConfig, 'maxLength' | 'skipBadLines'>
 
 /**
  * A model on this machine: its files are open and checked, nothing large was read. It is planned and loaded on demand, and closed with the
@@ -44,7 +44,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 }
 
 /** What a run says of its model. */
-export type ModelConfig = Pick<
+type ModelConfig = Pick<
   TrainConfig,
   'model' | 'adapter' | 'threads' | 'method' | 'init' | 'seed' | 'labelSmoothingFactor'
 > &
@@ -58,7 +58,7 @@ export function sessionOf(config: ModelConfig, cancelled: () => boolean): Promis
   return openSession({ model, adapter, threads, quantization: quantizationOf(config), training, cancelled })
 }
 
-export class Session {
+class Session {
   readonly tokenizer: Tokenizer
   readonly decoder: PreparedDecoder
   readonly #cancelled: () => boolean

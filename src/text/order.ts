@@ -1,7 +1,7 @@
 import { shuffled, stream } from '../util/random.ts'
 import type { Example } from './examples.ts'
 
-export interface OrderOptions {
+interface OrderOptions {
   readonly examples: readonly Example[]
   readonly seed: number
   /** Examples of an optimizer step. */

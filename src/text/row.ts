@@ -8,7 +8,7 @@ export interface Row {
 }
 
 /** What is wrong with a row; the hint is for files of which every row is so. */
-export interface RowProblem {
+interface RowProblem {
   readonly problem: string
   readonly hint?: string
 }

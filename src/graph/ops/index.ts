@@ -1,11 +1,11 @@
-import { elementwise } from './ops/elementwise.ts'
-import { layout } from './ops/layout.ts'
-import { loss } from './ops/loss.ts'
-import { products } from './ops/products.ts'
-import { storage } from './ops/storage.ts'
-import type { OpDefinitions } from './ops/definition.ts'
+import { elementwise } from './elementwise.ts'
+import { layout } from './layout.ts'
+import { loss } from './loss.ts'
+import { products } from './products.ts'
+import { storage } from './storage.ts'
+import type { OpDefinitions } from './definition.ts'
 
-export type { OpDefinition } from './ops/definition.ts'
+export type { OpDefinition } from './definition.ts'
 
 /**
  * Every op, with its shape rule, gradient rule, ONNX form and memory, closed: an op without one of these is a compile error.
