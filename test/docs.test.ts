@@ -1,9 +1,11 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { format, resolveConfig } from 'prettier'
 import { expect, test } from 'vitest'
 import { supportPage } from '../scripts/support.ts'
+import { commands } from '../src/commands/table.ts'
+import { memoryChoiceSchema } from '../src/config/index.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string): string => readFileSync(join(root, path), 'utf8')
@@ -34,6 +36,14 @@ test('docs/api.md names every export', () => {
   expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(api))).toEqual([])
 })
 
+test('every flag of every command is in the documentation', () => {
+  const pages = readdirSync(join(root, 'docs')).filter((name) => name.endsWith('.md'))
+  const text = ['README.md', ...pages.map((name) => join('docs', name))].map(read).join('\n')
+  const flags = commands.flatMap(({ options }) => options.list().map(({ flag }) => `--${flag}`))
+  expect(flags.length).toBeGreaterThan(90)
+  expect(flags.filter((flag) => !new RegExp(`${flag}(?![\\w-])`).test(text))).toEqual([])
+})
+
 test('docs/api.md has a row for every event, with every field', () => {
   const declared = read('src/train/events.ts')
   const union = declared.slice(declared.indexOf('export type TrainEvent'))
@@ -42,7 +52,8 @@ test('docs/api.md has a row for every event, with every field', () => {
   const missing = events.flatMap(([, type = '', body = '']) => {
     const row = api.split('\n').find((line) => line.startsWith(`| \`${type}\``)) ?? ''
     if (row === '') return [type]
-    const fields = [...body.matchAll(/^ {4,6}readonly (\w+)\??:/gm)].map(([, field = '']) => field)
+    const own = [...body.matchAll(/^ {4,6}readonly (\w+)\??:/gm)].map(([, field = '']) => field)
+    const fields = [...own, ...(body.includes('& MemoryChoice') ? Object.keys(memoryChoiceSchema.shape) : [])]
     return fields.filter((field) => !row.includes(`\`${field}\``)).map((field) => `${type}.${field}`)
   })
   expect(missing).toEqual([])

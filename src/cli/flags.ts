@@ -3,11 +3,8 @@ import type { Command } from '../commands/table.ts'
 import { loadConfigFile, resolveName, type Entry, type Option, type Source } from '../config/index.ts'
 import { LowrankError } from '../util/errors.ts'
 
-/** The flags every command has beside those of its schema. */
-export const COMMON_FLAGS = ['help', 'json'] as const
-
 /** A command line, taken apart: the options of file and flags, the other arguments, and the common flags. */
-export interface Arguments {
+interface Arguments {
   readonly sources: readonly Source[]
   readonly words: readonly string[]
   readonly help: boolean

@@ -83,7 +83,7 @@ async function dispatch(
 }
 
 /** A mistake of the user is reported in words; the stack is for bugs, and for those who ask with LOWRANK_DEBUG=1. */
-export function renderError(error: unknown, { debug, cancelled }: { debug: boolean; cancelled: boolean }): string {
+function renderError(error: unknown, { debug, cancelled }: { debug: boolean; cancelled: boolean }): string {
   const lines: string[] = []
   const known = error instanceof LowrankError
   // Files and sockets fail for reasons of the machine; their messages say what and where.

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { cache } from '../config/groups/cache.ts'
 import { optionSet } from '../config/index.ts'
 import type { RemovedModel } from '../hub/cached.ts'
-import { formatSize } from '../util/size.ts'
+import { formatSize } from '../util/format.ts'
 import { word } from './argument.ts'
 import { defineCommand } from './define.ts'
 

@@ -3,7 +3,7 @@ import { cache } from '../config/groups/cache.ts'
 import { optionSet } from '../config/index.ts'
 import type { CachedModel } from '../hub/cached.ts'
 import { table } from '../terminal/format.ts'
-import { formatSize } from '../util/size.ts'
+import { formatSize } from '../util/format.ts'
 import { defineCommand } from './define.ts'
 
 export type { CachedModel }

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { parseSize, sizePattern } from '../util/size.ts'
+import { parseSize, sizePattern } from './size.ts'
 
 /** What the help page and the error messages need beyond the schema itself. */
 export interface OptionMeta {

@@ -24,7 +24,7 @@ interface JsonSchema {
 }
 
 /** How the text of a flag becomes a value. `modules` is a list of names or one regular expression. */
-export type OptionKind = 'boolean' | 'number' | 'text' | 'list' | 'numberList' | 'record' | 'modules'
+type OptionKind = 'boolean' | 'number' | 'text' | 'list' | 'numberList' | 'record' | 'modules'
 
 /** One option as flags, files, help and messages need it; derived from the schema, never written by hand. */
 export interface Option {

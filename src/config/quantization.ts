@@ -74,7 +74,7 @@ export function checkQuantization(config: Given, { qlora }: { readonly qlora: bo
 }
 
 /** Options of a 4-bit base where there is none, which an evaluation or `quantize` refuses: its figures would be of another model. */
-export function checkFourBit(config: Given, { qlora }: { readonly qlora: boolean }, nameOf: NameOf): string[] {
+function checkFourBit(config: Given, { qlora }: { readonly qlora: boolean }, nameOf: NameOf): string[] {
   const { loadIn4bit, loadIn8bit } = config
   if (loadIn4bit === true || (qlora && loadIn8bit !== true)) return []
   const why = loadIn8bit === true ? nameOf('loadIn8bit') : `${nameOf('loadIn4bit')} not set`

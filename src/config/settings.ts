@@ -22,7 +22,7 @@ const minimum = {
 }
 
 /** The schedules of transformers' `get_scheduler` that are a function of the step, and what each takes in `lr_scheduler_kwargs`. */
-export const scheduleSettings = {
+const scheduleSettings = {
   linear: z.strictObject({}),
   cosine: z.strictObject({ numCycles: positive.default(0.5) }),
   cosine_with_restarts: z.strictObject({ numCycles: count.default(1) }),
@@ -45,7 +45,7 @@ export const scheduleSettings = {
 }
 
 /** The optimizers, and what each takes in `optim_args` as transformers' Trainer reads it. */
-export const optimizerSettings = {
+const optimizerSettings = {
   adamw: z.strictObject({}),
   'adamw-8bit': z.strictObject({}),
   sgd: z.strictObject({

@@ -11,7 +11,7 @@ import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from
 import { elements } from '../util/shape.ts'
 
 /** Token ids, right padded, and the flat positions whose next token is predicted. */
-export interface MicroBatch extends Positions {
+interface MicroBatch extends Positions {
   /** [batch * seq] */
   readonly ids: Int32Array
   /** Flat positions [n] and the tokens [n] that follow them. */
@@ -37,7 +37,7 @@ interface HeadPrograms extends Stage {
   readonly logits: Program
 }
 
-export interface PipelineOptions {
+interface PipelineOptions {
   readonly runtime: Runtime
   readonly blocks: readonly BlockPrograms[]
   readonly head: HeadPrograms
@@ -71,7 +71,7 @@ export type FillMask = (
 export type AddNoise = (x: Float32Array, micro: number) => void
 
 /** What is random in training. */
-export interface Randomness {
+interface Randomness {
   readonly fillMask: FillMask
   readonly addNoise?: AddNoise | undefined
 }

@@ -19,7 +19,7 @@ export interface PositionKind {
 }
 
 /** Rotary embedding: cos and sin [positions, width] for the first positions of an example of `length` tokens. */
-export interface Rotation {
+interface Rotation {
   readonly width: number
   readonly tables: (positions: number, length: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
   /** Whether the tables differ with the length. */

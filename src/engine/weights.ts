@@ -26,7 +26,7 @@ export function residentWeights(weights: ReadonlyMap<string, StoredWeight>): Wei
   return { resident, block: async () => resident, bytesRead: 0 }
 }
 
-export interface StreamOptions {
+interface StreamOptions {
   readonly resident: ReadonlyMap<string, StoredWeight>
   /** The weights of block `index` that are on disk, in an order that is the same for all blocks. */
   readonly names: (index: number) => readonly string[]

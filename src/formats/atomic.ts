@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import { LowrankError } from '../util/errors.ts'
 
 /** Writes bytes into a file that is being made: at `position`, or after the last byte so far. */
-export type WriteBytes = (bytes: Uint8Array, position?: number) => Promise<void>
+type WriteBytes = (bytes: Uint8Array, position?: number) => Promise<void>
 
 /** Writes `data` (text as UTF-8) to `path`: a reader finds the old file or the whole new one, also after a crash. */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {

@@ -1,7 +1,7 @@
 import { mkdir, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { LowrankError } from '../util/errors.ts'
-import { formatSize } from '../util/size.ts'
+import { formatSize } from '../util/format.ts'
 import { syncFolder, writeError, writeFileAtomic } from './atomic.ts'
 import { indexName, singleName, sizeSources, type TensorSource, writeSafetensors } from './safetensors.ts'
 import { elements } from '../util/shape.ts'
@@ -9,7 +9,7 @@ import { elements } from '../util/shape.ts'
 /** Where a checkpoint is written before it is whole: what a killed process leaves, and the next removes. */
 export const unfinishedName = '.checkpoint.tmp'
 
-export interface WriteCheckpointOptions {
+interface WriteCheckpointOptions {
   /** A file holds at most so many bytes of tensors; a larger tensor has a file of its own. */
   readonly maxShardBytes: number
   /** Of every file; by default what transformers asks for. */

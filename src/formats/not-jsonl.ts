@@ -1,7 +1,7 @@
 import { open, stat } from 'node:fs/promises'
 
 /** What a file is instead of JSONL, and what to do about it. */
-export interface OtherFormat {
+interface OtherFormat {
   readonly what: string
   readonly hint: string
 }

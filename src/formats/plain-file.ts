@@ -1,7 +1,7 @@
 import { open, readFile, stat } from 'node:fs/promises'
 import { type ErrorCode, LowrankError, messageOf } from '../util/errors.ts'
 
-export interface PlainFileOptions {
+interface PlainFileOptions {
   readonly code: ErrorCode
   /** What to do where the file cannot be read. */
   readonly hint?: string | undefined

@@ -1,7 +1,7 @@
 import { internalError } from '../util/errors.ts'
 import type { Builder } from './builder.ts'
 import { broadcast, product, sameShape } from './dims.ts'
-import { ops } from './ops.ts'
+import { ops } from './ops/index.ts'
 import {
   isConstant,
   lastDim,

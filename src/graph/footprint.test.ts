@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { b } from './build.ts'
 import { heapBytes } from './footprint.ts'
-import { ops } from './ops.ts'
+import { ops } from './ops/index.ts'
 import type { OpMemory } from './ops/definition.ts'
 import { program } from './program.ts'
 import type { Value } from './value.ts'

@@ -1,6 +1,6 @@
 import { elementCount, type DimValues } from './dims.ts'
 import type { Program } from './program.ts'
-import { ops } from './ops.ts'
+import { ops } from './ops/index.ts'
 import type { OpMemory } from './ops/definition.ts'
 import type { DType, Node, Value } from './value.ts'
 

@@ -1,6 +1,6 @@
 import { internalError } from '../util/errors.ts'
 import { b } from './build.ts'
-import { ops, type OpDefinition } from './ops.ts'
+import { ops, type OpDefinition } from './ops/index.ts'
 import { topological, type Node, type OpAttributes, type OpName, type Value } from './value.ts'
 
 /**

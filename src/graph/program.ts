@@ -1,6 +1,6 @@
 import { internalError } from '../util/errors.ts'
 import { sameShape } from './dims.ts'
-import { ops, type OpDefinition } from './ops.ts'
+import { ops, type OpDefinition } from './ops/index.ts'
 import {
   showType,
   topological,

@@ -3,7 +3,7 @@ import { parseDecoderConfig } from '../model/config.ts'
 import { buildStages, type BlockStage } from '../model/stages.ts'
 import { b } from './build.ts'
 import { gradients } from './grad.ts'
-import { ops } from './ops.ts'
+import { ops } from './ops/index.ts'
 import { chooseSaved } from './saved.ts'
 import type { Value } from './value.ts'
 

@@ -1,5 +1,5 @@
 import { elementCount, type DimValues } from './dims.ts'
-import { ops } from './ops.ts'
+import { ops } from './ops/index.ts'
 import { topological, type Value } from './value.ts'
 
 /**

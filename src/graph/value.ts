@@ -54,7 +54,7 @@ export interface FourBitAttributes {
   readonly columns: number
 }
 
-export type NoAttributes = Readonly<Record<never, never>>
+type NoAttributes = Readonly<Record<never, never>>
 export type OpName = keyof OpAttributes
 
 /** One operation of a program. Nodes are immutable and know their inputs only, so a program is a set of end points. */

@@ -13,7 +13,7 @@ export interface HubFile {
   readonly hash: string
 }
 
-export interface BlobOptions {
+interface BlobOptions {
   readonly url: string
   readonly file: HubFile
   /** Where the content goes once it is whole. */

@@ -126,7 +126,7 @@ async function boundedText(response: Response, asked: Asked): Promise<string> {
 }
 
 /** An answer that is a refusal. */
-export class Refusal extends LowrankError {
+class Refusal extends LowrankError {
   /** Whether the same question may be answered in a moment. */
   readonly passing: boolean
 
@@ -183,7 +183,7 @@ export async function refusal(response: Response, { endpoint, token, id, revisio
 }
 
 /** The hub could not be asked at all. */
-export function unreachable(error: unknown, { endpoint, id }: Asked): LowrankError {
+function unreachable(error: unknown, { endpoint, id }: Asked): LowrankError {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
   const why = messageOf(cause) || (cause as NodeJS.ErrnoException).code
   return new LowrankError('io', `cannot download ${id} from ${hostOf(endpoint)}: ${why}`, {

@@ -5,9 +5,8 @@ import { listFiles, modelInfo } from '@huggingface/hub'
 import { takeLock } from '../formats/lock.ts'
 import { writeError } from '../formats/atomic.ts'
 import { indexName } from '../formats/safetensors.ts'
-import { duration } from '../util/format.ts'
+import { duration, formatSize } from '../util/format.ts'
 import { LowrankError, messageOf } from '../util/errors.ts'
-import { formatSize } from '../util/size.ts'
 import { downloadBlob, type HubFile, partialOf } from './blob.ts'
 import { CachedRepo, commitPattern, isFile } from './cache.ts'
 import { apiFetch, type Asked, hubOf, strange } from './client.ts'
@@ -45,7 +44,7 @@ export class Progress {
   }
 }
 
-export interface Fetched {
+interface Fetched {
   readonly folder: string
   readonly commit: string
 }

@@ -1,7 +1,7 @@
 import type { Rope } from './decoder.ts'
 
 /** cos and sin of position times frequency, each [positions, channels / 2]. */
-export interface RopeTables {
+interface RopeTables {
   readonly cos: Float32Array
   readonly sin: Float32Array
 }

@@ -14,7 +14,7 @@ import { embeddingName, headName } from './names.ts'
 import { withLora, type LoraModule } from './peft/lora.ts'
 
 /** A result of a program that is the gradient of a parameter. */
-export interface GradientPort {
+interface GradientPort {
   readonly port: string
   readonly name: string
 }
@@ -39,7 +39,7 @@ export interface BlockStage {
  * Final norm, output head and loss over rows `x` [rows, hidden] with `targets` [rows]. `train`: -> `losses` [rows], `dx`, gradients of
  * the sum of losses. `evaluate`: -> `losses`, `predicted` [rows]. `logits`: -> `logits` [rows, vocabulary].
  */
-export interface HeadStage {
+interface HeadStage {
   readonly train: Program
   readonly evaluate: Program
   readonly logits: Program

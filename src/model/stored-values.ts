@@ -7,7 +7,7 @@ import { kindOf, type Storage, type StorageKind, type StorageOf } from '../stora
 import { internalError } from '../util/errors.ts'
 
 /** An input by which a weight may be fed. */
-export interface WeightInput extends PartSpec {
+interface WeightInput extends PartSpec {
   readonly port: string
   readonly value: Value
 }

@@ -12,7 +12,7 @@ export interface WeightSpec {
 }
 
 /** A linear layer of a block: weight [outFeatures, inFeatures]. */
-export interface LinearSpec {
+interface LinearSpec {
   /** Relative to the block: `self_attn.q_proj`. */
   readonly module: string
   readonly inFeatures: number

@@ -4,7 +4,7 @@ import type { Run, StepColumns } from '../runs/read.ts'
 /** How values of a chart are written: losses and norms, a count, bytes, or a share of 1. */
 export type ValueFormat = 'number' | 'count' | 'bytes' | 'share'
 
-export interface Series extends Points {
+interface Series extends Points {
   readonly label: string
   /** Index into the page's colours. */
   readonly color: number

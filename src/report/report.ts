@@ -22,7 +22,7 @@ export async function writeReport(folder: string, output = join(folder, reportNa
 }
 
 /** The report of a run, as HTML. */
-export function reportPage(run: Run): string {
+function reportPage(run: Run): string {
   const { name, status, config, startedAt, notices, samples, ended } = run
   const { chosen, others } = configFacts(config)
   const origin = [...Object.entries(run.versions), ...Object.entries(run.hashes)].map(([key, value]): Fact => [
@@ -81,11 +81,11 @@ export function reportPage(run: Run): string {
 }
 
 /** `2026-11-24 11:05 UTC`. */
-export function dateText(iso: string): string {
+function dateText(iso: string): string {
   return /^\d{4}-\d\d-\d\dT\d\d:\d\d/.test(iso) ? `${iso.slice(0, 10)} ${iso.slice(11, 16)} UTC` : 'at an unknown time'
 }
 
-export function factTable(facts: readonly Fact[]): Html {
+function factTable(facts: readonly Fact[]): Html {
   return html`<table class="facts">
     ${facts.map(
       ([name, value]) =>

@@ -12,7 +12,7 @@ import { readJsonObject } from '../formats/json.ts'
 import { status, type StatusEvent } from '../util/task.ts'
 
 /** How the base model was held while an adapter was trained on it. */
-export interface AdapterBase {
+interface AdapterBase {
   /** Undefined: as it is stored. */
   readonly quantization: Quantization | undefined
   /** The file that says so. */

@@ -62,7 +62,7 @@ const recordSchema = z
     atMost(realTokens, { 'state.labelTokens': labelTokens })
   })
 
-export type CheckpointRecord = z.output<typeof recordSchema>
+type CheckpointRecord = z.output<typeof recordSchema>
 
 /** A checkpoint that was found whole. */
 export interface Checkpoint {
@@ -70,7 +70,7 @@ export interface Checkpoint {
   readonly record: CheckpointRecord
 }
 
-export interface SaveCheckpointOptions {
+interface SaveCheckpointOptions {
   readonly training: Training
   /** How the weights are written for other programs; `folder` is that of the checkpoint. */
   readonly result: SaveOptions

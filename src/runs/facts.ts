@@ -1,7 +1,6 @@
 import { defaultOf, optionsOf, trainSchema } from '../config/index.ts'
 import type { JsonObject } from '../formats/json.ts'
-import { count, duration, number, percent } from '../util/format.ts'
-import { formatSize } from '../util/size.ts'
+import { count, duration, formatSize, number, percent } from '../util/format.ts'
 import type { Run } from './read.ts'
 import type { RecordedData } from './recorded.ts'
 
@@ -39,7 +38,7 @@ export function optionText(value: unknown): string {
 }
 
 /** A figure of a run, with where or of what it is. */
-export interface Figure {
+interface Figure {
   readonly name: string
   readonly value: string
   readonly note?: string | undefined

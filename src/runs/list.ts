@@ -37,7 +37,7 @@ export async function listRuns(folder: string, depth: number): Promise<RunList> 
   return { runs, unreadable }
 }
 
-export function summaryOf(run: Run): RunSummary {
+function summaryOf(run: Run): RunSummary {
   const { folder, name, status, startedAt, lastSign, figures, config } = run
   const word = (key: string): string | undefined => (typeof config[key] === 'string' ? config[key] : undefined)
   return { folder, name, status, startedAt, lastSign, figures, method: word('method'), model: word('model') }

@@ -20,7 +20,7 @@ export interface StepColumns {
   readonly memory: number[]
 }
 
-export interface Evaluation {
+interface Evaluation {
   readonly step: number
   readonly loss: number
   readonly perplexity: number

@@ -8,7 +8,7 @@ import { LowrankError } from '../util/errors.ts'
 type ResumeConfig = Pick<TrainConfig, 'outputDir' | 'resume' | 'resumeFrom' | 'resumeAnyway' | 'activations'>
 
 /** Where a run begins, and what there is to say about it. */
-export interface Start {
+interface Start {
   /** The checkpoint to go on from; undefined: the first step. */
   readonly from: Checkpoint | undefined
   readonly notices: readonly TrainEvent[]

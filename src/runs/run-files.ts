@@ -9,7 +9,7 @@ import { cardsOf, placesOf, recordNames, type OutputFolder } from './output-fold
 import { metricsName, recordName, type RunRecord } from './record.ts'
 import type { RunInputs } from './run-inputs.ts'
 
-export interface RunFilesOptions {
+interface RunFilesOptions {
   readonly folder: string
   /** The same folder, taken. */
   readonly output: OutputFolder

@@ -35,7 +35,7 @@ export const runInputsSchema = z.object({
 export type RunInputs = Readonly<z.output<typeof runInputsSchema>>
 
 /** What a run calls its model and its adapter, where that is not the folder. */
-export type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & { readonly origins?: Origins }
+type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & { readonly origins?: Origins }
 
 /** Reads all files of a run once, to describe them. */
 export async function describeInputs(

@@ -1,7 +1,7 @@
 import type { MemoryChoice, TrainConfig } from '../config/index.ts'
 import { availableMemory } from '../engine/machine.ts'
 import { LowrankError } from '../util/errors.ts'
-import { formatSize } from '../util/size.ts'
+import { formatSize } from '../util/format.ts'
 import type { PreparedDecoder } from './decoder.ts'
 import { type MemoryItem, memoryItems, type Workload } from './memory-items.ts'
 

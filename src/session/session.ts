@@ -50,7 +50,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 }
 
 /** What a run says of its model. */
-export type ModelConfig = Pick<
+type ModelConfig = Pick<
   TrainConfig,
   'model' | 'adapter' | 'threads' | 'method' | 'init' | 'seed' | 'labelSmoothingFactor'
 > &

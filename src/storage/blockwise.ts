@@ -8,7 +8,7 @@ export interface Blockwise {
   readonly absmax: Float32Array
 }
 
-export interface BlockwiseFormat {
+interface BlockwiseFormat {
   /** 256 numbers in ascending order from -1 or 0 to 1, see `dynamicMap`. */
   readonly map: Float32Array
   readonly blockSize: number

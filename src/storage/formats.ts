@@ -19,7 +19,7 @@ import {
  * What of a stored weight is fed to a program: its elements, the scales of its blocks or rows, the steps of groups within blocks, or (where programs cannot compute with the
  * packed form) all of it unpacked to f32.
  */
-export type WeightPart = 'data' | 'scales' | 'steps' | 'unpacked'
+type WeightPart = 'data' | 'scales' | 'steps' | 'unpacked'
 
 /** An input by which a weight is fed. */
 export interface PartSpec {
@@ -35,7 +35,7 @@ export interface PartSpec {
 }
 
 /** What is fed for a part: memory that is there, or values that are computed into memory of `count` floats. */
-export type FedPart =
+type FedPart =
   | { readonly data: Float32Array | Uint16Array | Int8Array | Uint8Array }
   | { readonly count: number; readonly fill: (out: Float32Array) => void }
 

@@ -16,12 +16,12 @@ export interface FourBitFormat {
 export const fourBitBlockSizes: readonly number[] = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 
 /** A scale of each block as f32. */
-export interface PlainScales {
+interface PlainScales {
   readonly absmax: Float32Array
 }
 
 /** A scale of each block in 8 bits: `map[codes[block]] * absmax[block / 256] + offset`. */
-export interface NestedScales extends Blockwise {
+interface NestedScales extends Blockwise {
   /** The 256 numbers of the codes (`nested_quant_map`). */
   readonly map: Float32Array
   /** The mean of the scales, an f32 number. */

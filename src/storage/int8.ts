@@ -3,7 +3,7 @@ import { LowrankError } from '../util/errors.ts'
 import { absmaxBits, bitsOf, floatOf, infinityBits } from './absmax.ts'
 
 /** A matrix in the layout of LLM.int8(). Dettmers et al. 2022, https://arxiv.org/abs/2208.07339. */
-export interface Int8 {
+interface Int8 {
   /** [rows, columns] */
   readonly data: Int8Array
   /** The largest magnitude of each row, [rows] (`SCB`). A weight is `data * scale / 127`. */

@@ -4,7 +4,7 @@ import type { BlockType } from './gguf/index.ts'
 import type { SplitBlocks, SplitType } from './gguf/split.ts'
 
 /** A weight in 4 bits, as bitsandbytes packs it. */
-export interface FourBitStorage {
+interface FourBitStorage {
   readonly kind: '4bit'
   readonly quantType: 'nf4' | 'fp4'
   /** Elements that share a scale. */
@@ -14,7 +14,7 @@ export interface FourBitStorage {
 }
 
 /** A weight whose rows are integers of 8 bits with a scale each. */
-export interface Int8Storage {
+interface Int8Storage {
   readonly kind: 'int8'
 }
 
@@ -25,7 +25,7 @@ export interface BlockStorage {
 }
 
 /** A weight in blocks of GGUF whose codes and scales are apart, so that programs can compute with slices of its rows. */
-export interface SplitStorage {
+interface SplitStorage {
   readonly kind: 'split'
   readonly type: SplitType
 }
@@ -60,7 +60,7 @@ export interface Int8Weight {
   readonly scale: Float32Array
 }
 
-export interface BlockWeight {
+interface BlockWeight {
   readonly storage: BlockStorage
   readonly shape: readonly number[]
   /** As the file has them. */

@@ -29,14 +29,14 @@ import type { Trial } from '../train/step.ts'
 import { startTraining, totalSteps, train, type Training } from '../train/trainer.ts'
 import { LowrankError } from '../util/errors.ts'
 import { parseHubName } from '../util/hub-name.ts'
-import { formatSize } from '../util/size.ts'
+import { formatSize } from '../util/format.ts'
 import type { TaskContext } from '../util/task.ts'
 
 /** Bytes of a model that take seconds to read and hash, so that it should be said what the run waits for. */
 const noticed = 4e9
 
 /** The options of a run, and the file that they are from, if they are from one. */
-export interface FinetuneInput extends TrainConfig {
+interface FinetuneInput extends TrainConfig {
   readonly configFile?: string | undefined
 }
 

@@ -20,7 +20,7 @@ export async function* open(options: SessionOptions, { cancelled }: TaskContext)
   }
 }
 
-export interface GenerateInput {
+interface GenerateInput {
   readonly prompt: string
   readonly maxNewTokens: number
 }

@@ -1,8 +1,7 @@
 import { type FindingKind, findingKinds } from '../text/findings.ts'
 import type { DatasetSummary, EventOf, TrainEvent } from '../train/events.ts'
 import { columns, printable, wrap } from './format.ts'
-import { count, duration, number, percent, plural } from '../util/format.ts'
-import { formatSize } from '../util/size.ts'
+import { count, duration, formatSize, number, percent, plural } from '../util/format.ts'
 
 /** The lines an event adds to the log of a run. `step` (for the bar), `sample` and `done` (for the end) add none. */
 export function eventLines(event: TrainEvent): string[] {

@@ -8,7 +8,7 @@ import { eventLines, stepText } from './events.ts'
 const HEARTBEAT = 30
 
 /** Draws the events of a run on standard error; `close()` gives the terminal back. */
-export interface Progress {
+interface Progress {
   event(event: TrainEvent): void
   /** A line of text among those of the run. */
   line(text: string): void

@@ -3,7 +3,7 @@ import { doneLines, sampleLines } from './events.ts'
 import { widthOf, type SafeOutput } from './output.ts'
 import { openProgress } from './progress.ts'
 
-export interface RunTerminal {
+interface RunTerminal {
   readonly stdout: SafeOutput
   readonly stderr: SafeOutput
   readonly json: boolean

@@ -22,7 +22,7 @@ export interface Batch {
 }
 
 /** What the labels of one example cost. */
-export interface ExampleLoss {
+interface ExampleLoss {
   readonly example: Example
   /** Sum over its label tokens, in nats. */
   readonly lossSum: number
@@ -30,7 +30,7 @@ export interface ExampleLoss {
 }
 
 /** The micro-batches of one optimizer step. */
-export interface StepBatches {
+interface StepBatches {
   /** Epochs done once this step is done; fractional. */
   readonly epoch: number
   readonly batches: readonly Batch[]

@@ -1,7 +1,7 @@
 import { shuffled, stream } from '../util/random.ts'
 import { type Examples, lengthOf } from './example.ts'
 
-export interface OrderOptions {
+interface OrderOptions {
   readonly examples: Examples
   readonly seed: number
   /** Examples of an optimizer step. */

@@ -2,7 +2,7 @@ import type { PairSample } from './shapes/sample.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 /** A tokenized row, ended by EOS. */
-export interface TokenizedRow {
+interface TokenizedRow {
   readonly ids: Int32Array
   /** The first token that belongs to the completion. */
   readonly border: number

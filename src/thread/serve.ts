@@ -23,7 +23,7 @@ export type Reply =
     }
 
 /** Finds a task by its name, and loads it: a thread loads nothing that it does not run. */
-export type FindTask = (name: string) => Promise<Task<unknown, unknown, unknown>>
+type FindTask = (name: string) => Promise<Task<unknown, unknown, unknown>>
 
 /** Events that a task may be ahead of who asks for them. */
 const ahead = 100

@@ -45,7 +45,7 @@ interface GroupOptions {
   readonly rateFactor?: (parameter: Trainable) => number
 }
 
-export interface AdamWOptions extends GroupOptions {
+interface AdamWOptions extends GroupOptions {
   readonly beta1: number
   readonly beta2: number
   readonly epsilon: number
@@ -53,7 +53,7 @@ export interface AdamWOptions extends GroupOptions {
   readonly bits?: 8 | 32
 }
 
-export interface SgdOptions extends GroupOptions {
+interface SgdOptions extends GroupOptions {
   readonly momentum: number
   readonly dampening: number
   readonly nesterov: boolean
@@ -109,7 +109,7 @@ export class AdamW implements Optimizer {
 }
 
 /** Stochastic gradient descent as `torch.optim.SGD`: weight decay is part of the gradient, and of what the momentum remembers. */
-export class Sgd implements Optimizer {
+class Sgd implements Optimizer {
   steps = 0
   readonly state: ReadonlyMap<string, Float32Array>
   readonly #parameters: readonly Trainable[]

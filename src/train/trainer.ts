@@ -51,7 +51,7 @@ export const trainerStateSchema = z.object({
   stopped: z.string().optional(),
 })
 
-export type TrainerState = z.output<typeof trainerStateSchema>
+type TrainerState = z.output<typeof trainerStateSchema>
 
 /** A run in memory. Nothing of it but `state`, weights and optimizer changes from step to step. */
 export interface Training {
@@ -69,7 +69,7 @@ export interface Training {
   readonly bestWeights: Map<string, Float32Array>
 }
 
-export interface TrainingParts {
+interface TrainingParts {
   readonly config: TrainingConfig
   readonly base?: Quantization | undefined
   readonly pipeline: Pipeline
@@ -186,7 +186,7 @@ function forgetGradients({ trainables }: Training): void {
   for (const { gradient } of trainables.values()) gradient.fill(0)
 }
 
-export interface TrainOptions {
+interface TrainOptions {
   readonly valid: Examples | undefined
   /** Computed before anything else, unless the first step does anyway. */
   readonly trial?: Trial | undefined
@@ -195,7 +195,7 @@ export interface TrainOptions {
   readonly cancelled: () => boolean
 }
 
-export interface TrainerResult {
+interface TrainerResult {
   readonly steps: number
   /** Mean of all step losses whose update was applied. */
   readonly trainLoss: number

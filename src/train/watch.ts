@@ -13,7 +13,7 @@ import {
 import { findSpike, remember, spikeSchema, type Spike, type StepValues } from './watch-spikes.ts'
 
 /** A step whose gradients are known and not yet applied. */
-export interface WatchedStep extends StepValues {
+interface WatchedStep extends StepValues {
   readonly step: number
   readonly epoch: number
   /** Where its examples come from: lines of the training file. */
@@ -27,7 +27,7 @@ export interface Verdict {
 }
 
 /** What an evaluation means for the run. */
-export interface EvaluationVerdict {
+interface EvaluationVerdict {
   readonly overfitting: EventOf<'overfitting'> | undefined
   /** Why the run ends here, in words. */
   readonly stop: string | undefined
@@ -49,7 +49,7 @@ export const watchSchema = z.object({
   overfitting: overfittingSchema,
 })
 
-export type WatchState = z.output<typeof watchSchema>
+type WatchState = z.output<typeof watchSchema>
 
 /** Before the first step. */
 export function startWatch(): WatchState {

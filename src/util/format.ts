@@ -1,5 +1,11 @@
 /** Numbers as people read them: on the terminal and in reports. */
 
+/** `512 bytes`, `412 MB`, `3.21 GB`; decimal units. */
+export function formatSize(bytes: number): string {
+  if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(2)} GB`
+  return bytes >= 1e6 ? `${Math.round(bytes / 1e6)} MB` : `${bytes.toLocaleString('en-US')} bytes`
+}
+
 /** `4.2 s`, `3m 05s`, `2h 07m`. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '?'

@@ -1,5 +1,5 @@
 /** What a user calls a model of the hub: `org/name`, or `org/name@revision`. */
-export interface HubName {
+interface HubName {
   /** `org/name`. */
   readonly id: string
   /** A branch, tag or commit, where one was named. */

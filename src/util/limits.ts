@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { LowrankError, messageOf } from './errors.ts'
-import { formatSize } from './size.ts'
+import { formatSize } from './format.ts'
 
 /** What the system allows this process, and what is in use. */
 interface Limit {

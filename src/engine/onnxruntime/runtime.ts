@@ -11,7 +11,7 @@ import { SharedState } from '../../util/shared-state.ts'
 import type { StackMemory } from '../memory.ts'
 import { elements } from '../../util/shape.ts'
 
-export type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
+type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
 
 /** A tensor in memory, row-major. `bf16` and `f16` are `u16` here. */
 export interface HostTensor {

@@ -2,7 +2,7 @@ import type { JsonObject } from '../json.ts'
 import type { ArchitectureKeys } from './keys.ts'
 
 /** What the keys of an architecture are read with. */
-export interface Described {
+interface Described {
   readonly keys: ArchitectureKeys
   readonly layers: number
   readonly hiddenSize: number
@@ -147,7 +147,7 @@ export const architectures: Readonly<Record<string, Architecture>> = {
 }
 
 /** How a tensor of a hub model is stored. */
-export interface StoredTensor {
+interface StoredTensor {
   /** Its name in the file. */
   readonly name: string
   /** Heads whose rows are in the order of llama.cpp. */

@@ -9,7 +9,7 @@ export type { GgufTensor } from './header.ts'
 export type { GgufArray, GgufMetadata, GgufValue } from './metadata.ts'
 
 /** A part of a tensor, in bytes from its start. */
-export interface ByteRange {
+interface ByteRange {
   readonly start: number
   readonly end: number
 }

@@ -18,9 +18,9 @@ export interface GgufHeader {
 }
 
 /** Gives the `length` bytes from `offset` on, or fewer at the end of the file. */
-export type ReadBytes = (offset: number, length: number) => Uint8Array
+type ReadBytes = (offset: number, length: number) => Uint8Array
 
-export interface HeaderOptions {
+interface HeaderOptions {
   readonly path: string
   /** Bytes of the whole file. */
   readonly size: number

@@ -1,7 +1,7 @@
 import { create, toBinary, type MessageInitShape } from '@bufbuild/protobuf'
 import { internalError } from '../../util/errors.ts'
 import type { Emitter, Maker, OnnxAttribute } from '../emitter.ts'
-import { ops, type OpDefinition } from '../ops.ts'
+import { ops, type OpDefinition } from '../ops/index.ts'
 import type { Program } from '../program.ts'
 import type { DType, OpAttributes, OpName, TensorType, Value } from '../value.ts'
 import {

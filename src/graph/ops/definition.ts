@@ -40,8 +40,8 @@ export interface OpDefinition<A> {
   readonly expensive?: true
 }
 
-/** A part of the table of all ops. */
-export type OpDefinitions<K extends OpName> = { readonly [Name in K]: OpDefinition<OpAttributes[Name]> }
+/** The table of all ops. */
+export type OpDefinitions = { readonly [Name in OpName]: OpDefinition<OpAttributes[Name]> }
 
 export const f32 = (shape: Shape): TensorType => ({ dtype: 'f32', shape })
 

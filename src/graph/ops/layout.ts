@@ -1,11 +1,11 @@
 import { internalError } from '../../util/errors.ts'
-import { product, sameShape, type Dim, type Shape } from '../dims.ts'
-import { emitShape } from '../emitter.ts'
+import { product, sameShape, showShape, type Dim, type Shape } from '../dims.ts'
+import type { Emitter } from '../emitter.ts'
 import { lastDim, type TensorType } from '../value.ts'
 import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
 
 /** Operations that move elements and compute nothing. */
-export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' | 'takeRows' | 'putRows'> = {
+export const layout = {
   reshape: {
     memory: 'view',
     infer: (inputs, { shape }) => {
@@ -113,4 +113,30 @@ export const layout: OpDefinitions<'reshape' | 'transpose' | 'split' | 'concat' 
       e.node('Reshape', [put, shape], e.outputs)
     },
   },
+} satisfies Partial<OpDefinitions>
+
+/**
+ * The shape operand of an ONNX Reshape of x: 0 copies the dimension at the same place, one -1 is worked out at run time, and a
+ * dimension that x has at another place is read from its shape.
+ */
+function emitShape(e: Emitter, x: string, from: Shape, to: Shape): string {
+  const simple = to.map((dim, i) => (typeof dim === 'number' ? dim : dim === from[i] ? 0 : -1))
+  const unknown = (target: readonly number[]): number => target.filter((dim) => dim === -1).length
+  if (unknown(simple) <= 1) return e.ints(simple)
+  const sources = to.map((dim, i) => (simple[i] === -1 ? from.indexOf(dim) : -1))
+  if (unknown(simple.map((dim, i) => (sources[i] === -1 ? dim : 1))) > 1) {
+    throw internalError(`reshape ${showShape(from)} to ${showShape(to)}: more than one dimension to work out`)
+  }
+  const shape = e.temporary()
+  e.node('Shape', [x], [shape])
+  const parts = simple.map((dim, i) => {
+    const source = sources[i] ?? -1
+    if (source === -1) return e.ints([dim])
+    const part = e.temporary()
+    e.node('Gather', [shape, e.ints([source])], [part])
+    return part
+  })
+  const target = e.temporary()
+  e.node('Concat', parts, [target], { axis: 0 })
+  return target
 }

@@ -4,7 +4,7 @@ import { lastDim } from '../value.ts'
 import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
 
 /** The loss and what it is measured with. */
-export const loss: OpDefinitions<'crossEntropy' | 'addAt' | 'argmax'> = {
+export const loss = {
   /**
    * (logits [n, v], targets i64 [n]) -> (loss [n], log p [n, v]), in nats. The loss is -log p(target); with `smoothing` s it is
    * -(1 - s) log p(target) - s mean(log p): the label is 1 - s on the target and s spread evenly. Szegedy et al. 2016, section 7.
@@ -68,4 +68,4 @@ export const loss: OpDefinitions<'crossEntropy' | 'addAt' | 'argmax'> = {
     vjp: 'discrete',
     emit: (e) => e.node('ArgMax', e.inputs, e.outputs, { axis: -1, keepdims: 0 }),
   },
-}
+} satisfies Partial<OpDefinitions>

@@ -61,7 +61,7 @@ function madeAgain(b: Builder, value: Value): Value {
 }
 
 /** Matrix products. */
-export const products: OpDefinitions<'linear' | 'matmul'> = {
+export const products = {
   /**
    * (x [..., k], weight) -> x weightT with weight [n, k] as checkpoints store it (`transposed`), or x weight with weight
    * [k, n]. The one op of every weight product, so that its lowering is chosen in one place.
@@ -117,4 +117,4 @@ export const products: OpDefinitions<'linear' | 'matmul'> = {
         })
     },
   },
-}
+} satisfies Partial<OpDefinitions>

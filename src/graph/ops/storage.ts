@@ -1,7 +1,7 @@
 import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
 
 /** From what is stored to what is computed with. */
-export const storage: OpDefinitions<'decode' | 'toFloat' | 'fourBitWeight'> = {
+export const storage = {
   /** bf16 or f16 bits in u16 -> f32, exactly. */
   decode: {
     memory: { scratch: 0.5 },
@@ -40,4 +40,4 @@ export const storage: OpDefinitions<'decode' | 'toFloat' | 'fourBitWeight'> = {
     vjp: 'discrete',
     emit: () => {},
   },
-}
+} satisfies Partial<OpDefinitions>

@@ -16,7 +16,7 @@ import { badPart, checkPart, checkScales, readBytes, readFloats, type QuantizedS
 import { elements } from '../../util/shape.ts'
 
 /** A weight in 4 bits as bitsandbytes saves it, its description checked; `load` as in `WeightSource`. */
-export interface FourBitEntry {
+interface FourBitEntry {
   readonly format: FourBitFormat
   readonly load: (reuse?: StoredWeight) => Promise<FourBitWeight>
 }

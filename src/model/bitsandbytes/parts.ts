@@ -10,7 +10,7 @@ export interface QuantizedSpec {
 }
 
 /** A tensor that a quantized weight consists of, and what it has to be. */
-export interface PartSpec {
+interface PartSpec {
   readonly name: string
   readonly dtype: TensorDtype
   readonly elements: number

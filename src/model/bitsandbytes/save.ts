@@ -9,7 +9,7 @@ import { quantStateKey } from './fourbit.ts'
 import type { QuantizedSpec } from './parts.ts'
 import { elements } from '../../util/shape.ts'
 
-export interface SavedWeight extends QuantizedSpec {
+interface SavedWeight extends QuantizedSpec {
   readonly quantization: Quantization
   /** Of the weight before it was quantized. */
   readonly dtype: FloatDtype

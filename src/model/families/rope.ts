@@ -30,7 +30,7 @@ export const ropeFields = z.looseObject({
 export type RopeFields = z.output<typeof ropeFields>
 
 /** The keys of config.json that describe rotary embeddings. */
-export interface RopeKeys {
+interface RopeKeys {
   readonly rope_theta?: number | undefined
   readonly rope_scaling?: RopeFields | null | undefined
   readonly rope_parameters?: RopeFields | null | undefined
@@ -49,7 +49,7 @@ export function ropeFieldsOf(c: RopeKeys, refuse: Refuse): RopeFields {
   return fields
 }
 
-export interface RopeOptions {
+interface RopeOptions {
   readonly headDim: number
   readonly theta: number
   readonly maxPositions: number

@@ -35,7 +35,7 @@ export interface AdapterTensor {
   readonly data: Float32Array
 }
 
-export interface WriteAdapterOptions {
+interface WriteAdapterOptions {
   /** Made where it does not exist. */
   readonly folder: string
   readonly config: LoraConfig

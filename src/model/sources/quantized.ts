@@ -59,7 +59,7 @@ export function quantizedNames({ config }: WeightSource): (name: string) => bool
 }
 
 /** What a weight quantized so is stored as. */
-export function storageOf(quantization: Quantization): Storage {
+function storageOf(quantization: Quantization): Storage {
   return quantization.kind === '8bit' ? { kind: 'int8' } : quantization
 }
 

@@ -7,7 +7,7 @@ import { messageOf } from '../../util/errors.ts'
 import { maskedCrc32c } from './crc32c.ts'
 import type { ErrorEvent, Sink } from './sink.ts'
 
-export interface EventFileOptions {
+interface EventFileOptions {
   /** Folder that receives the file; made where it is missing. */
   readonly folder: string
   /** The configuration, shown by TensorBoard's text tab under `args`, as transformers does. */

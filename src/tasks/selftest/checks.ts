@@ -12,7 +12,7 @@ import { saveResult } from '../../export/save.ts'
 import { LowrankError } from '../../util/errors.ts'
 
 /** What a check found: it passes where `value` is at most `allowed`. */
-export interface Figure {
+interface Figure {
   readonly value: number
   readonly allowed: number
 }

@@ -27,7 +27,7 @@ export interface SelftestConfig
   readonly method?: TrainConfig['method'] | undefined
 }
 
-export interface ContextOptions {
+interface ContextOptions {
   readonly config: SelftestConfig
   /** How the base is held. */
   readonly quantization: Quantization | undefined

@@ -46,7 +46,7 @@ export interface Question {
 
 export type Answer = { readonly id: number } & ({ readonly value: unknown } | { readonly error: string })
 
-export interface EngineOptions {
+interface EngineOptions {
   /** A tokenizer.json that was checked. */
   readonly path: string
   /** Makes its text, whenever the process starts, where it is no file by itself. */

@@ -3,7 +3,7 @@ import { LowrankError } from '../../util/errors.ts'
 import type { AddedToken, TokenizerJson } from './check.ts'
 
 /** The files beside tokenizer.json that know of tokens; what is not there is empty. */
-export interface TokenFiles {
+interface TokenFiles {
   readonly json: TokenizerJson
   /** tokenizer_config.json */
   readonly config: JsonObject
@@ -12,7 +12,7 @@ export interface TokenFiles {
   readonly addedTokens: JsonObject
 }
 
-export interface SpecialTokens {
+interface SpecialTokens {
   /** Tokens to add to those of tokenizer.json, or to change there, in this order. */
   readonly added: readonly AddedToken[]
   /** Tokens whose id a file says. */

@@ -19,9 +19,3 @@ export function parseSize(text: string): number | undefined {
   const bytes = Math.floor(Number(digits) * (UNITS[unit.toLowerCase()] ?? NaN))
   return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : undefined
 }
-
-/** `512 bytes`, `412 MB`, `3.21 GB`; decimal units. */
-export function formatSize(bytes: number): string {
-  if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(2)} GB`
-  return bytes >= 1e6 ? `${Math.round(bytes / 1e6)} MB` : `${bytes.toLocaleString('en-US')} bytes`
-}

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { formatSize, parseSize } from './size.ts'
+import { parseSize } from './size.ts'
 
 test.each([
   ['8GB', 8e9],
@@ -19,13 +19,3 @@ test.each(['', '8', '8G', 'GB', '-1GB', '0GB', '0.1B', '1e3GB', '8 GB RAM', '8,5
     expect(parseSize(text)).toBeUndefined()
   },
 )
-
-test('sizes in words', () => {
-  expect([999, 1234, 412e6, 3.214e9, 36e9].map(formatSize)).toEqual([
-    '999 bytes',
-    '1,234 bytes',
-    '412 MB',
-    '3.21 GB',
-    '36.00 GB',
-  ])
-})
