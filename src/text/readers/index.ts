@@ -3,7 +3,7 @@ import { inputName, readChunks } from '../../formats/chunks.ts'
 import { type Line, parseJsonl, readTextLines } from '../../formats/jsonl.ts'
 import { LowrankError } from '../../util/errors.ts'
 import { compressionOf, compressions, unpacked } from './compressed.ts'
-import { isForeign, isJson, refuseBinary, refuseLoneReturns, refuseOtherJson } from './foreign.ts'
+import { isForeign, isJson, refuseBinary, refuseLoneReturns, refuseOtherJson, startsWith } from './foreign.ts'
 import { readJsonArray } from './json-array.ts'
 import type { Input, RecordEntry, TextHead } from './reader.ts'
 import { readTable } from './table.ts'
@@ -16,6 +16,8 @@ export interface Reader {
   readonly name: string
   /** Those of its files. Several formats may share one: the content decides. */
   readonly extensions: readonly string[]
+  /** How all its files begin. A format without this is text. */
+  readonly signature?: string
   /** Whether a text shows by its beginning that it is of this format. A format without this is known by its extension alone. */
   readonly recognise?: (head: TextHead) => boolean
   /** Whether what another reader recognises may be of this one. */
@@ -59,6 +61,15 @@ export const readers: readonly Reader[] = [
     takes: (other) => !isOfJson(other),
     read: (input) => inLines(input, readTextLines(input.chunks), (text) => ({ text })),
   },
+  {
+    name: 'Parquet',
+    extensions: ['.parquet'],
+    signature: 'PAR1',
+    // Its packages are loaded by who needs them.
+    read: async function* (input) {
+      yield* (await import('./parquet.ts')).readParquet(input)
+    },
+  },
 ]
 
 /** Bytes that show what a file is. */
@@ -78,11 +89,11 @@ export async function* readRecords(
   try {
     const begun = await beginningOf(source)
     const compression = compressionOf(begun.head)
-    if (compression === undefined) yield* readText(path, begun)
+    if (compression === undefined) yield* readContent(path, begun)
     else {
       const content = unpacked(compression, begun.chunks, path)
       try {
-        yield* readText(path, await beginningOf(content))
+        yield* readContent(path, await beginningOf(content), compression.name)
       } finally {
         await content.return(undefined)
       }
@@ -114,17 +125,32 @@ async function beginningOf(chunks: AsyncGenerator<Uint8Array>): Promise<Begun> {
   return { head: all.subarray(0, headBytes), chunks: whole() }
 }
 
-async function* readText(path: string, { head, chunks }: Begun): AsyncGenerator<RecordEntry> {
+async function* readContent(path: string, { head, chunks }: Begun, packed?: string): AsyncGenerator<RecordEntry> {
   const again = compressionOf(head)
   if (again !== undefined) {
     throw isForeign(path, { what: `compressed more than once (${again.name} within)`, hint: 'Unpack it once.' })
   }
+  const input: Input = { path, chunks, packed, head: headOf(head) }
+  const binary = readers.find(({ signature }) => signature !== undefined && startsWith(head, signature))
+  if (binary !== undefined) {
+    yield* binary.read(input)
+    return
+  }
   refuseBinary(path, head)
-  const textHead = headOf(head)
-  // A file of nothing is one of no records, whatever its name.
-  if (textHead.text === '' && head.byteLength < headBytes) return
-  const reader = chooseReader(path, textHead)
-  yield* reader.read({ path, chunks, head: textHead })
+  const isEmpty = input.head.text === '' && head.byteLength < headBytes
+  const named = readers.filter(({ extensions }) => extensions.includes(extensionOf(path)))
+  const [first] = named
+  if (first?.signature !== undefined && (isEmpty || recognised(input.head) === undefined)) {
+    throw new LowrankError('data', `${inputName(path)} is no ${first.name} file${isEmpty ? ': it is empty' : ''}`, {
+      hint: `Files of ${first.name} begin with ${first.signature}. Was it cut, or downloaded as a page that says why it is not there?`,
+    })
+  }
+  // A text of nothing is one of no records, whatever its name.
+  if (!isEmpty) yield* chooseReader(path, named, input.head).read(input)
+}
+
+function recognised(head: TextHead): Reader | undefined {
+  return readers.find(({ recognise }) => recognise?.(head) === true)
 }
 
 function headOf(head: Uint8Array): TextHead {
@@ -137,22 +163,20 @@ function headOf(head: Uint8Array): TextHead {
 }
 
 /** The reader of a text. @throws LowrankError `data`: its name says one thing and its content another, or neither says anything. */
-function chooseReader(path: string, head: TextHead): Reader {
-  const extension = extensionOf(path)
-  const named = readers.filter(({ extensions }) => extensions.includes(extension))
-  const recognised = readers.find(({ recognise }) => recognise?.(head) === true)
+function chooseReader(path: string, named: readonly Reader[], head: TextHead): Reader {
+  const found = recognised(head)
   const [first] = named
-  if (recognised === undefined || first === undefined) {
-    const reader = recognised ?? first
+  if (found === undefined || first === undefined) {
+    const reader = found ?? first
     if (reader !== undefined) return reader
     throw new LowrankError('data', `${inputName(path)}: neither its beginning nor its name says what it is`, {
-      hint: `Its name has to end with what it is: ${knownExtensions.join(', ')}; "lowrank ... -" takes JSON and tables alone.`,
+      hint: `Its name has to end with what it is: ${knownExtensions.join(', ')}. Without a name, JSON and tables are recognised.`,
     })
   }
-  if (named.includes(recognised)) return recognised
-  if (first.takes?.(recognised) === true) return first
-  throw new LowrankError('data', `${inputName(path)} holds ${recognised.name}, which its name contradicts`, {
-    hint: `Give it a name that ends with ${recognised.extensions[0]}.`,
+  if (named.includes(found)) return found
+  if (first.takes?.(found) === true) return first
+  throw new LowrankError('data', `${inputName(path)} holds ${found.name}, which its name contradicts`, {
+    hint: `Give it a name that ends with ${found.extensions[0]}.`,
   })
 }
 
