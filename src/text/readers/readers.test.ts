@@ -1,53 +1,20 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { afterAll, describe, expect, test } from 'vitest'
-import xxhash from 'xxhash-wasm'
 import { compressions } from './compressed.ts'
 import { placeText, readers } from './index.ts'
 import { readJsonArray } from './json-array.ts'
-import { recordsOf, refusalOf } from './records.fixture.ts'
+import { recordsOf, refusalOf, zstd } from './records.fixture.ts'
 import { readTable } from './table.ts'
-import { unzstd } from './zstd.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-readers-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 const golden = fileURLToPath(new URL('../../../test/golden/parquet', import.meta.url))
 
 type Content = string | Uint8Array
-type Block = Uint8Array | { readonly repeat: number; readonly times: number }
-
-const hashes = await xxhash()
-
-/** A frame of Zstandard with its size and a checksum. */
-function zstd(content: Content): Buffer {
-  const bytes = Buffer.from(content)
-  const checksum = Buffer.alloc(4)
-  checksum.writeUInt32LE(Number(hashes.h64Raw(bytes) & 0xffffffffn))
-  const size = Buffer.alloc(4)
-  size.writeUInt32LE(bytes.length)
-  return Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0xa4]), size, zstdBlocks([bytes]), checksum])
-}
-
-/** A frame without either. */
-function zstdFrame(blocks: readonly Block[]): Buffer {
-  return Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x38]), zstdBlocks(blocks)])
-}
-
-/** As they are, or one byte many times. */
-function zstdBlocks(blocks: readonly Block[]): Buffer {
-  return Buffer.concat(
-    blocks.flatMap((block, i) => {
-      const [type, size] = block instanceof Uint8Array ? [0, block.length] : [1, block.times]
-      const header = Buffer.alloc(3)
-      header.writeUIntLE((size << 3) | (type << 1) | (i === blocks.length - 1 ? 1 : 0), 0, 3)
-      return [header, block instanceof Uint8Array ? block : Uint8Array.of(block.repeat)]
-    }),
-  )
-}
-
 function write(name: string, content: Content): string {
   const path = join(folder, name)
   writeFileSync(path, content)
@@ -274,100 +241,6 @@ describe('plain text', () => {
     expect(await read('a.txt', content)).toEqual(expected)
   })
 })
-
-describe('gzip', () => {
-  const whole = gzipSync(lines.repeat(1000))
-
-  test('parts behind each other, and zeros at the end', async () => {
-    const content = Buffer.concat([gzipSync('{"a":1}\n{"a"'), gzipSync(':2}'), Buffer.alloc(100)])
-    expect(await read('a.jsonl.gz', content)).toEqual([{ a: 1 }, { a: 2 }])
-    // What it is called does not matter.
-    expect(await read('a.jsonl', content)).toHaveLength(2)
-    expect(await read('a.csv.GZ', gzipSync('a\n1'))).toEqual([{ a: '1' }])
-  })
-
-  test.each<[string, Buffer]>([
-    ['cut', whole.subarray(0, -20)],
-    ['cut in its header', whole.subarray(0, 5)],
-    ['changed', Buffer.concat([whole.subarray(0, 100), bytes([whole[100]! ^ 1]), whole.subarray(101)])],
-    ['with another checksum', Buffer.concat([whole.subarray(0, -8), bytes([1, 2, 3, 4]), whole.subarray(-4)])],
-    ['with more behind it', Buffer.concat([whole, Buffer.from('{"a":1}')])],
-  ])('%s is damaged', async (_, content) => {
-    expect(await refused('a.jsonl.gz', content)).toMatch(
-      /^a\.jsonl\.gz is gzip-compressed and damaged: .+ \| .*download/,
-    )
-  })
-
-  test('twice', async () => {
-    expect(await refused('a.jsonl.gz', gzipSync(whole))).toContain('is compressed more than once')
-  })
-})
-
-describe('zstd', () => {
-  const names = ['lines.jsonl.zst', 'streamed.jsonl.zst', 'two.jsonl.zst']
-  const whole = readFileSync(join(golden, '../zstd/lines.jsonl.zst'))
-
-  test.each(names)("what Zstandard's own tool writes: %s", async (name) => {
-    const records = await recordsOf(join(golden, '../zstd', name))
-    expect(records).toEqual(
-      Array.from({ length: 8000 }, (_, i) => ({ text: `line ${i} of ${(i * i) % 1009}, drei €` })),
-    )
-  })
-
-  test('bytes that come one by one', async () => {
-    const one = async function* (): AsyncGenerator<Uint8Array> {
-      for (const byte of zstd(lines)) yield Uint8Array.of(byte)
-    }
-    const found: Uint8Array[] = []
-    for await (const bytes of unzstd(one())) found.push(bytes)
-    expect(Buffer.concat(found).toString()).toBe(lines)
-  })
-
-  test.each<[string, Uint8Array, string]>([
-    ['cut', whole.subarray(0, -20), 'it ends too early'],
-    ['cut before its checksum', whole.subarray(0, -4), 'it ends too early'],
-    ['cut in its header', whole.subarray(0, 5), 'it ends too early'],
-    [
-      'with another checksum',
-      Buffer.concat([whole.subarray(0, -1), bytes([whole.at(-1)! ^ 1])]),
-      'its checksum is wrong',
-    ],
-    ['changed', changed(zstd(lines), 40), 'its checksum is wrong'],
-    ['with more behind it', Buffer.concat([whole, Buffer.from('{"a":1}\n{"a":2}')]), 'what follows a frame is none'],
-    ['of another size', changed(whole, 5), 'bytes in place of'],
-    ['with a window of a terabyte', changed(zstdFrame([Buffer.from(lines)]), 5, 0xf8), 'it needs'],
-  ])('%s is damaged', async (_, content, why) => {
-    expect(await refused('a.jsonl.zst', content)).toMatch(
-      /^a\.jsonl\.zst is zstd-compressed and damaged: .+ \| .*download/,
-    )
-    expect(await refused('a.jsonl.zst', content)).toContain(why)
-  })
-
-  test('changed anywhere in what is compressed', async () => {
-    for (let at = 9; at < whole.length; at += 1999) {
-      expect(await refused('a.jsonl.zst', changed(whole, at))).toContain('is zstd-compressed and damaged: ')
-    }
-  })
-})
-
-test('what unpacks to much takes little memory', async () => {
-  // 1 GB of one character, in blocks that say so.
-  const bomb = zstdFrame(Array.from({ length: 8192 }, () => ({ repeat: 0x61, times: 128 * 1024 })))
-  expect(bomb.length).toBeLessThan(50_000)
-  const path = write('bomb.jsonl.zst', bomb)
-  const before = process.memoryUsage.rss()
-  let most = 0
-  const timer = setInterval(() => (most = Math.max(most, process.memoryUsage.rss() - before)), 5)
-  expect(await recordsOf(path)).toEqual([`${path}:1: longer than 67108864 bytes`])
-  clearInterval(timer)
-  expect(most).toBeLessThan(400e6)
-})
-
-function changed(content: Uint8Array, at: number, to = content[at]! ^ 0x10): Uint8Array {
-  const copy = Uint8Array.from(content)
-  copy[at] = to
-  return copy
-}
 
 describe('a name and a content that do not belong together', () => {
   test.each<[string, Content, string]>([
