@@ -8,12 +8,10 @@ import { type DatasetName, findSources } from './sources.ts'
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-sources-'))
 const before = process.cwd()
 beforeAll(() => {
-  const names = [
-    ...['a.jsonl', 'b.csv', 'a,b.jsonl', 'c:2', 'x{1}.txt', 'set/2.jsonl', 'set/10.csv.gz', 'set/README.txt'],
-    ...['set/dataset_infos.json', 'set/image.png', 'set/sub/test.parquet', 'set/.hidden/a.jsonl', 'set/.a.jsonl'],
-    ...['arrow/data.arrow', 'pair/train.jsonl', 'org/name.txt'],
-  ]
-  for (const name of names) {
+  const names =
+    'a.jsonl b.csv a,b.jsonl c:2 x{1}.txt set/2.jsonl set/10.csv.gz set/README.txt set/dataset_infos.json set/image.png ' +
+    'set/sub/test.parquet set/.hidden/a.jsonl set/.a.jsonl arrow/data.arrow pair/train.jsonl org/name.txt'
+  for (const name of names.split(' ')) {
     mkdirSync(dirname(join(folder, name)), { recursive: true })
     writeFileSync(join(folder, name), '')
   }
