@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -127,6 +127,13 @@ describe('what cannot be had', () => {
   test('offline, what the cache has in part', async () => {
     process.env['HF_HUB_OFFLINE'] = '1'
     expect(await refused(`hf:${id}`)).toContain('data: org/data: HF_HUB_OFFLINE is set, and the cache')
+  })
+
+  test('offline, a split of which a part is missing', async () => {
+    const { paths } = await find(`hf:${id}`)
+    rmSync(paths[1]!)
+    process.env['HF_HUB_OFFLINE'] = '1'
+    expect(await refused(`hf:${id}`)).toContain('has not all of its split "train"')
   })
 
   test('a cancel', async () => {

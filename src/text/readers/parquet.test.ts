@@ -75,6 +75,15 @@ describe('a damaged file is one error', () => {
     expect(read).toBeGreaterThan(20)
   })
 
+  // Two mistakes: that of the first column would be thrown where nobody waits for it.
+  test('a column that is not in the schema, behind one that cannot be unpacked', async () => {
+    const bytes = bytesOf('five-gzip.parquet')
+    const gzip = bytes.indexOf(Buffer.from([0x1f, 0x8b]))
+    bytes[gzip + 20]! ^= 0xff
+    bytes.write('oxher', bytes.lastIndexOf('other'))
+    expect(await refusalOf(write('columns.parquet', bytes))).toContain('a row group has the columns ["text"],["oxher"]')
+  })
+
   test('a page header without what belongs in it does not hang', async () => {
     const bytes = bytesOf('five-v2.parquet')
     const at = bytes.indexOf(Buffer.from([0x15, 0x0a, 0x15, 0x00, 0x15, 0x0a]))

@@ -163,6 +163,11 @@ describe('a table', () => {
     ['lone CR', 'a,b\r1,2\r3,4\r', [row('1', '2'), row('3', '4')]],
     ['a quoted header behind a byte order mark', '\ufeff"a","b"\n1,2', [row('1', '2')]],
     ['line breaks within quotes', 'a,b\n"1\r\n\r2\n",\n3,', [row('1\r\n\r2\n', ''), row('3', '')]],
+    [
+      'lone CR within quotes, a line each',
+      'a,b\r"1\r\r2",x\r3\r',
+      [row('1\r\r2', 'x'), 'a.csv:5: 1 value, where the header has 2'],
+    ],
     ['quotes', 'a,b\n"""","a ""b"" c"\n5" disk,a"b"', [row('"', 'a "b" c'), row('5" disk', 'a"b"')]],
     ['semicolons', 'a;b\n1,5;2\n', [row('1,5', '2')]],
     ['commas before semicolons', 'a,b;c\n1,2', [{ a: '1', 'b;c': '2' }]],
