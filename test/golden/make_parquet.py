@@ -124,7 +124,7 @@ pq.write_table(five.slice(0, 0), folder / "no-rows.parquet")
 # What Zstandard's own tool writes, of more than one block: checksums, a size that is not known, a large window, two frames.
 zstd = folder.parent / "zstd"
 zstd.mkdir(exist_ok=True)
-lines = "".join(f'{{"text":"line {i} of {i * i % 1009}, drei €"}}\n' for i in range(8000)).encode()
+lines = "".join(f'{{"text":"line {i} of {i * i % 1009}, drei €"}}\n' for i in range(4000)).encode()
 whole = zstd / "lines.jsonl"
 whole.write_bytes(lines)
 subprocess.run(["zstd", "-q", "-f", "-19", whole], check=True)
