@@ -3,6 +3,7 @@ import { homedir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { getHFHubCachePath, getRepoFolderName } from '@huggingface/hub'
 import { writeFileAtomic } from '../formats/atomic.ts'
+import type { RepoKind } from './client.ts'
 
 /** What the hub calls a commit. */
 export const commitPattern = /^[0-9a-f]{40}$/
@@ -23,8 +24,8 @@ export class CachedRepo {
   /** Taken by who downloads into the repository, or removes it. */
   readonly lock: string
 
-  constructor(id: string, cache = cacheFolder()) {
-    const name = getRepoFolderName({ type: 'model', name: id })
+  constructor(id: string, cache = cacheFolder(), kind: RepoKind = 'model') {
+    const name = getRepoFolderName({ type: kind, name: id })
     this.id = id
     this.folder = join(cache, name)
     this.blobs = join(this.folder, 'blobs')

@@ -1,17 +1,31 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseJson } from '../formats/json.ts'
-import { LowrankError, messageOf } from '../util/errors.ts'
+import { type ErrorCode, LowrankError, messageOf } from '../util/errors.ts'
+
+/** What the hub keeps apart; an adapter is a model there. */
+export type RepoKind = 'model' | 'dataset'
 
 /** The hub that is asked, and what for. */
 export interface Asked {
   /** `https://huggingface.co`, without a slash at its end. */
   readonly endpoint: string
   readonly token: string | undefined
-  /** The model or adapter: `org/name`. */
+  readonly kind: RepoKind
+  /** The model, adapter or dataset: `org/name`. */
   readonly id: string
   /** What the user named, or `main`. */
   readonly revision: string
   readonly signal: AbortSignal
+}
+
+/** Where the hub has a repository. */
+export function addressOf({ endpoint, kind, id }: Pick<Asked, 'endpoint' | 'kind' | 'id'>): string {
+  return kind === 'model' ? `${endpoint}/${id}` : `${endpoint}/datasets/${id}`
+}
+
+/** What went wrong where the hub has not what was named. */
+export function codeOf({ kind }: Pick<Asked, 'kind'>): ErrorCode {
+  return kind === 'model' ? 'model' : 'data'
 }
 
 /** The hub as the variables of the environment name it. */
@@ -74,8 +88,9 @@ export function apiFetch(asked: Asked): typeof fetch {
 }
 
 /** The hub answers what no hub does. */
-export function strange({ endpoint, id }: Asked, what: string): LowrankError {
-  return new LowrankError('model', `the answer of ${hostOf(endpoint)} about ${id} ${what}`, {
+export function strange(asked: Asked, what: string): LowrankError {
+  const { endpoint, id } = asked
+  return new LowrankError(codeOf(asked), `the answer of ${hostOf(endpoint)} about ${id} ${what}`, {
     hint: 'Is HF_ENDPOINT the address of a hub? A proxy may also have answered in its place.',
   })
 }
@@ -130,14 +145,15 @@ class Refusal extends LowrankError {
   /** Whether the same question may be answered in a moment. */
   readonly passing: boolean
 
-  constructor(message: string, passing: boolean, hint: string | undefined) {
-    super(passing ? 'io' : 'model', message, { hint })
-    this.passing = passing
+  constructor(message: string, code: ErrorCode, hint: string | undefined) {
+    super(code, message, { hint })
+    this.passing = code === 'io'
   }
 }
 
 /** What a refusal means, and what to do. */
-export async function refusal(response: Response, { endpoint, token, id, revision }: Asked): Promise<Refusal> {
+export async function refusal(response: Response, asked: Asked): Promise<Refusal> {
+  const { endpoint, token, kind, id, revision } = asked
   const { status } = response
   await response.body?.cancel()
   const host = hostOf(response.url || endpoint)
@@ -145,10 +161,10 @@ export async function refusal(response: Response, { endpoint, token, id, revisio
   const isHub = host === hostOf(endpoint)
   const passing = !isHub || status === 408 || status === 429 || status >= 500
   const code = response.headers.get('x-error-code')
-  const page = `${endpoint}/${id}`
+  const page = addressOf(asked)
   const make = `Set HF_TOKEN to a token of an account that may read it (${endpoint}/settings/tokens).`
   const refuse = (message: string, hint?: string): Refusal =>
-    new Refusal(`${message} (${host} answers ${status})`, passing, hint)
+    new Refusal(`${message} (${host} answers ${status})`, passing ? 'io' : codeOf(asked), hint)
   if (!isHub) return refuse(`cannot download ${id}`, 'Try again later.')
   if (code === 'GatedRepo' || (status === 403 && code === null)) {
     const accept = `Accept its licence at ${page}`
@@ -156,7 +172,7 @@ export async function refusal(response: Response, { endpoint, token, id, revisio
       `${id} is gated: it is given to accounts that have accepted its licence`,
       token === undefined
         ? `${accept}, then set HF_TOKEN to a token of your account (${endpoint}/settings/tokens).`
-        : `${accept} with the account that HF_TOKEN belongs to; a fine-grained token also needs the right to read gated models.`,
+        : `${accept} with the account that HF_TOKEN belongs to; a fine-grained token also needs the right to read gated ${kind}s.`,
     )
   }
   if (code === 'RevisionNotFound') {
@@ -169,7 +185,8 @@ export async function refusal(response: Response, { endpoint, token, id, revisio
     )
   }
   if (status === 401 || (status === 404 && code !== 'EntryNotFound')) {
-    const why = `there is no folder ${id} here, and the hub has no such model${token === undefined ? ' that is public' : ' for this token'}`
+    const here = kind === 'model' ? `there is no folder ${id} here, and` : `${id}:`
+    const why = `${here} the hub has no such ${kind}${token === undefined ? ' that is public' : ' for this token'}`
     return refuse(why, `Look at the spelling, or at ${page}.${token === undefined ? ` If it is private: ${make}` : ''}`)
   }
   const said = response.headers.get('x-error-message')?.slice(0, 300)

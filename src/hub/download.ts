@@ -1,50 +1,24 @@
 import { mkdir, stat, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { listFiles, modelInfo } from '@huggingface/hub'
+import { datasetInfo, listFiles, modelInfo } from '@huggingface/hub'
 import { takeLock } from '../formats/lock.ts'
 import { writeError } from '../formats/atomic.ts'
 import { indexName } from '../formats/safetensors.ts'
-import { duration, formatSize } from '../util/format.ts'
+import { formatSize } from '../util/format.ts'
 import { LowrankError, messageOf } from '../util/errors.ts'
 import { downloadBlob, type HubFile, partialOf } from './blob.ts'
 import { CachedRepo, commitPattern, isFile } from './cache.ts'
-import { apiFetch, type Asked, hubOf, strange } from './client.ts'
+import { addressOf, apiFetch, type Asked, hubOf, strange } from './client.ts'
 import { lacks, type Needs, partsOf } from './files.ts'
+import type { Progress } from './progress.ts'
 
 /** Files of one repository that are downloaded at once. */
 const together = 4
 /** Entries that the top folder of a repository has at most: a model has some dozens. */
 const maxEntries = 10_000
 
-/** What there is to report while a repository is fetched: messages, each once, and how far it is. */
-export class Progress {
-  readonly messages: string[] = []
-  #done = 0
-  #total = 0
-  #came = 0
-  #since = 0
-
-  start(total: number): void {
-    ;[this.#done, this.#total, this.#came, this.#since] = [0, total, 0, performance.now()]
-  }
-
-  /** Bytes that were there already (`came` is false) are no measure of time. */
-  readonly add = (bytes: number, came: boolean): void => {
-    this.#done += bytes
-    if (came) this.#came += bytes
-  }
-
-  /** `120 MB of 538 MB, 12 s left`; undefined where nothing is under way. */
-  get text(): string | undefined {
-    if (this.#done >= this.#total) return undefined
-    const seconds = (performance.now() - this.#since) / 1000
-    const left = this.#came > 0 ? `, ${duration((seconds / this.#came) * (this.#total - this.#done))} left` : ''
-    return `${formatSize(this.#done)} of ${formatSize(this.#total)}${left}`
-  }
-}
-
-interface Fetched {
+export interface Fetched {
   readonly folder: string
   readonly commit: string
 }
@@ -60,7 +34,7 @@ export async function fetchRepo(
 ): Promise<Fetched> {
   const repo = new CachedRepo(id)
   const { offline, ...hub } = hubOf(process.env)
-  const asked: Asked = { ...hub, id, revision, signal }
+  const asked: Asked = { ...hub, kind: 'model', id, revision, signal }
   const cached = await repo.commitOf(revision)
   if (offline) return fromCache(repo, cached, needs, { asked, progress })
   let commit: string
@@ -125,22 +99,35 @@ async function fromCache(
   return { folder: repo.snapshot(commit), commit }
 }
 
-async function askCommit(asked: Asked): Promise<string> {
-  const { id, revision, endpoint } = asked
-  const { sha } = await understood(asked, () =>
-    modelInfo({ name: id, revision, hubUrl: endpoint, additionalFields: ['sha'], fetch: apiFetch(asked) }),
+/** The commit that a branch or tag is at. */
+export async function askCommit(asked: Asked): Promise<string> {
+  const { kind, id, revision, endpoint } = asked
+  const question = { name: id, revision, hubUrl: endpoint, fetch: apiFetch(asked) }
+  const { sha } = await understood<{ readonly sha?: unknown }>(asked, () =>
+    kind === 'model'
+      ? modelInfo({ ...question, additionalFields: ['sha'] })
+      : datasetInfo({ ...question, additionalFields: ['sha'] }),
   )
   if (typeof sha !== 'string' || !commitPattern.test(sha)) throw strange(asked, 'names no commit')
   return sha
 }
 
-/** The files in the top folder of a commit, by name. Names that could lead elsewhere are not among those that are asked for. */
-async function askFiles(asked: Asked, commit: string): Promise<ReadonlyMap<string, HubFile>> {
-  const { id, endpoint } = asked
+/**
+ * The files in the top folder of a commit, by name, or all of a dataset. Names of a model that could lead elsewhere are not among those that
+ * are asked for.
+ */
+export async function askFiles(asked: Asked, commit: string): Promise<ReadonlyMap<string, HubFile>> {
+  const { kind, id, endpoint } = asked
   const files = new Map<string, HubFile>()
   let entries = 0
   await understood(asked, async () => {
-    const list = listFiles({ repo: id, revision: commit, hubUrl: endpoint, fetch: apiFetch(asked) })
+    const list = listFiles({
+      repo: { type: kind, name: id },
+      recursive: kind === 'dataset',
+      revision: commit,
+      hubUrl: endpoint,
+      fetch: apiFetch(asked),
+    })
     for await (const { type, path: name, size, oid, lfs } of list) {
       if (++entries > maxEntries) throw strange(asked, `lists more than ${maxEntries} files`)
       if (type !== 'file') continue
@@ -207,7 +194,7 @@ function raise(error: Error): never {
   throw error
 }
 
-async function waitForLock(
+export async function waitForLock(
   repo: CachedRepo,
   { asked: { id, signal }, progress }: { readonly asked: Asked; readonly progress: Progress },
 ): Promise<() => Promise<void>> {
@@ -226,13 +213,13 @@ async function waitForLock(
 }
 
 /** Downloads contents that are not there yet, and makes them files of the commit. */
-async function download(
+export async function download(
   repo: CachedRepo,
   commit: string,
   files: readonly HubFile[],
   { asked, progress }: { readonly asked: Asked; readonly progress: Progress },
 ): Promise<void> {
-  const { id, endpoint, signal } = asked
+  const { id, signal } = asked
   // Files of equal content are one.
   const missing = new Map(files.map((file) => [file.hash, file]))
   for (const hash of missing.keys()) if (await isFile(join(repo.blobs, hash))) missing.delete(hash)
@@ -246,7 +233,7 @@ async function download(
   let failure: Error | undefined
   const work = async (): Promise<void> => {
     for (let file = queue.shift(); file !== undefined && failure === undefined; file = queue.shift()) {
-      const url = `${endpoint}/${id}/resolve/${commit}/${file.name}`
+      const url = `${addressOf(asked)}/resolve/${commit}/${file.name.split('/').map(encodeURIComponent).join('/')}`
       try {
         await downloadBlob({ url, file, path: join(repo.blobs, file.hash), asked: mine, onBytes: progress.add })
       } catch (error) {

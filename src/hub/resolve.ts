@@ -3,7 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { LowrankError } from '../util/errors.ts'
 import { parseHubName } from '../util/hub-name.ts'
 import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
+import { type DataSource, findSources } from '../text/readers/index.ts'
 import { adapterNeeds, modelNeeds, type Needs } from './files.ts'
+import { Progress } from './progress.ts'
 
 /** Which model of the hub a folder is. */
 export interface Origin {
@@ -58,13 +60,43 @@ async function* place(
 ): AsyncGenerator<StatusEvent, { readonly folder: string; readonly origin?: Origin }> {
   const parsed = parseHubName(name)
   if (parsed === undefined || (await stat(name).catch(() => undefined)) !== undefined) return { folder: name }
-  // The client of the hub is loaded by who needs it.
-  const { fetchRepo, Progress } = await import('./download.ts')
   const { id, revision = 'main' } = parsed
+  const { folder, commit } = yield* follow(
+    async (signal, progress) =>
+      (await import('./download.ts')).fetchRepo({ id, revision }, needs, { signal, progress }),
+    { what: id, cancelled },
+  )
+  return { folder, origin: { id, revision: commit } }
+}
+
+/**
+ * The files that a configuration names as data, those of the hub downloaded into the cache.
+ *
+ * @throws LowrankError `data`, `io`: what is named is not there, or cannot be had; `cancelled`: what came so far stays.
+ */
+export async function* findData(
+  spec: string | readonly string[],
+  { cancelled }: TaskContext,
+): AsyncGenerator<StatusEvent, DataSource[]> {
+  return yield* follow(
+    (signal, progress) =>
+      findSources(spec, {
+        hub: async (name) => (await import('./datasets.ts')).fetchDataset(name, { signal, progress }),
+        onNote: (message) => progress.messages.push(message),
+      }),
+    { what: 'the data', cancelled },
+  )
+}
+
+/** Does what may take long, and reports meanwhile how far it is. */
+async function* follow<T>(
+  begin: (signal: AbortSignal, progress: Progress) => Promise<T>,
+  { what, cancelled }: TaskContext & { readonly what: string },
+): AsyncGenerator<StatusEvent, T> {
   const controller = new AbortController()
   const progress = new Progress()
   let ended = false
-  const work = fetchRepo({ id, revision }, needs, { signal: controller.signal, progress }).finally(() => (ended = true))
+  const work = begin(controller.signal, progress).finally(() => (ended = true))
   const settled = work.then(
     () => {},
     () => {},
@@ -79,15 +111,14 @@ async function* place(
       const { text } = progress
       const now = performance.now()
       if (text === undefined || now < next) continue
-      yield status(`downloading ${id}: ${text}`)
+      yield status(`downloading ${what}: ${text}`)
       // Each is a line where no terminal is: of a download of hours there are some hundreds.
       next = now + Math.max(second, (now - begun) / 20)
     }
-    const { folder, commit } = await work
-    return { folder, origin: { id, revision: commit } }
+    return await work
   } catch (error) {
     if (!controller.signal.aborted) throw error
-    throw new LowrankError('cancelled', `the download of ${id} was cancelled; the next one continues from there`)
+    throw new LowrankError('cancelled', `the download of ${what} was cancelled; the next one continues from there`)
   } finally {
     // Also where nobody asks for the next event.
     controller.abort()

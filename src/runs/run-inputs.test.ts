@@ -105,7 +105,11 @@ describe('the files of a model', () => {
   const [one, inside] = ['model-00001-of-00002.safetensors', 'more/model-00002-of-00002.safetensors']
   const write = (name: string, text: string): void => writeFileSync(join(folder, name), text)
   const hashesNow = async (): Promise<RunInputs['hashes']> =>
-    (await describeInputs({ ...config, model: folder, train: join(folder, 'config.json') }, 1)).hashes
+    (
+      await describeInputs({ ...config, model: folder }, 1, {
+        files: { train: [{ path: join(folder, 'config.json'), weight: 1 }], valid: undefined },
+      })
+    ).hashes
 
   test('are those that decide it, with an index the parts that it names; earlier versions hashed them without', async () => {
     mkdirSync(join(folder, 'more'))

@@ -3,14 +3,16 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { defaultOf, resumeRule, trainSchema, type TrainConfig } from '../config/index.ts'
+import { standardInput } from '../formats/chunks.ts'
 import { hashFile, hashFiles, hashText } from '../formats/hash.ts'
 import { isJsonObject, readJsonObject } from '../formats/json.ts'
 import { isGgufFile } from '../formats/model-files.ts'
 import { indexName, singleName } from '../formats/safetensors.ts'
 import { maxHeaderBytes } from '../formats/safetensors-header.ts'
 import { exactName, type Origins } from '../hub/resolve.ts'
-import { findData } from '../session/data.ts'
-import type { DataSource } from '../text/examples.ts'
+import type { DataFiles, TrainingData } from '../session/data.ts'
+import type { Dataset } from '../text/dataset.ts'
+import type { DataSource } from '../text/readers/index.ts'
 import { templateHash } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { originsSchema, textsSchema } from './recorded.ts'
@@ -35,19 +37,23 @@ export const runInputsSchema = z.object({
 export type RunInputs = Readonly<z.output<typeof runInputsSchema>>
 
 /** What a run calls its model and its adapter, where that is not the folder. */
-type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & { readonly origins?: Origins }
+type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & {
+  readonly origins?: Origins
+  /** The files of its data, and what was read of them. */
+  readonly files: DataFiles
+  readonly data?: TrainingData
+}
 
 /** Reads all files of a run once, to describe them. */
 export async function describeInputs(
   config: TrainConfig,
   threads: number,
-  { model: name = config.model, adapter: adapterName = config.adapter, origins = {} }: InputNames = {},
+  { model: name = config.model, adapter: adapterName = config.adapter, origins = {}, files, data }: InputNames,
 ): Promise<RunInputs> {
   const load = createRequire(import.meta.url)
   const own = load('lowrank/package.json') as { version: string }
   const runtime = load('onnxruntime-node/package.json') as { version: string }
   const { model, adapter, chatTemplate } = config
-  const { train, valid } = await findData(config)
   const template = chatTemplate === undefined ? undefined : await templateHash(chatTemplate)
   const index = await indexFiles(model)
   const recorded = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
@@ -59,8 +65,8 @@ export async function describeInputs(
       // A file by itself may be called anything, as a folder may.
       model: (await isGgufFile(model)) ? await hashFile(model) : await hashFiles(await modelFiles(model)),
       ...(index.length === 0 ? {} : { modelIndex: await hashFiles(index) }),
-      train: await hashSources(train),
-      ...(valid === undefined ? {} : { valid: await hashSources(valid) }),
+      train: await hashSources(files.train, data?.train),
+      ...(files.valid === undefined ? {} : { valid: await hashSources(files.valid, data?.valid) }),
       ...(template === undefined ? {} : { chatTemplate: template }),
       ...(adapter === undefined ? {} : { adapter: await hashFiles(adapterFiles.map((name) => join(adapter, name))) }),
     },
@@ -69,12 +75,20 @@ export async function describeInputs(
   }
 }
 
-/** Of one file that is all, its own; of several, that of each and how often it comes. */
-async function hashSources(sources: readonly DataSource[]): Promise<string> {
+/**
+ * Of one file that is all, its own; of several, that of each and how often it comes. What came from standard input is gone: there the texts
+ * count, as they were read.
+ */
+async function hashSources(sources: readonly DataSource[], read: Dataset | undefined): Promise<string> {
   const [only] = sources
-  if (only !== undefined && sources.length === 1 && only.weight === 1) return hashFile(only.path)
+  if (only !== undefined && sources.length === 1 && only.weight === 1 && only.path !== standardInput)
+    return hashFile(only.path)
   const lines: string[] = []
-  for (const { path, weight } of sources) lines.push(`${await hashFile(path)} ${weight}`)
+  for (const { path, weight } of sources) {
+    const hash =
+      path === standardInput ? hashText((read?.fingerprints ?? new Float64Array()).join()) : await hashFile(path)
+    lines.push(`${hash} ${weight}`)
+  }
   return hashText(lines.join('\n'))
 }
 

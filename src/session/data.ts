@@ -1,6 +1,6 @@
 import type { TrainConfig } from '../config/index.ts'
 import type { Dataset } from '../text/dataset.ts'
-import { type DataSource, findSources } from '../text/examples.ts'
+import type { DataSource } from '../text/readers/index.ts'
 import { withOverlap } from '../text/overlap.ts'
 import { divided, weighted } from '../text/views.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -19,11 +19,6 @@ export interface DataFiles {
 export interface TrainingData {
   readonly train: Dataset
   readonly valid: Dataset | undefined
-}
-
-/** @throws LowrankError `data`: there are none of that name. */
-export async function findData({ train, valid }: Pick<DataConfig, 'train' | 'valid'>): Promise<DataFiles> {
-  return { train: await findSources(train), valid: valid === undefined ? undefined : await findSources(valid) }
 }
 
 /**

@@ -3,8 +3,7 @@ import { mkdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { writeStreamAtomic } from '../formats/atomic.ts'
 import { isJsonObject } from '../formats/json.ts'
-import { findSources } from '../text/examples.ts'
-import { placeText, readRecords } from '../text/readers/index.ts'
+import { findSources, placeText, readRecords } from '../text/readers/index.ts'
 import { type Columns, isProblem, type Sample, type ShapeName, ShapeReader } from '../text/shapes/index.ts'
 import { LowrankError } from '../util/errors.ts'
 
@@ -35,9 +34,16 @@ async function writeLines(path: string, lines: AsyncIterable<string>): Promise<v
   })
 }
 
+/** Data of the hub is downloaded by what trains or looks at it. */
+async function fetched(): Promise<never> {
+  throw new LowrankError('data', 'a dataset of the hub cannot be rewritten directly', {
+    hint: 'Download it first: lowrank data inspect hf:... --model MODEL, then name its files in the cache.',
+  })
+}
+
 /** All records of files, as they are; a malformed one ends it. */
 async function* recordsOf(data: string): AsyncGenerator<{ readonly place: string; readonly value: unknown }> {
-  for (const { path } of await findSources(data)) {
+  for (const { path } of await findSources(data, { hub: fetched })) {
     for await (const entry of readRecords(path)) {
       const place = placeText(entry.place)
       if ('error' in entry) throw new LowrankError('data', `${place}: ${entry.error}`, { hint: 'Correct this record.' })

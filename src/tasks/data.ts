@@ -2,11 +2,11 @@ import { stat } from 'node:fs/promises'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { dataPage } from '../report/data-page.ts'
 import { readDecoderConfig } from '../model/config.ts'
-import { fromHub } from '../hub/resolve.ts'
+import { findData, fromHub } from '../hub/resolve.ts'
 import type { ReadOptions } from '../session/session.ts'
 import type { Dataset } from '../text/dataset.ts'
 import { type DataReport, reportOf } from '../text/data-report.ts'
-import { findSources, readExamples } from '../text/examples.ts'
+import { readExamples } from '../text/examples.ts'
 import { withOverlap } from '../text/overlap.ts'
 import { type PreviewRow, previewTokens } from '../text/preview.ts'
 import { chooseTemplate } from '../text/template/choose.ts'
@@ -34,8 +34,8 @@ export async function* runInspect(given: InspectConfig, context: TaskContext): A
   yield status(`reading ${given.data}`)
   const opened = yield* openData(given, context)
   try {
-    const dataset = await opened.read(given.data)
-    const valid = given.valid === undefined ? undefined : await opened.read(given.valid)
+    const dataset = yield* opened.read(given.data)
+    const valid = given.valid === undefined ? undefined : yield* opened.read(given.valid)
     return reportOf(given.data, valid === undefined ? dataset : withOverlap(dataset, valid), opened.template)
   } finally {
     opened.tokenizer.close()
@@ -69,7 +69,7 @@ export async function* runPreview(
   yield status(`reading ${given.data}`)
   const opened = yield* openData(given, context)
   try {
-    const { examples, summary } = await opened.read(given.data)
+    const { examples, summary } = yield* opened.read(given.data)
     const { row, rows, html } = given
     if (html !== undefined) await refuseExisting(html)
     if (row > examples.length) {
@@ -95,7 +95,7 @@ async function refuseExisting(path: string): Promise<void> {
 interface OpenedData {
   readonly tokenizer: Tokenizer
   readonly template: string | undefined
-  readonly read: (spec: string) => Promise<Dataset>
+  readonly read: (spec: string) => AsyncGenerator<StatusEvent, Dataset>
 }
 
 async function* openData(given: DataTaskConfig, context: TaskContext): AsyncGenerator<StatusEvent, OpenedData> {
@@ -109,8 +109,8 @@ async function* openData(given: DataTaskConfig, context: TaskContext): AsyncGene
     return {
       tokenizer,
       template: template?.origin,
-      read: async (spec) => {
-        const sources = await findSources(spec)
+      read: async function* (spec) {
+        const sources = yield* findData(spec, context)
         return readExamples({
           skipBadLines: true,
           ...config,

@@ -1,10 +1,9 @@
 import type { QuantizationOptions, TrainConfig } from '../config/index.ts'
-import { fromHub } from '../hub/resolve.ts'
+import { findData, fromHub } from '../hub/resolve.ts'
 import { baseFor } from '../runs/adapter-base.ts'
 import { openSession, type ReadOptions } from '../session/session.ts'
 import { evaluationWorkload } from '../train/workload.ts'
 import { evalBatches } from '../text/batches.ts'
-import { findSources } from '../text/examples.ts'
 import { evaluateBatches } from '../train/evaluate.ts'
 import type { EvaluationResult } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -29,8 +28,9 @@ export async function* runEvaluation(
   const { config } = yield* fromHub(given, { cancelled })
   const { model, adapter, threads, perDeviceEvalBatchSize: batchSize, memory: bound } = config
   const quantization = yield* baseFor(config)
+  const sources = yield* findData(config.data, { cancelled })
   await using session = await openSession({ model, adapter, threads, quantization, cancelled })
-  const { examples, summary } = await session.read(await findSources(config.data), config)
+  const { examples, summary } = await session.read(sources, config)
   session.tokenizer.close()
   const batches = evalBatches(examples, batchSize)
   const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })

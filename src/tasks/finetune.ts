@@ -7,8 +7,9 @@ import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
 import { openModelFiles } from '../formats/model-files.ts'
 import { generateGreedy } from '../generate/greedy.ts'
-import { type DataFiles, findData, readData, type TrainingData } from '../session/data.ts'
+import { type DataFiles, readData, type TrainingData } from '../session/data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
+import { findDataFiles } from './find-data.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
 import { findStart } from '../runs/resume.ts'
@@ -61,7 +62,7 @@ export async function* runFinetune(
   await readDecoderConfig(config.model)
   const { base, leftOut } = await readBase(config.model, origins.model, given.model)
   for (const message of leftOut) yield noted({ type: 'warning', message })
-  const dataFiles = await findData(config)
+  const dataFiles = yield* findDataFiles(config, { cancelled })
   const reads = { ...pick(config, ['model', 'adapter', 'resumeFrom']), ...namesOf(dataFiles), configFile }
   const makes = config.method === 'full' ? 'model' : 'adapter'
   const saved = config.chatTemplate === undefined ? base : withTemplate(base, '')
@@ -92,7 +93,7 @@ export async function* runFinetune(
     if (size > noticed) {
       yield noted({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     }
-    const inputs = await describeInputs(config, session.decoder.threads, { ...given, origins })
+    const inputs = await describeInputs(config, session.decoder.threads, { ...given, origins, files: dataFiles, data })
     const { from, notices } = await findStart(config, inputs)
     for (const event of notices) yield noted(event)
     // The same choice, since it decides in which order is summed.

@@ -1,6 +1,8 @@
 import { basename } from 'node:path'
 import { choiceOf, type MemoryChoice, parseTrainConfig, type TrainConfig } from '../config/index.ts'
-import { findData, readData } from '../session/data.ts'
+import { readData } from '../session/data.ts'
+import { standardInput } from '../formats/chunks.ts'
+import { findDataFiles } from './find-data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { exactName, fromHub } from '../hub/resolve.ts'
 import { readRun, type Run } from '../runs/read.ts'
@@ -84,10 +86,14 @@ export async function* runReplay(
   }
   const { config, origins } = yield* fromHub(named, { cancelled })
   yield status(`reading ${recorded.model} and ${recorded.train}`)
-  const now = await describeInputs(config, inputs.threads, { ...named, origins })
+  const files = yield* findDataFiles(config, { cancelled })
+  if (files.train.some(({ path }) => path === standardInput)) {
+    throw new LowrankError('config', `cannot replay ${input.run}: its data came from standard input`)
+  }
+  const now = await describeInputs(config, inputs.threads, { ...named, origins, files })
   yield* checkInputs(run, { inputs, now, anyway: input.anyway })
   await using session = await sessionOf(input.at === undefined ? config : withWeightsOf(config, input.at), cancelled)
-  const { train } = await readData(session, await findData(config), config)
+  const { train } = await readData(session, files, config)
   session.tokenizer.close()
   const model = await session.load(choice)
   const training = startTraining({ ...model, base: session.decoder.quantization, config, examples: train.examples })

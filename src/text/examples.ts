@@ -2,20 +2,10 @@ import { LowrankError } from '../util/errors.ts'
 import type { Dataset, PlacedSample } from './dataset.ts'
 import { DatasetBuilder } from './dataset-builder.ts'
 import { type EncodeOptions, SampleEncoder } from './encode.ts'
-import { placeText, readRecords } from './readers/index.ts'
+import { type DataSource, placeText, readRecords } from './readers/index.ts'
 import { type Columns, isProblem, type Sample, type ShapeName, ShapeReader } from './shapes/index.ts'
 import type { MemoryTokens } from './store.ts'
 import type { Tokenizer } from './tokenizer.ts'
-
-/** A file of examples, and how often each of its examples comes in an epoch. */
-export interface DataSource {
-  readonly path: string
-  readonly weight: number
-}
-
-export async function findSources(spec: string): Promise<DataSource[]> {
-  return [{ path: spec, weight: 1 }]
-}
 
 /** How data is read: what decides its tokens, beside the files and the tokenizer. */
 export interface ReadOptions extends EncodeOptions {

@@ -80,11 +80,13 @@ export class StandIn {
     const { pathname, searchParams } = new URL(request.url ?? '/', this.endpoint)
     this.hub.push(seen(request))
     const [, id = '', kind, revision = '', name] =
-      /^(?:\/api\/models)?\/([^/]+\/[^/]+)\/(revision|tree|resolve)\/([^/]+)(?:\/(.+))?$/.exec(pathname) ?? []
+      /^(?:\/api\/models|(?:\/api)?\/datasets)?\/([^/]+\/[^/]+)\/(revision|tree|resolve)\/([^/]+)(?:\/(.+))?$/.exec(
+        pathname,
+      ) ?? []
     const wanted = decodeURIComponent(revision)
     const repos = this.repos.get(id)
     const repo = repos?.find(({ commit, branches }) => commit === wanted || branches.has(wanted))
-    const content = repo?.files.get(name ?? '')
+    const content = repo?.files.get(decodeURIComponent(name ?? ''))
     if (this.onHub(request, response, content)) return
     if (repos === undefined) return refuse(response, 401, 'RepoNotFound')
     if (repo === undefined) return refuse(response, 404, 'RevisionNotFound')
@@ -133,7 +135,7 @@ function seen({ method = '', url = '', headers }: IncomingMessage): Seen {
 
 /** As the hub, which keeps large files apart from git. */
 function isLarge(name: string): boolean {
-  return /\.(safetensors|bin)$/.test(name) || name === 'tokenizer.json'
+  return /\.(safetensors|bin|parquet)$/.test(name) || name === 'tokenizer.json'
 }
 
 function entryOf(path: string, content: Buffer): object {

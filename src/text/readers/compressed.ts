@@ -3,6 +3,7 @@ import { createGunzip } from 'node:zlib'
 import { inputName } from '../../formats/chunks.ts'
 import { LowrankError, messageOf } from '../../util/errors.ts'
 import { startsWith } from './foreign.ts'
+import { unzstd } from './zstd.ts'
 
 type Chunks = AsyncIterable<Uint8Array>
 
@@ -11,18 +12,29 @@ interface Compression {
   readonly name: string
   /** At the end of a file's name, behind the extension of what is compressed. */
   readonly extension: string
-  readonly signature: readonly number[]
+  /** How its files begin. */
+  readonly signatures: readonly (readonly number[])[]
   /** The bytes that were compressed, as many at a time as a chunk has. Throws what is wrong with them. */
   readonly unpack: (chunks: Chunks) => AsyncGenerator<Uint8Array>
 }
 
 export const compressions: readonly Compression[] = [
-  { name: 'gzip', extension: '.gz', signature: [0x1f, 0x8b], unpack: gunzip },
+  { name: 'gzip', extension: '.gz', signatures: [[0x1f, 0x8b]], unpack: gunzip },
+  {
+    name: 'zstd',
+    extension: '.zst',
+    // The second one begins what is to be passed over, such as an index in front.
+    signatures: [
+      [0x28, 0xb5, 0x2f, 0xfd],
+      [0x50, 0x2a, 0x4d, 0x18],
+    ],
+    unpack: unzstd,
+  },
 ]
 
 /** How a file is compressed, by its beginning. */
 export function compressionOf(head: Uint8Array): Compression | undefined {
-  return compressions.find(({ signature }) => startsWith(head, signature))
+  return compressions.find(({ signatures }) => signatures.some((one) => startsWith(head, one)))
 }
 
 /** Unpacks a file. @throws LowrankError `data`: it is damaged. */

@@ -22,6 +22,8 @@ export interface Input {
   readonly path: string
   /** Its bytes from the beginning, unpacked. */
   readonly chunks: AsyncIterable<Uint8Array>
+  /** How it is compressed, if it is. */
+  readonly packed?: string | undefined
   /** Its beginning, as text. */
   readonly head: TextHead
 }

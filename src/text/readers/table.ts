@@ -135,6 +135,7 @@ function openQuote(path: string, line: number, what: string): LowrankError {
 }
 
 const valueBytes = 16
+const nothing = new Uint8Array(0)
 
 /** A row as it is read. Its memory is bounded; what is wrong with it first counts. */
 class RowBuilder {
@@ -168,11 +169,12 @@ class RowBuilder {
   }
 
   endValue(): void {
-    const value = decodeUtf8(this.#pieces.length === 1 ? this.#pieces[0]! : Buffer.concat(this.#pieces))
     // An empty one takes memory, too.
     this.#bytes += valueBytes
-    if (this.isTooLong) this.take(new Uint8Array(0))
-    else if (value === undefined) this.refuse(notUtf8)
+    if (this.isTooLong) return this.take(nothing)
+    const [first = nothing] = this.#pieces
+    const value = decodeUtf8(this.#pieces.length > 1 ? Buffer.concat(this.#pieces) : first)
+    if (value === undefined) this.refuse(notUtf8)
     else this.#values.push(value)
     this.#pieces = []
   }
