@@ -57,7 +57,10 @@ export async function readExamples(options: ReadExamplesOptions): Promise<Datase
       // Two at a time: one is tokenized while the next is read. They are taken in order.
       const encoded = encoder.encode(taken.map(({ sample }) => sample))
       const before = pending.at(-1)
-      pending.push(Promise.all([encoded, before]).then(([found]) => builder.add(taken, found)))
+      const taking = Promise.all([encoded, before]).then(([found]) => builder.add(taken, found))
+      // Where reading ends before it is waited for, that is the error.
+      taking.catch(() => undefined)
+      pending.push(taking)
       if (pending.length > 2) await pending.shift()
     }
     for await (const entry of readRecords(source.path, cancelled === undefined ? {} : { cancelled })) {

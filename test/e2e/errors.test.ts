@@ -1,4 +1,4 @@
-import { cpSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
 import {
@@ -158,14 +158,14 @@ const mistakes: readonly Mistake[] = [
   {
     mistake: 'a training file that is not there',
     args: with_({ train: join(folder, 'none.jsonl') }),
-    says: [join(folder, 'none.jsonl'), 'no such file'],
+    says: [join(folder, 'none.jsonl'), 'there is no file'],
     hint: 'Check the path',
   },
   {
-    mistake: 'a training file that is a folder',
-    args: with_({ train: folder }),
-    says: [folder],
-    hint: /file/,
+    mistake: 'a training file that is a folder without data',
+    args: () => flags({ ...base, train: mkdtempSync(join(folder, 'empty-')) }),
+    says: [join(folder, 'empty-'), 'has no file of data: it is empty'],
+    hint: '.jsonl',
   },
   {
     mistake: 'a validation file without an example',

@@ -34,7 +34,7 @@ special = {
 def rendered(template, conversation, prompt, mask=False):
     try:
         texts, marks = utils.render_jinja_template(
-            conversations=[conversation["messages"]],
+            conversations=[utils._normalize_chat_messages(conversation["messages"])],
             tools=conversation.get("tools"),
             chat_template=template,
             add_generation_prompt=prompt,

