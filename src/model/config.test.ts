@@ -74,6 +74,7 @@ describe('config.json', () => {
     const layer = { rope, window: undefined }
     const config: DecoderConfig = {
       modelType: 'llama',
+      trunk: 'model',
       hiddenSize: 64,
       intermediateSize: 128,
       numHiddenLayers: 2,
@@ -229,5 +230,50 @@ describe('a bad config.json is refused, with the file and the field:', () => {
     } finally {
       rmSync(folder, { recursive: true })
     }
+  })
+})
+
+describe('the part for texts of a model of images', () => {
+  /** As Google's files of Gemma 3 have it: what is as by default is left out. */
+  const images = {
+    model_type: 'gemma3',
+    text_config: {
+      hidden_size: 2560,
+      intermediate_size: 10240,
+      model_type: 'gemma3_text',
+      num_hidden_layers: 34,
+      rope_scaling: { factor: 8.0, rope_type: 'linear' },
+      sliding_window: 1024,
+    },
+    torch_dtype: 'bfloat16',
+    vision_config: { hidden_size: 1152 },
+  }
+
+  test('has the defaults of transformers', () => {
+    const { layers, ...config } = parse(images)
+    expect(config).toMatchObject({
+      modelType: 'gemma3',
+      trunk: 'model.language_model',
+      vocabSize: 262208,
+      numAttentionHeads: 8,
+      numKeyValueHeads: 4,
+      headDim: 256,
+      tieWordEmbeddings: true,
+      dtype: 'BF16',
+    })
+    expect(layers.map(({ window }) => window).slice(0, 7)).toEqual([1024, 1024, 1024, 1024, 1024, undefined, 1024])
+    expect(layers[5]?.rope).toMatchObject({ theta: 1e6, scaling: { type: 'linear', factor: 8 } })
+  })
+
+  test.each([
+    [{ text_config: undefined }, '"text_config" is not an object'],
+    [{ tie_word_embeddings: false }, '"tie_word_embeddings" and that of "text_config" differ'],
+    [
+      { text_config: { ...images.text_config, model_type: 'llama' } },
+      'text_config: model_type "llama" is not supported',
+    ],
+    [{ text_config: { ...images.text_config, num_experts: 8 } }, 'text_config: "num_experts": 8 is not supported'],
+  ])('%j is refused', (changes, message) => {
+    expect(() => parse({ ...images, ...changes })).toThrow(message)
   })
 })

@@ -59,8 +59,13 @@ export function parseQuantizationConfig(json: unknown, refuse: Refuse): Promised
 /**
  * The text of a config.json for the same model with its linear layers quantized: with `quantization_config` as transformers writes it.
  * Lowrank computes in f32, and so will transformers unless it is asked for something else; the block size is stored with each weight.
+ * `floats`: modules whose linear layers are not quantized either, beside the head.
  */
-export function withQuantizationConfig(text: string, quantization: Quantization): string {
+export function withQuantizationConfig(
+  text: string,
+  quantization: Quantization,
+  { floats = [] }: { readonly floats?: readonly string[] } = {},
+): string {
   const fourBit = quantization.kind === '4bit' ? quantization : undefined
   const config = {
     _load_in_4bit: fourBit !== undefined,
@@ -71,7 +76,8 @@ export function withQuantizationConfig(text: string, quantization: Quantization)
     bnb_4bit_use_double_quant: fourBit?.doubleQuant ?? false,
     llm_int8_enable_fp32_cpu_offload: false,
     llm_int8_has_fp16_weight: false,
-    llm_int8_skip_modules: null,
+    // By default transformers leaves out the head alone.
+    llm_int8_skip_modules: floats.length === 0 ? null : ['lm_head', ...floats],
     llm_int8_threshold: 6,
     load_in_4bit: fourBit !== undefined,
     load_in_8bit: fourBit === undefined,

@@ -9,7 +9,7 @@ import { readDecoderConfig } from '../config.ts'
 import { openQuantized, type QuantizedEntries, type QuantizedEntry } from '../bitsandbytes/checkpoint.ts'
 import { headName } from '../names.ts'
 import { isNorm, linearPaths, weightSpecs, type WeightSpec } from '../weight-specs.ts'
-import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
+import { checkAllUsed, decoderTensors, hasOwnHead } from './names.ts'
 import { openGguf } from './gguf.ts'
 import { checkFinite, type WeightSource } from './source.ts'
 import { widened } from '../../storage/formats.ts'
@@ -25,7 +25,7 @@ export async function openWeights(model: string): Promise<WeightSource> {
 
 async function openFolder(folder: string): Promise<WeightSource> {
   const described = await readDecoderConfig(folder)
-  const reader = withDecoderNames(await openCheckpoint(folder), described)
+  const { reader, storedName, beside } = decoderTensors(await openCheckpoint(folder), described)
   try {
     const config = (await hasOwnHead(reader, described)) ? { ...described, tieWordEmbeddings: false } : described
     const specs = weightSpecs(config)
@@ -37,6 +37,8 @@ async function openFolder(folder: string): Promise<WeightSource> {
       config,
       specs,
       quantization: quantized?.quantization,
+      storedName,
+      beside,
       storage: (name) => quantized?.entries.get(name)?.storage ?? floatDtype(reader, name),
       load: async (name, reuse) => {
         const entry = quantized?.entries.get(name)
@@ -94,6 +96,8 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
     config,
     specs,
     quantization: undefined,
+    storedName: (name) => name,
+    beside: [],
     storage: () => config.dtype,
     load: async (name) => {
       const index = specs.findIndex((spec) => spec.name === name)
