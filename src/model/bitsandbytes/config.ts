@@ -1,10 +1,13 @@
 import { z } from 'zod'
 import type { Quantization } from '../../config/index.ts'
+import { parseFp8Config, type PromisedFp8 } from '../fp8.ts'
 import { editJson } from '../../formats/json-edit.ts'
 import type { FourBitType } from '../../storage/fourbit.ts'
 
 /** What `quantization_config` of a config.json says of the weights; undefined where it is silent. */
-export type PromisedQuantization =
+export type PromisedQuantization = PromisedBitsAndBytes | PromisedFp8
+
+export type PromisedBitsAndBytes =
   | { readonly kind: '4bit'; readonly quantType: FourBitType | undefined; readonly doubleQuant: boolean | undefined }
   | { readonly kind: '8bit' }
 
@@ -35,8 +38,12 @@ export function parseQuantizationConfig(json: unknown, refuse: Refuse): Promised
   }
   const c = parsed.data
   const method = c.quant_method ?? 'bitsandbytes'
+  if (method === 'fp8') return parseFp8Config(json, refuse)
   if (method !== 'bitsandbytes') {
-    refuse(`weights quantized by ${JSON.stringify(method)} are not supported, only those of "bitsandbytes"`, useFloats)
+    refuse(
+      `weights quantized by ${JSON.stringify(method)} are not supported, only those of "bitsandbytes" and "fp8"`,
+      useFloats,
+    )
   }
   const [fourBit, eightBit] = [c.load_in_4bit ?? c._load_in_4bit ?? false, c.load_in_8bit ?? c._load_in_8bit ?? false]
   if (fourBit === eightBit) {
