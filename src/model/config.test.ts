@@ -211,6 +211,21 @@ describe('a bad config.json is refused, with the file and the field:', () => {
     expect(attempt).toThrow(expect.objectContaining({ code: 'model' }))
   })
 
+  test.each([
+    [{ model_type: 'qwen3_moe', num_local_experts: 128, num_experts_per_tok: 8 }, '("num_local_experts": 128)'],
+    [{ model_type: 'qwen3_moe', num_experts: 128, num_experts_per_tok: 8 }, '("num_experts": 128)'],
+    [{ model_type: 'olmoe', num_experts: 64, num_experts_per_tok: 8 }, '("num_experts": 64)'],
+    [{ model_type: 'mixtral', num_local_experts: 8, num_experts_per_tok: 2 }, '("num_local_experts": 8)'],
+    [{ model_type: 'deepseek_v3', n_routed_experts: 256 }, '("n_routed_experts": 256)'],
+    [{ model_type: 'llama4', text_config: { num_local_experts: 16 } }, '("num_local_experts": 16)'],
+    [{ model_type: 'qwen2_moe' }, '(model_type "qwen2_moe")'],
+  ])('%j is a mixture of experts', (json, found) => {
+    const attempt = (): DecoderConfig => parse({ ...rest, ...json })
+    expect(attempt).toThrow(`model_type "${json.model_type}" is a mixture of experts ${found}, which is not supported`)
+    // Not a model whose name is nearly the same.
+    expect(attempt).toThrow(expect.objectContaining({ hint: expect.stringContaining('dense model') as string }))
+  })
+
   test('a family that is nearly one gets a suggestion', () => {
     expect(() => parse({ ...rest, model_type: 'lama' })).toThrow(
       expect.objectContaining({ hint: 'Did you mean "llama"?' }),

@@ -6,6 +6,7 @@ import { LowrankError } from '../util/errors.ts'
 import type { DecoderConfig, FamilyName, Refuse } from './decoder.ts'
 import { modelTypeOf, notADecoder } from './families/describe.ts'
 import { families } from './families/index.ts'
+import { expertsOf } from './families/foreign-keys.ts'
 import { useFloats } from './bitsandbytes/config.ts'
 
 /** Reads and checks the `config.json` of a model: a folder, or a GGUF file. */
@@ -24,6 +25,13 @@ export function parseDecoderConfig(json: unknown, file: string): DecoderConfig {
   const known = Object.keys(families) as FamilyName[]
   const modelType = known.find((one) => one === name)
   if (modelType === undefined) {
+    const experts = expertsOf(object, name)
+    if (experts !== undefined) {
+      refuse(
+        `model_type "${name}" is a mixture of experts (${experts}), which is not supported (supported: ${known.join(', ')})`,
+        'Each token would choose its experts, and so the sizes of products within a block. Name a dense model instead.',
+      )
+    }
     const near = known.find((one) => leven(one, name) <= 2)
     return refuse(
       `model_type "${name}" is not supported (supported: ${known.join(', ')})`,
