@@ -104,9 +104,13 @@ export async function writeSafetensors(
   })
 }
 
-/** The same tensors by other names; `nameOf` gives that of a stored one, and must not give two the same. */
-export function renameTensors(reader: TensorReader, nameOf: (stored: string) => string): TensorReader {
-  const stored = new Map([...reader.tensors.keys()].map((name) => [nameOf(name), name]))
+/** The same tensors by other names; `nameOf` gives that of a stored one, undefined to leave it out, and must not give two the same. */
+export function renameTensors(reader: TensorReader, nameOf: (stored: string) => string | undefined): TensorReader {
+  const stored = new Map<string, string>()
+  for (const name of reader.tensors.keys()) {
+    const given = nameOf(name)
+    if (given !== undefined) stored.set(given, name)
+  }
   return {
     tensors: new Map([...stored].map(([name, storedName]) => [name, reader.tensors.get(storedName)!])),
     metadata: reader.metadata,

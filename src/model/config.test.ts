@@ -74,6 +74,7 @@ describe('config.json', () => {
     const layer = { rope, window: undefined }
     const config: DecoderConfig = {
       modelType: 'llama',
+      trunk: 'model',
       hiddenSize: 64,
       intermediateSize: 128,
       numHiddenLayers: 2,
@@ -210,6 +211,21 @@ describe('a bad config.json is refused, with the file and the field:', () => {
     expect(attempt).toThrow(expect.objectContaining({ code: 'model' }))
   })
 
+  test.each([
+    [{ model_type: 'qwen3_moe', num_local_experts: 128, num_experts_per_tok: 8 }, '("num_local_experts": 128)'],
+    [{ model_type: 'qwen3_moe', num_experts: 128, num_experts_per_tok: 8 }, '("num_experts": 128)'],
+    [{ model_type: 'olmoe', num_experts: 64, num_experts_per_tok: 8 }, '("num_experts": 64)'],
+    [{ model_type: 'mixtral', num_local_experts: 8, num_experts_per_tok: 2 }, '("num_local_experts": 8)'],
+    [{ model_type: 'deepseek_v3', n_routed_experts: 256 }, '("n_routed_experts": 256)'],
+    [{ model_type: 'llama4', text_config: { num_local_experts: 16 } }, '("num_local_experts": 16)'],
+    [{ model_type: 'qwen2_moe' }, '(model_type "qwen2_moe")'],
+  ])('%j is a mixture of experts', (json, found) => {
+    const attempt = (): DecoderConfig => parse({ ...rest, ...json })
+    expect(attempt).toThrow(`model_type "${json.model_type}" is a mixture of experts ${found}, which is not supported`)
+    // Not a model whose name is nearly the same.
+    expect(attempt).toThrow(expect.objectContaining({ hint: expect.stringContaining('dense model') as string }))
+  })
+
   test('a family that is nearly one gets a suggestion', () => {
     expect(() => parse({ ...rest, model_type: 'lama' })).toThrow(
       expect.objectContaining({ hint: 'Did you mean "llama"?' }),
@@ -229,5 +245,50 @@ describe('a bad config.json is refused, with the file and the field:', () => {
     } finally {
       rmSync(folder, { recursive: true })
     }
+  })
+})
+
+describe('the part for texts of a model of images', () => {
+  /** As Google's files of Gemma 3 have it: what is as by default is left out. */
+  const images = {
+    model_type: 'gemma3',
+    text_config: {
+      hidden_size: 2560,
+      intermediate_size: 10240,
+      model_type: 'gemma3_text',
+      num_hidden_layers: 34,
+      rope_scaling: { factor: 8.0, rope_type: 'linear' },
+      sliding_window: 1024,
+    },
+    torch_dtype: 'bfloat16',
+    vision_config: { hidden_size: 1152 },
+  }
+
+  test('has the defaults of transformers', () => {
+    const { layers, ...config } = parse(images)
+    expect(config).toMatchObject({
+      modelType: 'gemma3',
+      trunk: 'model.language_model',
+      vocabSize: 262208,
+      numAttentionHeads: 8,
+      numKeyValueHeads: 4,
+      headDim: 256,
+      tieWordEmbeddings: true,
+      dtype: 'BF16',
+    })
+    expect(layers.map(({ window }) => window).slice(0, 7)).toEqual([1024, 1024, 1024, 1024, 1024, undefined, 1024])
+    expect(layers[5]?.rope).toMatchObject({ theta: 1e6, scaling: { type: 'linear', factor: 8 } })
+  })
+
+  test.each([
+    [{ text_config: undefined }, '"text_config" is not an object'],
+    [{ tie_word_embeddings: false }, '"tie_word_embeddings" and that of "text_config" differ'],
+    [
+      { text_config: { ...images.text_config, model_type: 'llama' } },
+      'text_config: model_type "llama" is not supported',
+    ],
+    [{ text_config: { ...images.text_config, num_experts: 8 } }, 'text_config: "num_experts": 8 is not supported'],
+  ])('%j is refused', (changes, message) => {
+    expect(() => parse({ ...images, ...changes })).toThrow(message)
   })
 })

@@ -1,13 +1,12 @@
 import leven from 'leven'
-import { editJson } from '../formats/json-edit.ts'
-import { isJsonObject, type JsonObject } from '../formats/json.ts'
+import { isJsonObject } from '../formats/json.ts'
 import { openModelFiles } from '../formats/model-files.ts'
 import { modelFolderHint } from '../formats/model-folder.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { DecoderConfig, FamilyName, Refuse } from './decoder.ts'
 import { modelTypeOf, notADecoder } from './families/describe.ts'
 import { families } from './families/index.ts'
-import { foreignKey } from './families/foreign-keys.ts'
+import { expertsOf } from './families/foreign-keys.ts'
 import { useFloats } from './bitsandbytes/config.ts'
 
 /** Reads and checks the `config.json` of a model: a folder, or a GGUF file. */
@@ -26,6 +25,13 @@ export function parseDecoderConfig(json: unknown, file: string): DecoderConfig {
   const known = Object.keys(families) as FamilyName[]
   const modelType = known.find((one) => one === name)
   if (modelType === undefined) {
+    const experts = expertsOf(object, name)
+    if (experts !== undefined) {
+      refuse(
+        `model_type "${name}" is a mixture of experts (${experts}), which is not supported (supported: ${known.join(', ')})`,
+        'Each token would choose its experts, and so the sizes of products within a block. Name a dense model instead.',
+      )
+    }
     const near = known.find((one) => leven(one, name) <= 2)
     return refuse(
       `model_type "${name}" is not supported (supported: ${known.join(', ')})`,
@@ -36,15 +42,11 @@ export function parseDecoderConfig(json: unknown, file: string): DecoderConfig {
   if (quantization !== undefined && quantization !== null) {
     refuse('"quantization" is what mlx-lm writes beside weights that it quantized, which are not supported', useFloats)
   }
-  const family = families[modelType]
-  const config = family.describe(object, refuse)
-  const foreign = foreignKey(object, family.keys)
-  if (foreign !== undefined) refuse(`${foreign} is not supported: model_type "${modelType}" is computed without it`)
-  return config
+  return families[modelType].describe(object, refuse)
 }
 
-/** The text of a config.json, without its promise that the head is the embedding. */
+/** The text of a config.json, without its promise that the head is the embedding, which its `text_config` may repeat. */
 export function untied(text: string): string {
-  const { tie_word_embeddings: tied } = JSON.parse(text) as JsonObject
-  return tied === true ? editJson(text, { tie_word_embeddings: false }) : text
+  // Inside of a string the quotes would have backslashes.
+  return text.replaceAll(/("tie_word_embeddings"\s*:\s*)true/g, '$1false')
 }

@@ -10,7 +10,17 @@ import type { PromisedQuantization } from './bitsandbytes/config.ts'
 
 /** The `model_type`s that are computed; each has a line in `families/index.ts`. */
 export type FamilyName =
-  'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'gemma2' | 'gemma3_text' | 'phi3' | 'smollm3' | 'olmo2' | 'granite'
+  | 'llama'
+  | 'mistral'
+  | 'qwen2'
+  | 'qwen3'
+  | 'gemma2'
+  | 'gemma3_text'
+  | 'gemma3'
+  | 'phi3'
+  | 'smollm3'
+  | 'olmo2'
+  | 'granite'
 
 /** Rotary embedding: the base, how many channels of a head are rotated, and how positions beyond the trained length are handled. */
 export interface Rope {
@@ -64,6 +74,8 @@ export type Activation = 'silu' | 'gelu' | 'gelu_tanh'
 /** A decoder as `config.json` describes it; what a family does not have is at the value that changes nothing. */
 export interface DecoderConfig {
   readonly modelType: FamilyName
+  /** Path of the decoder without its head among the modules of the model: another where it is the part for texts of a larger one. */
+  readonly trunk: 'model' | 'model.language_model'
   readonly hiddenSize: number
   readonly intermediateSize: number
   readonly numHiddenLayers: number
@@ -131,8 +143,7 @@ export interface AttentionPart {
 export interface Family {
   /** Models that are of it, in words. */
   readonly models: string
-  /** Keys of config.json that it knows, and those of them that not every family has. */
-  readonly keys: ReadonlySet<string>
+  /** Keys of config.json that it knows and not every family has. */
   readonly ownKeys: readonly string[]
   /** @throws LowrankError by way of `refuse`: what is asked for is not computed. */
   describe(json: JsonObject, refuse: Refuse): DecoderConfig

@@ -1,6 +1,16 @@
+import type { DecoderConfig } from './decoder.ts'
+
 /*
  * Weights that are not inside a block, as checkpoints of all families name them.
  */
 
-export const embeddingName = 'model.embed_tokens.weight'
+export function embeddingName({ trunk }: Pick<DecoderConfig, 'trunk'>): string {
+  return `${trunk}.embed_tokens.weight`
+}
+
+/** Whether a weight is the embedding of whatever model. */
+export function isEmbedding(name: string): boolean {
+  return /^model\.(language_model\.)?embed_tokens\.weight$/.test(name)
+}
+
 export const headName = 'lm_head.weight'

@@ -93,7 +93,7 @@ const typicalSizes = stageSizes({ batch: 4, seq: 256, rows: 512 })
 export function buildStages(options: StagesOptions): DecoderStages {
   const { config, policy } = options
   const share = sharing()
-  const trainsEmbedding = policy.trainable(embeddingName)
+  const trainsEmbedding = policy.trainable(embeddingName(config))
   let trainedBelow = trainsEmbedding
   const blocks: BlockStage[] = []
   for (const [index, kind] of config.layers.entries()) {
@@ -126,7 +126,7 @@ function buildBlock(
   share: (candidate: Program) => Program,
 ): BlockStage {
   const family = families[config.modelType]
-  const prefix = `model.layers.${index}.`
+  const prefix = `${config.trunk}.layers.${index}.`
   const input = b.input('x', { dtype: 'f32', shape: ['batch', 'seq', config.hiddenSize] })
   const x = index === 0 ? b.scale(input, config.multipliers.input) : input
   const { context, ports: contextPorts } = blockContext(config, index)
@@ -181,7 +181,7 @@ function buildHead(
   const x = b.input('x', { dtype: 'f32', shape: ['rows', config.hiddenSize] })
   const targets = b.input('targets', { dtype: 'i64', shape: ['rows'] })
   const tied = config.tieWordEmbeddings && !separateHead
-  const rename = (name: string): string => (tied && name === headName ? embeddingName : name)
+  const rename = (name: string): string => (tied && name === headName ? embeddingName(config) : name)
   const write = (training: boolean): Written => {
     const stage = new StageLayers({ prefix: '', policy, rename })
     return {

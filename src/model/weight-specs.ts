@@ -21,15 +21,15 @@ interface LinearSpec {
 
 /** Every weight of a decoder. A tied head is not listed: it is the embedding. */
 export function weightSpecs(config: DecoderConfig): WeightSpec[] {
-  const { hiddenSize, vocabSize, tieWordEmbeddings } = config
+  const { trunk, hiddenSize, vocabSize, tieWordEmbeddings } = config
   const block = blockOf(config).specs
   // Norms come first: random weights are drawn by their place in this list.
   const ordered = [...block.filter(({ name }) => isNorm(name)), ...block.filter(({ name }) => !isNorm(name))]
   const head = headOf(config).filter(({ name }) => !tieWordEmbeddings || name !== headName)
   return [
-    { name: embeddingName, shape: [vocabSize, hiddenSize] },
+    { name: embeddingName(config), shape: [vocabSize, hiddenSize] },
     ...config.layers.flatMap((_, i) =>
-      ordered.map(({ name, shape }) => ({ name: `model.layers.${i}.${name}`, shape })),
+      ordered.map(({ name, shape }) => ({ name: `${trunk}.layers.${i}.${name}`, shape })),
     ),
     ...head,
   ]
@@ -48,7 +48,10 @@ export function linearSpecs(config: DecoderConfig): readonly LinearSpec[] {
 /** Paths of all linear layers, the output head last. */
 export function linearPaths(config: DecoderConfig): string[] {
   const modules = linearSpecs(config).map(({ module }) => module)
-  return [...config.layers.flatMap((_, i) => modules.map((module) => `model.layers.${i}.${module}`)), 'lm_head']
+  return [
+    ...config.layers.flatMap((_, i) => modules.map((module) => `${config.trunk}.layers.${i}.${module}`)),
+    'lm_head',
+  ]
 }
 
 /** Notes the weights that a computation asks for. */

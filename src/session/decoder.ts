@@ -175,14 +175,15 @@ export class PreparedDecoder {
   /** Every weight that the stages read, once. */
   wanted(stages: DecoderStages): WantedWeight[] {
     const { vocabSize, hiddenSize } = this.config
+    const name = embeddingName(this.config)
     const embedding = {
-      name: embeddingName,
+      name,
       shape: [vocabSize, hiddenSize],
-      storage: this.#storage(embeddingName, { expandWeights: false }),
+      storage: this.#storage(name, { expandWeights: false }),
       trainable: stages.trainsEmbedding,
       block: undefined,
     }
-    const found = new Map<string, WantedWeight>([[embeddingName, embedding]])
+    const found = new Map<string, WantedWeight>([[name, embedding]])
     ;[...stages.blocks, stages.head].forEach((stage, i) => {
       const block = stage === stages.head ? undefined : i
       for (const { name, shape, storage, trainable } of stage.parameters) {
@@ -227,7 +228,7 @@ export class PreparedDecoder {
       head: stages.head,
       weights,
       group: choice.streamed?.group ?? 1,
-      embedding: { name: embeddingName, trainable: stages.trainsEmbedding, scale: config.embeddingScale },
+      embedding: { name: embeddingName(config), trainable: stages.trainsEmbedding, scale: config.embeddingScale },
       kinds: positionKinds(config),
       attentionParts,
       headRows: choice.headRows,
@@ -326,5 +327,5 @@ function refuseQuantized(model: string, quantization: Quantization | undefined):
 
 /** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
 function sourceName(config: DecoderConfig, name: string): string {
-  return name === headName && config.tieWordEmbeddings ? embeddingName : name
+  return name === headName && config.tieWordEmbeddings ? embeddingName(config) : name
 }

@@ -59,7 +59,8 @@ export async function* runFinetune(
   for (const message of unusedOptions(given)) yield noted({ type: 'warning', message })
   const { config, origins } = yield* fromHub(given, { cancelled })
   // Refused before a folder is made for it.
-  await readDecoderConfig(config.model)
+  const { trunk } = await readDecoderConfig(config.model)
+  if (config.method === 'full' && trunk !== 'model') throw partOfMore(given.model)
   const { base, leftOut } = await readBase(config.model, origins.model, given.model)
   for (const message of leftOut) yield noted({ type: 'warning', message })
   const dataFiles = yield* findDataFiles(config, { cancelled })
@@ -155,6 +156,14 @@ export async function* runFinetune(
   } finally {
     await output.release({ unused })
   }
+}
+
+function partOfMore(model: string): LowrankError {
+  return new LowrankError(
+    'config',
+    `method full writes a whole model, and of ${model} only the part for texts is computed: what sees images would be missing`,
+    { hint: 'Train an adapter (method lora or qlora).' },
+  )
 }
 
 /** What is written again of a base model, and what is not, in words; `asked`: what the user calls it. */

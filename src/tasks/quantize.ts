@@ -11,6 +11,7 @@ import { withQuantizationConfig } from '../model/bitsandbytes/config.ts'
 import { savedTensors } from '../model/bitsandbytes/save.ts'
 import { headName } from '../model/names.ts'
 import { fromHub } from '../hub/resolve.ts'
+import { imageModules } from '../model/sources/names.ts'
 import { openWeights } from '../model/sources/checkpoint.ts'
 import type { WeightSource } from '../model/sources/source.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts'
@@ -71,18 +72,17 @@ export async function* runQuantize(
         if (cancelled())
           throw new LowrankError('cancelled', `quantizing ${given.model} was cancelled; nothing is left in ${output}`)
       }
-      const tensors = tensorsOf(
-        source,
-        quantizedWeights(source, quantization, () => false),
-        step,
-      )
-      const parameters = source.specs.reduce((total, { shape }) => total + elements(shape), 0)
+      const quantized = quantizedWeights(source, quantization, () => false)
+      const tensors = [...tensorsOf(source, quantized, step), ...source.beside]
+      const parameters = [...source.specs, ...source.beside].reduce((total, { shape }) => total + elements(shape), 0)
       const written = await writeCheckpoint(output, tensors, { maxShardBytes: maxShardSize, parameters })
       step()
       for (const [name, bytes] of files) await writeFileAtomic(join(output, name), bytes)
       // Last, so that a folder without is seen not to be a model.
       const ownHead = source.specs.some(({ name }) => name === headName)
-      const described = withQuantizationConfig(ownHead ? untied(text) : text, quantization)
+      const described = withQuantizationConfig(ownHead ? untied(text) : text, quantization, {
+        floats: source.config.trunk === 'model' ? [] : imageModules.map((module) => `model.${module}`),
+      })
       await writeFileAtomic(join(output, 'config.json'), described)
       return { outputDir: output, ...written, seconds: (performance.now() - begun) / 1000 }
     } catch (error) {
@@ -99,14 +99,16 @@ function tensorsOf(source: WeightSource, quantized: WeightSource, step: () => vo
   const quantizes = quantizedNames(source)
   const { quantization } = quantized
   return source.specs.flatMap(({ name, shape }): TensorSource[] => {
+    const stored = source.storedName(name)
     const dtype = source.storage(name)
     if (!isFloatStorage(dtype)) throw internalError(`${name} is quantized already`)
     const make = (): Promise<StoredWeight> => {
       step()
       return quantized.load(name)
     }
-    if (quantization !== undefined && quantizes(name)) return savedTensors({ name, shape, quantization, dtype, make })
-    return [{ name, dtype, shape, data: async () => floatBytes(await make()) }]
+    if (quantization !== undefined && quantizes(name))
+      return savedTensors({ name: stored, shape, quantization, dtype, make })
+    return [{ name: stored, dtype, shape, data: async () => floatBytes(await make()) }]
   })
 }
 

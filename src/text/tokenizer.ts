@@ -146,7 +146,13 @@ export const tokenizerFiles: readonly string[] = [
 ]
 
 /** Names of the small files that go with the weights of a model wherever they go; its config.json is another for each. */
-export const companionFiles: readonly string[] = [...tokenizerFiles, 'generation_config.json']
+export const companionFiles: readonly string[] = [
+  ...tokenizerFiles,
+  'generation_config.json',
+  // Of models of images.
+  'preprocessor_config.json',
+  'processor_config.json',
+]
 
 function lengthOf(parts: readonly { readonly length: number }[]): number {
   return parts.reduce((total, { length }) => total + length, 0)

@@ -1,6 +1,6 @@
 import { settingsOfSgd } from '../config/index.ts'
 import type { Trainable } from '../engine/trainable.ts'
-import { embeddingName } from '../model/names.ts'
+import { isEmbedding } from '../model/names.ts'
 import type { OptimizerConfig } from './config.ts'
 import { BlockwiseMoments, smallest8bitSize } from './moments-8bit.ts'
 import { FloatMoments, type Moments } from './moments.ts'
@@ -71,7 +71,7 @@ function learnsFaster({ name, shape }: Trainable): boolean {
 
 /** Whether 8-bit AdamW keeps a parameter's state in 8 bits. That of small tensors and, as in transformers' Trainer, of the embedding stays f32. */
 function hasMomentsIn8bit(name: string, size: number): boolean {
-  return size >= smallest8bitSize && name !== embeddingName
+  return size >= smallest8bitSize && !isEmbedding(name)
 }
 
 /** Adam with decoupled weight decay. Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101. */

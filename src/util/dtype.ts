@@ -4,6 +4,13 @@ export type FloatDtype = 'F32' | 'F16' | 'BF16'
 /** The dtypes as PyTorch calls them. */
 export const torchNames: Readonly<Record<FloatDtype, string>> = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' }
 
+/** Floats of 8 bits, by their safetensors names: sign, 4 or 5 bits of exponent, 3 or 2 of mantissa. */
+export type Float8Dtype = 'F8_E4M3' | 'F8_E5M2'
+
+export function isFloat8(dtype: string): dtype is Float8Dtype {
+  return dtype === 'F8_E4M3' || dtype === 'F8_E5M2'
+}
+
 /*
  * All conversions work on bit patterns through integer views of the same memory, so NaN payloads and signs survive. Typed
  * arrays have the byte order of the machine and the file formats are little-endian; every platform Node runs on
@@ -58,6 +65,25 @@ export function f32ToF16(source: Float32Array, out: Uint16Array = new Uint16Arra
     out[i] = sign | half
   }
   return out
+}
+
+/**
+ * The 256 numbers of a dtype as bits of bf16, which has each of them exactly. E4M3 is the one that PyTorch calls `float8_e4m3fn`, without
+ * infinities: what has all bits set but the sign is NaN. Micikevicius et al. 2022, https://arxiv.org/abs/2209.05433.
+ */
+export function float8Bits(dtype: Float8Dtype): Uint16Array<ArrayBuffer> {
+  const mantissaBits = dtype === 'F8_E4M3' ? 3 : 2
+  const bias = dtype === 'F8_E4M3' ? 7 : 15
+  const values = Float32Array.from({ length: 256 }, (_, code) => {
+    const exponent = (code & 127) >> mantissaBits
+    const mantissa = (code & ((1 << mantissaBits) - 1)) / (1 << mantissaBits)
+    const magnitude = exponent === 0 ? mantissa * 2 ** (1 - bias) : (1 + mantissa) * 2 ** (exponent - bias)
+    const sign = code < 128 ? 1 : -1
+    if (dtype === 'F8_E4M3' && (code & 127) === 127) return NaN
+    if (dtype === 'F8_E5M2' && exponent === 31) return mantissa === 0 ? sign * Infinity : NaN
+    return sign * magnitude
+  })
+  return f32ToBf16(values) as Uint16Array<ArrayBuffer>
 }
 
 /** Values of a tensor's bytes as f32: a view where the bytes are f32 already (and aligned), a copy otherwise. */

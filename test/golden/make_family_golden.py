@@ -74,6 +74,21 @@ CASES = {
             "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
         },
     ),
+    # The part for texts of a model of images; in transformers 5 it is one of the models that AutoModelForCausalLM loads.
+    "gemma3-images": dict(
+        model_type="gemma3", mm_tokens_per_image=1, image_token_index=47, boi_token_index=45, eoi_token_index=46,
+        text_config={
+            **SMALL, "num_hidden_layers": 3, "sliding_window": 6, "query_pre_attn_scalar": 20, "tie_word_embeddings": True,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "final_logit_softcapping": 3.0,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+            },
+        },
+        vision_config=dict(
+            hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4,
+        ),
+    ),
     "phi3": dict(
         model_type="phi3", num_attention_heads=3, num_key_value_heads=1, head_dim=None, hidden_size=48, sliding_window=9,
         original_max_position_embeddings=16, tie_word_embeddings=True,
@@ -108,7 +123,7 @@ def values(name, shape, salt, offset):
         return 0.8 * x
     if ".lora_" in name:
         return (3 if "lora_A" in name else 1) * x / shape[1] ** 0.5
-    return 5 * x / shape[1] ** 0.5
+    return 5 * x / (shape[1] if len(shape) > 1 else 1) ** 0.5
 
 
 def fill(path, offset, salt):
@@ -138,12 +153,18 @@ def gradients(model, data, rename=lambda name: name):
     loss, logits = loss_of(model, data)
     model.zero_grad()
     loss.backward()
-    grads = {rename(name): p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    grads = {rename(name): p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     return loss.item(), logits.detach(), grads
 
 
+def targets_of(config):
+    """All linear layers of the part for texts: of a model of images, names alone would mean those of the images too."""
+    return r".*\.language_model\..*_proj" if "vision_config" in config.to_dict() else "all-linear"
+
+
 def make(case, options):
-    config = AutoConfig.for_model(**{**{k: v for k, v in {**SMALL, **options}.items() if v is not None}})
+    sizes = {} if "text_config" in options else SMALL
+    config = AutoConfig.for_model(**{**{k: v for k, v in {**sizes, **options}.items() if v is not None}})
     offset = 0 if config.model_type.startswith("gemma") else 1
     with tempfile.TemporaryDirectory() as folder:
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -151,10 +172,10 @@ def make(case, options):
         load = lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
         with open(f"{folder}/config.json") as file:
             saved = json.load(file)
-        data = examples(config.vocab_size)
+        data = examples(config.get_text_config().vocab_size)
         base_loss, logits, base = gradients(load(), data)
         adapter_folder = f"{folder}/adapter"
-        lora = LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules="all-linear")
+        lora = LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules=targets_of(config))
         get_peft_model(load(), lora).save_pretrained(adapter_folder)
         adapter_shapes = fill(f"{adapter_folder}/adapter_model.safetensors", offset, 500)
         load_adapter = lambda: PeftModel.from_pretrained(load(), adapter_folder, is_trainable=True)

@@ -68,7 +68,8 @@ const sizes = stageSizes({ batch: 2, seq: 16, rows: 10 })
 
 for (const family of Object.keys(families) as FamilyName[]) {
   test.each(Object.keys(methods) as (keyof typeof methods)[])(`${family}, %s`, async (method) => {
-    const config = parseDecoderConfig({ model_type: family, ...shape }, 'config.json')
+    const described = family === 'gemma3' ? { text_config: shape } : shape
+    const config = parseDecoderConfig({ model_type: family, ...described }, 'config.json')
     const stages = buildStages({ config, ...methods[method] })
     const texts = programsOf(stages).map((program) => {
       const planned = `${program.nodes.length} nodes, ${arenaBytes(program, sizes)} bytes at 2 x 16 positions`

@@ -2,7 +2,7 @@ import type { Quantization } from '../../config/index.ts'
 import type { TensorReader } from '../../formats/safetensors.ts'
 import { isStored, type Int8Weight, type Storage, type StoredWeight } from '../../storage/stored.ts'
 import { LowrankError } from '../../util/errors.ts'
-import type { PromisedQuantization } from './config.ts'
+import type { PromisedBitsAndBytes } from './config.ts'
 import { openFourBit } from './fourbit.ts'
 import { badPart, checkPart, checkScales, readBytes, readFloats, type QuantizedSpec } from './parts.ts'
 
@@ -24,7 +24,7 @@ export interface QuantizedEntries {
  */
 export async function openQuantized(
   reader: TensorReader,
-  { folder, linears, promised }: { folder: string; linears: readonly QuantizedSpec[]; promised: PromisedQuantization },
+  { folder, linears, promised }: { folder: string; linears: readonly QuantizedSpec[]; promised: PromisedBitsAndBytes },
 ): Promise<QuantizedEntries> {
   const entries = new Map<string, QuantizedEntry>()
   const quantized = linears.filter(({ name }) => isQuantized(reader, name))

@@ -1,10 +1,13 @@
 import { z } from 'zod'
 import type { Quantization } from '../../config/index.ts'
+import { parseFp8Config, type PromisedFp8 } from '../fp8.ts'
 import { editJson } from '../../formats/json-edit.ts'
 import type { FourBitType } from '../../storage/fourbit.ts'
 
 /** What `quantization_config` of a config.json says of the weights; undefined where it is silent. */
-export type PromisedQuantization =
+export type PromisedQuantization = PromisedBitsAndBytes | PromisedFp8
+
+export type PromisedBitsAndBytes =
   | { readonly kind: '4bit'; readonly quantType: FourBitType | undefined; readonly doubleQuant: boolean | undefined }
   | { readonly kind: '8bit' }
 
@@ -35,8 +38,12 @@ export function parseQuantizationConfig(json: unknown, refuse: Refuse): Promised
   }
   const c = parsed.data
   const method = c.quant_method ?? 'bitsandbytes'
+  if (method === 'fp8') return parseFp8Config(json, refuse)
   if (method !== 'bitsandbytes') {
-    refuse(`weights quantized by ${JSON.stringify(method)} are not supported, only those of "bitsandbytes"`, useFloats)
+    refuse(
+      `weights quantized by ${JSON.stringify(method)} are not supported, only those of "bitsandbytes" and "fp8"`,
+      useFloats,
+    )
   }
   const [fourBit, eightBit] = [c.load_in_4bit ?? c._load_in_4bit ?? false, c.load_in_8bit ?? c._load_in_8bit ?? false]
   if (fourBit === eightBit) {
@@ -59,8 +66,13 @@ export function parseQuantizationConfig(json: unknown, refuse: Refuse): Promised
 /**
  * The text of a config.json for the same model with its linear layers quantized: with `quantization_config` as transformers writes it.
  * Lowrank computes in f32, and so will transformers unless it is asked for something else; the block size is stored with each weight.
+ * `floats`: modules whose linear layers are not quantized either, beside the head.
  */
-export function withQuantizationConfig(text: string, quantization: Quantization): string {
+export function withQuantizationConfig(
+  text: string,
+  quantization: Quantization,
+  { floats = [] }: { readonly floats?: readonly string[] } = {},
+): string {
   const fourBit = quantization.kind === '4bit' ? quantization : undefined
   const config = {
     _load_in_4bit: fourBit !== undefined,
@@ -71,7 +83,8 @@ export function withQuantizationConfig(text: string, quantization: Quantization)
     bnb_4bit_use_double_quant: fourBit?.doubleQuant ?? false,
     llm_int8_enable_fp32_cpu_offload: false,
     llm_int8_has_fp16_weight: false,
-    llm_int8_skip_modules: null,
+    // By default transformers leaves out the head alone.
+    llm_int8_skip_modules: floats.length === 0 ? null : ['lm_head', ...floats],
     llm_int8_threshold: 6,
     load_in_4bit: fourBit !== undefined,
     load_in_8bit: fourBit === undefined,

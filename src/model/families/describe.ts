@@ -3,6 +3,7 @@ import type { JsonObject } from '../../formats/json.ts'
 import { type FloatDtype, torchNames } from '../../util/dtype.ts'
 import { parseQuantizationConfig } from '../bitsandbytes/config.ts'
 import type { Activation, DecoderConfig, Family, FamilyName, LayerKind, Refuse } from '../decoder.ts'
+import { foreignKey } from './foreign-keys.ts'
 import { parseRope, ropeFields, ropeFieldsOf } from './rope.ts'
 
 // Bounds far beyond any real model, so that a hostile file cannot ask for absurd allocations.
@@ -50,18 +51,23 @@ export function family<S extends Shape>(
   },
 ): Family {
   const schema = z.object({ ...common, ...parts.fields })
+  const keys = new Set(Object.keys(schema.shape))
   return {
     models: parts.models,
     block: parts.block,
     head: parts.head,
-    keys: new Set(Object.keys(schema.shape)),
     ownKeys: Object.keys(parts.fields).filter((key) => !(key in common)),
     describe: (json, refuse) => {
       const parsed = schema.safeParse(json)
       if (!parsed.success) return refuse(...problemsOf(parsed.error))
       const c = parsed.data as unknown as Fields<S> & Common
       const base = describeCommon(c, refuse, parts.ownRope === true)
-      return { ...base, ...parts.describe?.(c, base, refuse) }
+      const described = { ...base, ...parts.describe?.(c, base, refuse) }
+      const foreign = foreignKey(json, keys)
+      if (foreign !== undefined) {
+        refuse(`${foreign} is not supported: model_type "${c.model_type}" is computed without it`)
+      }
+      return described
     },
   }
 }
@@ -98,6 +104,7 @@ function describeCommon(c: Common, refuse: Refuse, ownRope: boolean): DecoderCon
       })
   return {
     modelType: c.model_type as FamilyName,
+    trunk: 'model',
     hiddenSize: c.hidden_size,
     intermediateSize: c.intermediate_size,
     numHiddenLayers: c.num_hidden_layers,

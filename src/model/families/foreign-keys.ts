@@ -1,4 +1,4 @@
-import type { JsonObject } from '../../formats/json.ts'
+import { isJsonObject, type JsonObject } from '../../formats/json.ts'
 
 /** Values of a key that leave the computation as it is, beside null and being left out. */
 type Neutral = (value: unknown) => boolean
@@ -48,6 +48,19 @@ const foreignKeys: Readonly<Record<string, Neutral>> = {
   moe_intermediate_size: absent,
   // Clipped or otherwise changed projections.
   clip_qkv: absent,
+}
+
+/** Keys that say how many experts a model has. */
+const expertCounts = ['num_local_experts', 'num_experts', 'n_routed_experts', 'moe_num_experts'] as const
+
+/** How a config.json says that its model is a mixture of experts: `"num_experts": 128`, or by its name alone; undefined where it does not. */
+export function expertsOf(json: JsonObject, modelType: string): string | undefined {
+  const text = isJsonObject(json['text_config']) ? json['text_config'] : {}
+  for (const key of expertCounts) {
+    const count = json[key] ?? text[key]
+    if (typeof count === 'number' && count > 1) return `"${key}": ${count}`
+  }
+  return /moe(_|$)|^mixtral$/.test(modelType) ? `model_type "${modelType}"` : undefined
 }
 
 /** The first key that changes the computation and is not among `known`, as it stands in the file: `"sliding_window": 4096`. */

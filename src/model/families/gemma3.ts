@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { isJsonObject } from '../../formats/json.ts'
-import type { DecoderConfig, LayerKind, Refuse } from '../decoder.ts'
-import { checkLength, family, positions, positive } from './describe.ts'
+import type { DecoderConfig, Family, LayerKind, Refuse } from '../decoder.ts'
+import { checkLength, family, notADecoder, positions, positive } from './describe.ts'
 import { describeGemma, gemmaFields, sandwichBlock } from './gemma2.ts'
 import { normedHead } from './parts.ts'
 import { parseRope, ropeFields, type RopeFields } from './rope.ts'
@@ -51,3 +51,44 @@ export const gemma3 = family({
   block: sandwichBlock({ queryKeyNorm: 'head' }),
   head: normedHead,
 })
+
+/** What transformers takes where `text_config` leaves it out, as the files of Google do. */
+const textDefaults = {
+  model_type: 'gemma3_text',
+  vocab_size: 262208,
+  hidden_size: 2304,
+  intermediate_size: 9216,
+  num_hidden_layers: 26,
+  num_attention_heads: 8,
+}
+
+/** Gemma 3, the models of texts and images: the decoder in them, which is that of the models of texts. What sees images is left alone. */
+export const gemma3WithImages: Family = {
+  ...gemma3,
+  models: 'Gemma 3, the models of texts and images (4B, 12B, 27B): texts alone',
+  ownKeys: ['text_config'],
+  describe: (json, refuse) => {
+    const { text_config: text } = json
+    if (!isJsonObject(text)) return refuse('"text_config" is not an object', notADecoder)
+    const { model_type: type = 'gemma3_text', tie_word_embeddings: tied = true } = text
+    if (type !== 'gemma3_text') refuse(`text_config: model_type ${JSON.stringify(type)} is not supported`)
+    if (tied !== (json['tie_word_embeddings'] ?? true)) {
+      // Versions of transformers differ in which of them counts.
+      refuse(
+        '"tie_word_embeddings" and that of "text_config" differ',
+        'Write the same into both, false where the file has a head.',
+      )
+    }
+    const { dtype, torch_dtype, quantization_config } = json
+    const shared = { dtype, torch_dtype, quantization_config }
+    return {
+      ...gemma3.describe({ ...textDefaults, ...shared, ...text }, (message, hint) =>
+        refuse(`text_config: ${message}`, hint),
+      ),
+      modelType: 'gemma3',
+      trunk: 'model.language_model',
+      // transformers computes the logits of these models without.
+      logitCap: undefined,
+    }
+  },
+}

@@ -1,6 +1,6 @@
 import type { Family, FamilyName } from '../decoder.ts'
 import { gemma2 } from './gemma2.ts'
-import { gemma3 } from './gemma3.ts'
+import { gemma3, gemma3WithImages } from './gemma3.ts'
 import { granite } from './granite.ts'
 import { llama } from './llama.ts'
 import { mistral } from './mistral.ts'
@@ -18,6 +18,7 @@ export const families: Readonly<Record<FamilyName, Family>> = {
   qwen3,
   gemma2,
   gemma3_text: gemma3,
+  gemma3: gemma3WithImages,
   phi3,
   smollm3,
   olmo2,

@@ -157,8 +157,8 @@ export function preNormBlock(options: AttentionOptions = {}) {
 
 /** The last norm and the head: rows [n, hidden] -> logits [n, vocabulary]. */
 export function normedHead(layers: Layers, config: DecoderConfig, rows: Value): Value {
-  const { vocabSize: outFeatures, multipliers, logitCap } = config
-  const products = layers.linear('lm_head', norm(layers, config, 'model.norm', rows), { outFeatures, bias: false })
+  const { trunk, vocabSize: outFeatures, multipliers, logitCap } = config
+  const products = layers.linear('lm_head', norm(layers, config, `${trunk}.norm`, rows), { outFeatures, bias: false })
   const logits = b.scale(products, multipliers.logits)
   return logitCap === undefined ? logits : b.softCap(logits, logitCap)
 }

@@ -49,7 +49,7 @@ export function adaptWithLora(
       return r === undefined || scale === undefined ? undefined : { r, scale, dropout: config.loraDropout }
     },
     // PEFT copies a saved module, which unties the copy from its twin.
-    separateHead: decoder.tieWordEmbeddings && (saved.has('lm_head') || saved.has(moduleOf(embeddingName))),
+    separateHead: decoder.tieWordEmbeddings && (saved.has('lm_head') || saved.has(moduleOf(embeddingName(decoder)))),
     peftName: (name) => savedTensorName(name, adapted.has(moduleOf(name))),
   }
 }
@@ -146,6 +146,12 @@ export async function checkAllUsed(
     const weight = baseNameOf(name)
     if (weight.includes('.lora_')) {
       if (adapterOf(moduleOf(weight)) !== undefined) continue
+      const { trunk } = base.config
+      if (trunk !== 'model' && !weight.startsWith(`${trunk}.`)) {
+        throw new LowrankError('adapter', `${file}: ${name} adapts a part of the model that is not computed`, {
+          hint: `Only ${trunk} is. PEFT adapts it alone where target_modules is a regular expression: ".*\\.language_model\\..*\\.(q_proj|v_proj)".`,
+        })
+      }
       throw new LowrankError('adapter', `${file}: the configuration of the adapter leaves out ${name}`, {
         hint: 'target_modules, exclude_modules and layers_to_transform in adapter_config.json must choose the modules of the file.',
       })

@@ -65,9 +65,15 @@ export function parseAdapterConfig(
 
 /**
  * The text of an `adapter_config.json`: the keys that every version of PEFT since 0.8 knows, and newer ones only where they
- * are used, because older versions refuse what they do not know. `adapted` are the paths of the adapted modules.
+ * are used, because older versions refuse what they do not know. `adapted` and `saved` are the paths of the modules that are adapted, and
+ * of those that are trained and saved in full.
  */
-export function formatAdapterConfig(config: LoraConfig, base: BaseModel, adapted: readonly string[]): string {
+export function formatAdapterConfig(
+  given: LoraConfig,
+  base: BaseModel,
+  { adapted, saved = [] }: { readonly adapted: readonly string[]; readonly saved?: readonly string[] },
+): string {
+  const config = adapted.some(isPartOfMore) ? exactly(given, adapted, saved) : given
   const { targetModules, excludeModules } = config
   // As PEFT does: a loader need not know what all-linear stands for.
   const all = typeof targetModules === 'string' && targetModules.toLowerCase() === 'all-linear'
@@ -95,6 +101,39 @@ export function formatAdapterConfig(config: LoraConfig, base: BaseModel, adapted
     use_rslora: config.useRslora,
   }
   return `${JSON.stringify(json, null, 2)}\n`
+}
+
+/** Whether a module is of a decoder in a larger model, whose other parts have modules of the same names. */
+function isPartOfMore(path: string): boolean {
+  return path.startsWith(trunkOfMore)
+}
+
+const trunkOfMore = 'model.language_model.'
+
+/** The same adapter by the whole paths of its modules: names would have PEFT adapt what sees images too. */
+function exactly(config: LoraConfig, adapted: readonly string[], saved: readonly string[]): LoraConfig {
+  return {
+    ...config,
+    targetModules: patternOf(adapted),
+    // They are in the pattern, beside which PEFT takes no choice of layers.
+    excludeModules: undefined,
+    layersToTransform: undefined,
+    layersPattern: undefined,
+    modulesToSave: saved.length > 0 ? saved : undefined,
+  }
+}
+
+/** A regular expression, for the whole of a path, that matches these paths and no others; layers with the same modules share a part. */
+function patternOf(paths: readonly string[]): string {
+  const modules = new Map<string, string[]>()
+  for (const path of paths) {
+    const [, layer, module] = /\.layers\.(\d+)\.(.*)$/.exec(path) ?? []
+    if (layer !== undefined && module !== undefined) modules.set(layer, [...(modules.get(layer) ?? []), module])
+  }
+  const layers = new Map<string, string[]>()
+  for (const [layer, found] of modules) layers.set(found.join('|'), [...(layers.get(found.join('|')) ?? []), layer])
+  const parts = [...layers].map(([found, those]) => `${trunkOfMore}layers.(${those.join('|')}).(${found})`)
+  return [...parts, ...paths.filter((path) => !isPartOfMore(path))].join('|').replaceAll('.', '\\.')
 }
 
 /** Keys that change what the tensors mean; each is refused unless it is null, false or empty. */

@@ -115,7 +115,9 @@ export async function writeAdapter(options: WriteAdapterOptions): Promise<void> 
   }))
   const adapted = tensors.map(({ name }) => name).filter((name) => name.endsWith(suffixA))
   const modules = adapted.map((name) => name.slice(prefix.length, -suffixA.length))
-  const json = formatAdapterConfig(config, base, modules)
+  const own = tensors.map(({ name }) => baseNameOf(name)).filter((name) => !name.includes('.lora_'))
+  const saved = own.filter((name) => name.endsWith('.weight')).map((name) => name.slice(0, -'.weight'.length))
+  const json = formatAdapterConfig(config, base, { adapted: modules, saved })
   await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
     throw new LowrankError('io', `cannot create the folder ${folder}: ${messageOf(cause)}`, { cause })
   })

@@ -151,7 +151,7 @@ describe('a model folder', () => {
     [
       'has one of integers',
       { [up]: { dtype: 'I16' as const } },
-      `tensor ${up} is I16; F32, F16 and BF16 are supported`,
+      `tensor ${up} is I16; F32, F16, BF16, F8_E4M3 and F8_E5M2 are supported`,
     ],
   ])('that %s is refused before anything is loaded', async (_name, changes, message) => {
     await expect(openWeights(await folder(changes))).rejects.toMatchObject({

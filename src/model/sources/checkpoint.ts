@@ -1,15 +1,17 @@
+import type { Quantization } from '../../config/index.ts'
 import { isGgufFile } from '../../formats/model-files.ts'
 import { openCheckpoint, type TensorReader } from '../../formats/safetensors.ts'
 import { isFloat, type FloatWeight, type StoredWeight } from '../../storage/stored.ts'
-import { bytesOf, type FloatDtype } from '../../util/dtype.ts'
+import { bytesOf, float8Bits, type FloatDtype, isFloat8 } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
 import { fillNormal, stream } from '../../util/random.ts'
 import type { DecoderConfig } from '../decoder.ts'
 import { readDecoderConfig } from '../config.ts'
-import { openQuantized, type QuantizedEntries, type QuantizedEntry } from '../bitsandbytes/checkpoint.ts'
+import { openQuantized, type QuantizedEntry } from '../bitsandbytes/checkpoint.ts'
+import { openFp8, scalesOf } from '../fp8.ts'
 import { headName } from '../names.ts'
 import { isNorm, linearPaths, weightSpecs, type WeightSpec } from '../weight-specs.ts'
-import { checkAllUsed, hasOwnHead, withDecoderNames } from './names.ts'
+import { checkAllUsed, decoderTensors, hasOwnHead } from './names.ts'
 import { openGguf } from './gguf.ts'
 import { checkFinite, type WeightSource } from './source.ts'
 import { widened } from '../../storage/formats.ts'
@@ -25,18 +27,21 @@ export async function openWeights(model: string): Promise<WeightSource> {
 
 async function openFolder(folder: string): Promise<WeightSource> {
   const described = await readDecoderConfig(folder)
-  const reader = withDecoderNames(await openCheckpoint(folder), described)
+  const { reader, storedName, beside } = decoderTensors(await openCheckpoint(folder), described)
   try {
     const config = (await hasOwnHead(reader, described)) ? { ...described, tieWordEmbeddings: false } : described
     const specs = weightSpecs(config)
     const quantized = await openLinears(folder, reader, config, specs)
-    for (const spec of specs) if (!quantized?.entries.has(spec.name)) checkTensor(folder, reader, spec)
-    checkAllUsed(folder, reader, new Set(specs.map(({ name }) => name)))
+    const packed = quantized?.quantization && quantized.entries
+    for (const spec of specs) if (!packed?.has(spec.name)) checkTensor(folder, reader, spec)
+    checkAllUsed(folder, reader, new Set([...specs.map(({ name }) => name), ...(quantized?.scales ?? [])]))
     const checked = new Set<string>()
     return {
       config,
       specs,
       quantization: quantized?.quantization,
+      storedName,
+      beside,
       storage: (name) => quantized?.entries.get(name)?.storage ?? floatDtype(reader, name),
       load: async (name, reuse) => {
         const entry = quantized?.entries.get(name)
@@ -56,27 +61,44 @@ async function openFolder(folder: string): Promise<WeightSource> {
   }
 }
 
-/** The quantized linear layers, if config.json says that there are any. */
+interface OpenQuantized {
+  /** Undefined: they are loaded as floats. */
+  readonly quantization: Quantization | undefined
+  readonly entries: ReadonlyMap<string, QuantizedEntry>
+  /** Tensors that only describe others. */
+  readonly scales: readonly string[]
+}
+
+/** The quantized weights, if config.json says that there are any. */
 async function openLinears(
   folder: string,
   reader: TensorReader,
   config: DecoderConfig,
   specs: readonly WeightSpec[],
-): Promise<QuantizedEntries | undefined> {
-  if (config.quantization === undefined) return undefined
+): Promise<OpenQuantized | undefined> {
+  const { quantization: promised } = config
+  if (promised === undefined) return undefined
+  if (promised.kind === 'fp8') {
+    const entries = openFp8(reader, { folder, specs, promised })
+    return { quantization: undefined, entries, scales: [...entries.keys()].map(scalesOf) }
+  }
   const names = new Set(linearPaths(config).map((path) => `${path}.weight`))
   const linears = specs.filter(({ name }) => names.has(name))
-  const { quantization, entries } = await openQuantized(reader, { folder, linears, promised: config.quantization })
+  const { quantization, entries } = await openQuantized(reader, { folder, linears, promised })
   const head = entries.get(headName)
-  if (head === undefined) return { quantization, entries }
+  if (head === undefined) return { quantization, entries, scales: [] }
   // Programs of the head compute with floats: one that is quantized, which transformers does only on demand, is expanded.
   const expanded: QuantizedEntry = { storage: 'F32', load: async () => widened(await head.load()) }
-  return { quantization, entries: new Map([...entries, [headName, expanded]]) }
+  return { quantization, entries: new Map([...entries, [headName, expanded]]), scales: [] }
 }
 
 async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeight | undefined): Promise<FloatWeight> {
   const info = reader.tensors.get(name)
   const storage = floatDtype(reader, name)
+  if (info !== undefined && isFloat8(info.dtype)) {
+    const bits = float8Bits(info.dtype)
+    return { storage, shape: info.shape, data: Uint16Array.from(await reader.read(name), (code) => bits[code]!) }
+  }
   const old = reuse && isFloat(reuse) && reuse.storage === storage ? reuse.data : undefined
   const bytes = await reader.read(name, old && old.byteLength === info?.byteLength ? bytesOf(old) : undefined)
   const { buffer, byteOffset, byteLength } = bytes
@@ -94,6 +116,8 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
     config,
     specs,
     quantization: undefined,
+    storedName: (name) => name,
+    beside: [],
     storage: () => config.dtype,
     load: async (name) => {
       const index = specs.findIndex((spec) => spec.name === name)
@@ -110,6 +134,8 @@ export function randomWeights(config: DecoderConfig, seed: number): WeightSource
 
 function floatDtype(reader: TensorReader, name: string): FloatDtype {
   const dtype = reader.tensors.get(name)?.dtype
+  // All of their numbers are numbers of bf16.
+  if (dtype !== undefined && isFloat8(dtype)) return 'BF16'
   return dtype === 'F16' || dtype === 'BF16' ? dtype : 'F32'
 }
 
@@ -131,11 +157,13 @@ function checkTensor(folder: string, reader: TensorReader, { name, shape }: Weig
       { hint: belongs },
     )
   }
-  if (!['F32', 'F16', 'BF16'].includes(tensor.dtype)) {
+  if (!['F32', 'F16', 'BF16'].includes(tensor.dtype) && !isFloat8(tensor.dtype)) {
     throw new LowrankError(
       'model',
-      `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16 and BF16 are supported`,
-      { hint: 'Quantized models are read if their config.json has the quantization_config of bitsandbytes.' },
+      `${tensor.file}: tensor ${name} is ${tensor.dtype}; F32, F16, BF16, F8_E4M3 and F8_E5M2 are supported`,
+      {
+        hint: 'Quantized models are read if their config.json has the quantization_config of bitsandbytes, or that of FP8.',
+      },
     )
   }
 }

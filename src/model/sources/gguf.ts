@@ -49,6 +49,8 @@ export async function openGguf(path: string): Promise<WeightSource> {
       config,
       specs,
       quantization: undefined,
+      storedName: (name) => name,
+      beside: [],
       storage: (name) => {
         const entry = entries.get(name)
         return entry === undefined ? 'F32' : loadedAs(entry)
@@ -106,7 +108,7 @@ function entriesOf(
       storage: storageOf(file, tensor),
       heads: interleaved === undefined ? 0 : count[interleaved],
       offset,
-      isHead: name === headName || (config.tieWordEmbeddings && name === embeddingName),
+      isHead: name === headName || (config.tieWordEmbeddings && name === embeddingName(config)),
     })
   }
   const missing = specs.find(({ name }) => !entries.has(name))

@@ -1,4 +1,5 @@
 import type { Quantization } from '../../config/index.ts'
+import type { TensorSource } from '../../formats/safetensors.ts'
 import type { FloatWeight, Storage, StoredWeight } from '../../storage/stored.ts'
 import { describeElement, indexOfNonFinite } from '../../util/dtype.ts'
 import { LowrankError } from '../../util/errors.ts'
@@ -11,6 +12,10 @@ export interface WeightSource {
   readonly specs: readonly WeightSpec[]
   /** How the linear layers are quantized, of a checkpoint that is. */
   readonly quantization: Quantization | undefined
+  /** What a weight is called where the model is written again. */
+  readonly storedName: (name: string) => string
+  /** What the checkpoint holds of a model that is more than the decoder, to be written again unchanged. */
+  readonly beside: readonly TensorSource[]
   /** How a weight is stored. Random ones, which no file stores, are loaded as F32 whatever their model is to be stored as. */
   readonly storage: (name: string) => Storage
   /** Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. */
