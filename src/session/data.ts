@@ -4,7 +4,8 @@ import type { DataSource } from '../text/readers/index.ts'
 import { withOverlap } from '../text/overlap.ts'
 import { divided, weighted } from '../text/views.ts'
 import { LowrankError } from '../util/errors.ts'
-import type { ReadOptions, Session } from './session.ts'
+import type { ReadOptions } from './read-tokens.ts'
+import type { Session } from './session.ts'
 
 /** What a run says of its data. */
 export type DataConfig = ReadOptions & Pick<TrainConfig, 'train' | 'valid' | 'validSplit' | 'seed'>
@@ -26,11 +27,16 @@ export interface TrainingData {
  *
  * @throws LowrankError `data`, `model`, `cancelled`: see `readExamples`.
  */
-export async function readData(session: Session, files: DataFiles, config: DataConfig): Promise<TrainingData> {
+export async function readData(
+  session: Session,
+  files: DataFiles,
+  config: DataConfig,
+  report?: (message: string) => void,
+): Promise<TrainingData> {
   const { seed, validSplit } = config
-  const whole = await session.read(files.train, config)
+  const whole = await session.read(files.train, config, report)
   if (files.valid !== undefined) {
-    const valid = withOverlap(await session.read(files.valid, config), whole)
+    const valid = withOverlap(await session.read(files.valid, config, report), whole)
     return { train: withWeights(whole, files.train, seed), valid }
   }
   if (validSplit === undefined) return { train: withWeights(whole, files.train, seed), valid: undefined }

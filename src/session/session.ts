@@ -1,14 +1,15 @@
 import { type MemoryChoice, quantizationOf, type QuantizationOptions, type TrainConfig } from '../config/index.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import type { Dataset } from '../text/dataset.ts'
-import { readExamples } from '../text/examples.ts'
 import type { DataSource } from '../text/readers/index.ts'
 import { chooseTemplate } from '../text/template/choose.ts'
 import type { ChatTemplate } from '../text/template/template.ts'
+import { ExampleStore } from '../text/store.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
 import { type DecoderOptions, frugal, type OpenDecoder, PreparedDecoder } from './decoder.ts'
 import type { Workload } from './memory-items.ts'
+import { readTokens, type ReadOptions } from './read-tokens.ts'
 import { planMemory, type MemoryPlan, type PlanOptions } from './plan.ts'
 
 /** A decoder with its tokenizer. */
@@ -18,12 +19,6 @@ export type SessionOptions = DecoderOptions & {
   /** Asked ten times a second while texts are tokenized, which ends when it says so. */
   readonly cancelled?: (() => boolean) | undefined
 }
-
-/** What is read of a file of examples. */
-export type ReadOptions = Pick<TrainConfig, 'maxLength'> &
-  Partial<
-    Pick<TrainConfig, 'shape' | 'columns' | 'chat' | 'chatTemplate' | 'trainOnInputs' | 'lastTurnOnly' | 'skipBadLines'>
-  >
 
 /**
  * A model on this machine: its files are open and checked, nothing large was read. It is planned and loaded on demand, and closed with the
@@ -77,6 +72,7 @@ export class Session {
   readonly tokenizer: Tokenizer
   readonly decoder: PreparedDecoder
   readonly #parts: SessionParts
+  readonly #read: ExampleStore[] = []
   #loaded: OpenDecoder | undefined
 
   /** Use `openSession`. */
@@ -92,20 +88,18 @@ export class Session {
   }
 
   /** Reads examples with the model's tokenizer and template. */
-  async read(sources: readonly DataSource[], options: ReadOptions): Promise<Dataset> {
+  async read(
+    sources: readonly DataSource[],
+    options: ReadOptions,
+    report?: (message: string) => void,
+  ): Promise<Dataset> {
     const { vocabSize } = this.decoder.config
     const { tokenizer } = this
     const template = await this.template(options)
-    const turns = options.lastTurnOnly === true ? 'last' : 'all'
-    return readExamples({
-      ...options,
-      sources,
-      tokenizer,
-      template,
-      turns,
-      vocabSize,
-      cancelled: this.#parts.cancelled,
-    })
+    const { model, cancelled } = this.#parts
+    const dataset = await readTokens({ ...options, model, sources, tokenizer, template, vocabSize, cancelled, report })
+    if (dataset.examples instanceof ExampleStore) this.#read.push(dataset.examples)
+    return dataset
   }
 
   /** Decides what memory is spent on: see `planMemory`. */
@@ -121,6 +115,7 @@ export class Session {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.tokenizer.close()
+    for (const examples of this.#read) examples.close()
     await (this.#loaded ?? this.decoder).close()
   }
 }

@@ -3,16 +3,15 @@ import { writeFileAtomic } from '../formats/atomic.ts'
 import { dataPage } from '../report/data-page.ts'
 import { readDecoderConfig } from '../model/config.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
-import type { ReadOptions } from '../session/session.ts'
+import { readTokens, type ReadOptions } from '../session/read-tokens.ts'
 import type { Dataset } from '../text/dataset.ts'
 import { type DataReport, reportOf } from '../text/data-report.ts'
-import { readExamples } from '../text/examples.ts'
 import { withOverlap } from '../text/overlap.ts'
 import { type PreviewRow, previewTokens } from '../text/preview.ts'
 import { chooseTemplate } from '../text/template/choose.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
-import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
+import { reported, status, type StatusEvent, type TaskContext } from '../util/task.ts'
 
 /** How data is looked at: as a run with these options reads it. */
 export interface DataTaskConfig extends ReadOptions {
@@ -105,22 +104,23 @@ async function* openData(given: DataTaskConfig, context: TaskContext): AsyncGene
   const tokenizer = await loadTokenizer(config.model, { cancelled })
   try {
     const template = await chooseTemplate(config, config.chatTemplate, tokenizer)
-    const turns = config.lastTurnOnly === true ? 'last' : 'all'
     return {
       tokenizer,
       template: template?.origin,
       read: async function* (spec) {
         const sources = yield* findData(spec, context)
-        return readExamples({
-          skipBadLines: true,
-          ...config,
-          sources,
-          tokenizer,
-          template,
-          turns,
-          vocabSize,
-          cancelled,
-        })
+        return yield* reported((report) =>
+          readTokens({
+            skipBadLines: true,
+            ...config,
+            sources,
+            tokenizer,
+            template,
+            vocabSize,
+            cancelled,
+            report,
+          }),
+        )
       },
     }
   } catch (error) {

@@ -1,13 +1,14 @@
 import type { QuantizationOptions, TrainConfig } from '../config/index.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
 import { baseFor } from '../runs/adapter-base.ts'
-import { openSession, type ReadOptions } from '../session/session.ts'
+import type { ReadOptions } from '../session/read-tokens.ts'
+import { openSession } from '../session/session.ts'
 import { evaluationWorkload } from '../train/workload.ts'
 import { evalBatches } from '../text/batches.ts'
 import { evaluateBatches } from '../train/evaluate.ts'
 import type { EvaluationResult } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
-import type { StatusEvent, TaskContext } from '../util/task.ts'
+import { reported, type StatusEvent, type TaskContext } from '../util/task.ts'
 
 type Shared = 'model' | 'adapter' | 'threads' | 'memory' | 'perDeviceEvalBatchSize'
 
@@ -30,7 +31,7 @@ export async function* runEvaluation(
   const quantization = yield* baseFor(config)
   const sources = yield* findData(config.data, { cancelled })
   await using session = await openSession({ model, adapter, threads, quantization, cancelled })
-  const { examples, summary } = await session.read(sources, config)
+  const { examples, summary } = yield* reported((report) => session.read(sources, config, report))
   session.tokenizer.close()
   const batches = evalBatches(examples, batchSize)
   const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })

@@ -31,7 +31,7 @@ import { startTraining, totalSteps, train, type Training } from '../train/traine
 import { LowrankError } from '../util/errors.ts'
 import { parseHubName } from '../util/hub-name.ts'
 import { formatSize } from '../util/format.ts'
-import type { TaskContext } from '../util/task.ts'
+import { reported, type TaskContext } from '../util/task.ts'
 
 /** Bytes of a model that take seconds to read and hash, so that it should be said what the run waits for. */
 const noticed = 4e9
@@ -78,7 +78,7 @@ export async function* runFinetune(
   try {
     yield noted({ type: 'status', message: `reading ${config.train}` })
     await using session = await sessionOf(config, cancelled)
-    const data = await readData(session, dataFiles, config)
+    const data = yield* reported((report) => readData(session, dataFiles, config, report))
     // Its memory is free until there are samples to be made.
     session.tokenizer.close()
     yield noted({ type: 'data', train: data.train.summary, valid: data.valid?.summary })

@@ -11,7 +11,7 @@ import { listCheckpoints, readCheckpoint, restoreTraining, type Checkpoint } fro
 import { changedInputs, changedVersions, describeInputs, type RunInputs } from '../runs/run-inputs.ts'
 import { startTraining, trainStep, type Training } from '../train/trainer.ts'
 import { LowrankError } from '../util/errors.ts'
-import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
+import { reported, status, type StatusEvent, type TaskContext } from '../util/task.ts'
 
 /** An example of a replayed step. */
 export interface ReplayedExample {
@@ -93,7 +93,7 @@ export async function* runReplay(
   const now = await describeInputs(config, inputs.threads, { ...named, origins, files })
   yield* checkInputs(run, { inputs, now, anyway: input.anyway })
   await using session = await sessionOf(input.at === undefined ? config : withWeightsOf(config, input.at), cancelled)
-  const { train } = await readData(session, files, config)
+  const { train } = yield* reported((report) => readData(session, files, config, report))
   session.tokenizer.close()
   const model = await session.load(choice)
   const training = startTraining({ ...model, base: session.decoder.quantization, config, examples: train.examples })

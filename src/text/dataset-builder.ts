@@ -1,11 +1,12 @@
 import { LowrankError } from '../util/errors.ts'
+import { count } from '../util/format.ts'
 import type { Encoded, SampleEncoder } from './encode.ts'
 import { idOf, isLabel } from './example.ts'
 import type { Dataset, PlacedSample } from './dataset.ts'
 import { endsWithin, fingerprints, Fingerprints, Findings, lookAt } from './findings.ts'
 import { placeText } from './readers/index.ts'
 import { isProblem, type Problem } from './shapes/index.ts'
-import { ExampleStore, IndexBuilder, MemoryTokens, type SourceStart } from './store.ts'
+import { ExampleStore, IndexBuilder, MemoryTokens, type SourceStart, type TokenSink } from './store.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 export interface BuilderOptions {
@@ -15,7 +16,7 @@ export interface BuilderOptions {
   readonly encoder: SampleEncoder
   readonly maxLength: number
   readonly vocabSize?: number | undefined
-  readonly tokens?: MemoryTokens | undefined
+  readonly tokens?: TokenSink | undefined
 }
 
 const shownLines = 20
@@ -23,7 +24,7 @@ const shownLines = 20
 /** Takes in what was tokenized, cuts and counts it, and says what is left. */
 export class DatasetBuilder {
   readonly #options: BuilderOptions
-  readonly #tokens: MemoryTokens
+  readonly #tokens: TokenSink
   readonly #index = new IndexBuilder()
   readonly #sources: SourceStart[] = []
   readonly #findings = new Findings()
@@ -43,6 +44,11 @@ export class DatasetBuilder {
     this.#tokens = options.tokens ?? new MemoryTokens()
     const special = options.tokenizer.specialTokens.map((token) => token.replaceAll(/[\\^$.*+?()[\]{}|]/g, '\\$&'))
     this.#special = special.length === 0 ? undefined : new RegExp(special.join('|'))
+  }
+
+  /** What there is so far, in words. */
+  get progress(): string {
+    return `${count(this.#index.length)} examples, ${count(this.#counts.tokens)} tokens`
   }
 
   /** What comes next is of this file. */

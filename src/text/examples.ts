@@ -1,10 +1,11 @@
 import { LowrankError } from '../util/errors.ts'
+import { duration } from '../util/format.ts'
 import type { Dataset, PlacedSample } from './dataset.ts'
 import { DatasetBuilder } from './dataset-builder.ts'
 import { type EncodeOptions, SampleEncoder } from './encode.ts'
 import { type DataSource, placeText, readRecords } from './readers/index.ts'
 import { type Columns, isProblem, type Sample, type ShapeName, ShapeReader } from './shapes/index.ts'
-import type { MemoryTokens } from './store.ts'
+import type { TokenSink } from './store.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 /** How data is read: what decides its tokens, beside the files and the tokenizer. */
@@ -27,8 +28,10 @@ export interface ReadExamplesOptions extends Omit<ReadOptions, 'template'> {
   readonly vocabSize?: number
   /** Asked between some records and the next. */
   readonly cancelled?: () => boolean
+  /** Told now and then how far it is, where it takes long. */
+  readonly report?: ((message: string) => void) | undefined
   /** Where the tokens go; memory by default. */
-  readonly tokens?: MemoryTokens
+  readonly tokens?: TokenSink
 }
 
 /**
@@ -42,6 +45,7 @@ export async function readExamples(options: ReadExamplesOptions): Promise<Datase
   const path = sources.map((source) => source.path).join(',')
   const encoder = new SampleEncoder(tokenizer, { ...options, template: options.template })
   const builder = new DatasetBuilder({ ...options, encoder, path })
+  const progress = progressOf(options, builder)
   const shapes = new Set<string>()
   for (const source of sources) {
     builder.begin(source.path)
@@ -62,6 +66,7 @@ export async function readExamples(options: ReadExamplesOptions): Promise<Datase
       taking.catch(() => undefined)
       pending.push(taking)
       if (pending.length > 2) await pending.shift()
+      progress(source.path)
     }
     for await (const entry of readRecords(source.path, cancelled === undefined ? {} : { cancelled })) {
       const found = 'error' in entry ? { problem: entry.error } : reader.read(entry.value)
@@ -78,6 +83,20 @@ export async function readExamples(options: ReadExamplesOptions): Promise<Datase
     if (reader.name !== undefined) shapes.add(reader.name)
   }
   return builder.finish({ skipBadLines, shape: [...shapes].join(', ') })
+}
+
+/** Seconds after which the first message comes; those after it come ever more seldom. */
+const patience = 5
+
+function progressOf({ report }: ReadExamplesOptions, builder: DatasetBuilder): (path: string) => void {
+  const begun = performance.now()
+  let next = begun + 1000 * patience
+  return (path) => {
+    const now = performance.now()
+    if (report === undefined || now < next) return
+    next = now + Math.max(1000 * patience, (now - begun) / 5)
+    report(`tokenizing ${path}: ${builder.progress} in ${duration((now - begun) / 1000)}`)
+  }
 }
 
 /** Characters that are tokenized at once: enough that asking costs little, and few enough that a cancel is seen soon. */

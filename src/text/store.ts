@@ -14,6 +14,12 @@ export interface TokenSource {
   close(): void
 }
 
+/** Where tokens are put, which are read once all are there. */
+export interface TokenSink extends TokenSource {
+  /** Where they are now. */
+  add(tokens: Int32Array): number
+}
+
 /** A file of examples: its first one, by number. */
 export interface SourceStart {
   readonly path: string
@@ -117,7 +123,7 @@ export class IndexBuilder {
 }
 
 /** Tokens in memory, in chunks that are never moved. */
-export class MemoryTokens implements TokenSource {
+export class MemoryTokens implements TokenSink {
   readonly #chunks: { readonly start: number; readonly tokens: Int32Array }[] = []
   #total = 0
   #used = 0

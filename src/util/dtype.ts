@@ -101,11 +101,9 @@ export function f32ToBytes(values: Float32Array, dtype: FloatDtype): Uint8Array 
 }
 
 /** The memory of an array as bytes. Arrays of weights are never shared between threads. */
-export function bytesOf({ buffer, byteOffset, byteLength }: NumberArray): Uint8Array<ArrayBuffer> {
+export function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array<ArrayBuffer> {
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength)
 }
-
-type NumberArray = Uint8Array | Int8Array | Uint16Array | Float32Array
 
 /** A magnitude below 2^-14 (f32 bits) in steps of 2^-24, ties to even. */
 function subnormalHalf(magnitude: number): number {

@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
 /** What a task can ask while it computes. */
 export interface TaskContext {
   /**
@@ -22,6 +24,32 @@ export interface StatusEvent {
 
 export function status(message: string): StatusEvent {
   return { type: 'status', message }
+}
+
+/** Milliseconds between two looks at whether there is something to report. */
+const tick = 200
+
+/** Waits for work that reports in words what it does, and passes that on. */
+export async function* reported<T>(
+  begin: (report: (message: string) => void) => Promise<T>,
+): AsyncGenerator<StatusEvent, T> {
+  const messages: string[] = []
+  let ended = false
+  const work = begin((message) => messages.push(message)).finally(() => (ended = true))
+  const settled = work.then(
+    () => {},
+    () => {},
+  )
+  try {
+    while (!ended) {
+      await Promise.race([settled, sleep(tick)])
+      for (const message of messages.splice(0)) yield status(message)
+    }
+    return await work
+  } finally {
+    // Also where nobody asks for the next event.
+    await settled
+  }
 }
 
 /** Runs a task to its end and returns its result; `onEvent` receives its events. */

@@ -65,6 +65,13 @@ export const reading = {
     group,
     description: 'Learn only the last of what the assistant says in a conversation',
   }),
+  dataCache: option(path.optional(), {
+    group,
+    resume: 'free',
+    description: 'Folder that keeps the tokens of data for later runs, and off memory; "none" keeps them in memory',
+    placeholder: 'DIR',
+    unset: 'the cache folder of the user, for files of more than 64 MB',
+  }),
   maxLength: option(count.min(2).default(1024), {
     group,
     description: 'Longest example in tokens; longer ones lose their end',
