@@ -34,7 +34,10 @@ export class ShapeReader {
   read(value: unknown): Sample | Problem {
     if (!isJsonObject(value)) return { problem: `${kindOf(value)}, not a JSON object`, hint: expected }
     const missing = this.#columns.find(([, from]) => !Object.hasOwn(value, from))
-    if (missing !== undefined) return { problem: `the column "${missing[1]}" is missing; found ${keysOf(value)}` }
+    if (missing !== undefined) {
+      const hint = 'Name columns that the records have: --columns prompt=NAME,completion=NAME.'
+      return { problem: `the column "${missing[1]}" is missing; found ${keysOf(value)}`, hint }
+    }
     const record = this.#columns.length === 0 ? value : renamed(value, this.#columns)
     const shape = this.#shape ?? shapes.find(({ keys }) => keys.some((key) => Object.hasOwn(record, key)))
     if (shape === undefined) return { problem: `of no known form; found ${keysOf(record)}`, hint: expected }

@@ -83,7 +83,7 @@ describe('what a record becomes', () => {
       prompt: 'a',
       completion: 'b',
     })
-    expect(read({ q: 'a' }, undefined, { prompt: 'question' })).toEqual({
+    expect(read({ q: 'a' }, undefined, { prompt: 'question' })).toMatchObject({
       problem: 'the column "question" is missing; found "q"',
     })
   })
