@@ -1,8 +1,8 @@
 /*
- * A QLoRA optimizer step of a model larger than memory: a Llama of 70 billion parameters with random weights, written straight in
- * NF4 (36 GB), whose blocks stay on disk. Prints peak memory, bytes read and seconds of the step under each memory bound.
+ * A QLoRA optimizer step of a model with random weights, written straight in NF4: larger than memory, a Llama of 70 billion parameters
+ * (36 GB) whose blocks stay on disk, or one of the shape of Llama 3.1 8B or Qwen 2.5 7B. Prints peak memory, bytes read and seconds of the step under each memory bound.
  *
- *     npm run bench:large -- [--dir DIR] [--memory 24GB,12GB] [--layers 80] [--tokens 64] [--micro-batches 2]
+ *     npm run bench:large -- [--shape llama-70b|llama-3.1-8b|qwen2.5-7b] [--dir DIR] [--memory 24GB,12GB] [--layers 80] [--tokens 64] [--micro-batches 2]
  *
  * The folder (by default in the system's folder for temporary files) needs 38 GB free; what was written is removed at the end.
  */
@@ -54,6 +54,12 @@ async function step(work: string, memory: string, tokens: number, microBatches: 
   return result
 }
 
+const shapes: Readonly<Record<string, ModelShape>> = {
+  'llama-70b': { layers: 80, hidden: 8192, ffn: 28672, heads: 64, kvHeads: 8, vocabulary: 32000 },
+  'llama-3.1-8b': { layers: 32, hidden: 4096, ffn: 14336, heads: 32, kvHeads: 8, vocabulary: 128256 },
+  'qwen2.5-7b': { family: 'qwen2', layers: 28, hidden: 3584, ffn: 18944, heads: 28, kvHeads: 4, vocabulary: 152064 },
+}
+
 const args = process.argv.slice(2)
 const self = fileURLToPath(import.meta.url)
 const child = flagValue(args, '--work')
@@ -64,14 +70,9 @@ const bounds = (flagValue(args, '--memory') ?? '24GB,12GB').split(',')
 if (child !== undefined) {
   console.log(JSON.stringify(await step(child, bounds[0] ?? '', tokens, microBatches)))
 } else {
-  const shape: ModelShape = {
-    layers: countFlag(args, '--layers', 80),
-    hidden: 8192,
-    ffn: 28672,
-    heads: 64,
-    kvHeads: 8,
-    vocabulary: 32000,
-  }
+  const named = shapes[flagValue(args, '--shape') ?? 'llama-70b']
+  if (named === undefined) throw new Error(`--shape is one of ${Object.keys(shapes).join(', ')}`)
+  const shape: ModelShape = { ...named, layers: countFlag(args, '--layers', named.layers) }
   const parent = flagValue(args, '--dir') ?? tmpdir()
   const bytes = modelBytes(shape)
   const { bavail, bsize } = await statfs(parent)

@@ -12,8 +12,9 @@ import { f32ToBf16 } from '../src/util/dtype.ts'
 import { fillNormal, fillUniform, stream } from '../src/util/random.ts'
 import { elements } from '../src/util/shape.ts'
 
-/** The shape of a Llama. */
+/** The shape of a Llama, or of a Qwen 2, which has biases on q, k and v. */
 export interface ModelShape {
+  readonly family?: 'llama' | 'qwen2'
   readonly layers: number
   readonly hidden: number
   readonly ffn: number
@@ -28,12 +29,13 @@ export interface ModelShape {
 
 export const quantization = { kind: '4bit', quantType: 'nf4', doubleQuant: true, blockSize: 64 } as const
 
-/** config.json of a Llama of this shape. */
+/** config.json of a model of this shape. */
 function configOf(shape: ModelShape): Record<string, unknown> {
   const { layers, hidden, ffn, heads, kvHeads, vocabulary, tied = false, positions = 4096 } = shape
+  const { family = 'llama' } = shape
   return {
-    architectures: ['LlamaForCausalLM'],
-    model_type: 'llama',
+    architectures: [family === 'llama' ? 'LlamaForCausalLM' : 'Qwen2ForCausalLM'],
+    model_type: family,
     hidden_size: hidden,
     intermediate_size: ffn,
     num_hidden_layers: layers,
