@@ -23,6 +23,7 @@ describe('what decides the course of training', () => {
       'activations',
       'adapter',
       'chatTemplate',
+      'dataCache',
       'evalOnStart',
       'evalSteps',
       'evalStrategy',
