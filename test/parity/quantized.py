@@ -50,8 +50,8 @@ def dequantize(module):
 
 
 @torch.no_grad()
-def load(args):
-    model = AutoModelForCausalLM.from_pretrained(args.model, attn_implementation="eager")
+def to_dense(model):
+    """Replaces quantized layers by dense ones of what bitsandbytes dequantizes, before any of them has computed; hashes by name."""
     for parameter in model.parameters():  # a quantized model refuses .float(), and dtype= changes nothing
         if parameter.is_floating_point():
             parameter.data = parameter.data.float()
@@ -67,6 +67,12 @@ def load(args):
         if module.bias is not None:
             linear.bias.copy_(module.bias)
         model.set_submodule(name, linear)
+    return weights
+
+
+def load(args):
+    model = AutoModelForCausalLM.from_pretrained(args.model, attn_implementation="eager")
+    weights = to_dense(model)
     with open(args.examples) as file:
         return {"weights": weights, "loss": evaluate(model, json.load(file))["loss"]}
 
@@ -82,4 +88,5 @@ def main():
     print(json.dumps(save(args) if args.task == "save" else load(args)))
 
 
-main()
+if __name__ == "__main__":
+    main()
