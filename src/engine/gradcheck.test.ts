@@ -206,6 +206,16 @@ const withoutGradient: Case[] = [
     build: (v) => b.toFloat(at(v, 'codes')),
   })),
   {
+    op: 'sixBits',
+    name: '',
+    inputs: {},
+    fixed: {
+      codes: { dtype: 'u8', shape: ['batch', 24], values: wholes(48) },
+      scales: { dtype: 'f32', shape: ['batch', 2], values: wholes(4) },
+    },
+    build: (v) => b.sixBits(at(v, 'codes'), at(v, 'scales')),
+  },
+  {
     op: 'fourBitWeight',
     name: 'in a product',
     inputs: { x: ['batch', 'seq', 32] },

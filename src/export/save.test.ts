@@ -27,7 +27,7 @@ async function options(config: string, changes: Partial<SaveOptions> = {}): Prom
     trainables: new Map(trainables),
     base: { name: 'base', config, companions: new Map([['tokenizer.json', Buffer.from('{}')]]) },
     lora: undefined,
-    peftName: (name) => name,
+    fileName: (name) => name,
     storage: () => 'F32',
     saveDtype: 'auto',
     maxShardSize: 5e9,

@@ -37,7 +37,9 @@ export interface SaveOptions {
   readonly before?: (names: readonly string[]) => Promise<void>
   /** The adapter's configuration; undefined where every weight was trained. */
   readonly lora: LoraConfig | undefined
-  readonly peftName: (name: string) => string
+  readonly fileName: (name: string) => string
+  /** What a whole model has besides, to be written as it is. */
+  readonly beside?: readonly TensorSource[]
   /** How the base stores a weight. */
   readonly storage: (name: string) => FloatDtype
   /** How the weights of a whole model are stored; auto: as the base stores them. */
@@ -92,15 +94,15 @@ export function storesExactly({ lora, trainables, saveDtype, storage }: SaveOpti
 }
 
 async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<void> {
-  const { folder, trainables, base, peftName } = options
-  const tensors = [...trainables.values()].map(({ name, shape, data }) => ({ name: peftName(name), shape, data }))
+  const { folder, trainables, base, fileName } = options
+  const tensors = [...trainables.values()].map(({ name, shape, data }) => ({ name: fileName(name), shape, data }))
   const files = companionsOf('adapter', base.companions)
   await options.before?.(resultNames('adapter', base))
   await writeAdapter({ folder, config, base, tensors, files, card: cardOf(options) })
 }
 
 async function saveWholeModel(options: SaveOptions): Promise<void> {
-  const { folder, trainables, base, storage, saveDtype, maxShardSize, widenLarge } = options
+  const { folder, trainables, base, storage, saveDtype, maxShardSize, widenLarge, fileName, beside = [] } = options
   const stored = new Set<FloatDtype>()
   const tensors = [...trainables.values()].map(({ name, shape, data }): TensorSource => {
     const asked = dtypeOf(name, { saveDtype, storage })
@@ -108,11 +110,11 @@ async function saveWholeModel(options: SaveOptions): Promise<void> {
     if (tooLarge !== -1 && !widenLarge) throw overflowError(name, `element ${tooLarge}`, data[tooLarge], asked)
     const dtype = tooLarge === -1 ? asked : 'F32'
     stored.add(dtype)
-    return { name, dtype, shape, data: () => f32ToBytes(data, dtype) }
+    return { name: fileName(name), dtype, shape, data: () => f32ToBytes(data, dtype) }
   })
   const others = ['config.json', ...base.companions.keys()]
   const before = (weights: readonly string[]): Promise<void> | undefined => options.before?.([...weights, ...others])
-  await writeCheckpoint(folder, tensors, { maxShardBytes: maxShardSize, before })
+  await writeCheckpoint(folder, [...tensors, ...beside], { maxShardBytes: maxShardSize, before })
   for (const [name, bytes] of base.companions) await writeFileAtomic(join(folder, name), bytes)
   const [dtype, ...otherDtypes] = stored
   const text = asFloats(base.config, {

@@ -80,6 +80,7 @@ export const b: Builder = {
   decode: (x, format, { again = false } = {}) => only(makeNode('decode', { format, again }, [x])),
   fourBitWeight: (codes, scales, attributes) => only(makeNode('fourBitWeight', attributes, [codes, scales])),
   toFloat: (x) => only(makeNode('toFloat', {}, [x])),
+  sixBits: (codes, scales) => only(makeNode('sixBits', {}, [codes, scales])),
 
   gelu: (x, { approximate } = {}) => {
     const inner =

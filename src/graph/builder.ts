@@ -65,6 +65,8 @@ export interface Builder {
   fourBitWeight(codes: Value, scales: Value, attributes: FourBitAttributes): Value
   /** u8 or i8 -> f32. */
   toFloat(x: Value): Value
+  /** (codes u8 [rows, 3 n / 4], scales f32 [rows, n / 16]) -> f32 [rows, n]: numbers of six bits, times the scales of their groups. */
+  sixBits(codes: Value, scales: Value): Value
 
   /** Sum over the last axis, kept as 1. */
   sumLast(x: Value): Value

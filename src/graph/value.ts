@@ -42,6 +42,7 @@ export interface OpAttributes {
   /** `again`: the gradient of a product decodes it again, so that the f32 form of a large weight need not live from one to the other. */
   decode: { readonly format: 'bf16' | 'f16'; readonly again: boolean }
   toFloat: NoAttributes
+  sixBits: NoAttributes
   fourBitWeight: FourBitAttributes
 }
 

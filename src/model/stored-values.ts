@@ -46,14 +46,13 @@ const values: {
   // Unpacked by the host for each product: no kernel knows these blocks.
   blocks: (given) => ({ slices: given }),
   split: (given, { type }) => {
-    const { group } = splitLayouts[type]
-    const parts = group === 0 ? 2 : 3
+    const parts = splitLayouts[type].steps === 0 ? 2 : 3
     const slices = Array.from({ length: given.length / parts }, (_, i) => given.slice(parts * i, parts * (i + 1)))
     return { slices: slices.map((one) => splitValue(one, slices.length > 1)) }
   },
 }
 
-/** Codes [rows, width] times the scales [rows, blocks] of their blocks, or those times the steps [rows, groups] of their groups. */
+/** Codes of a weight [rows, width] times the scales [rows, blocks] of their blocks, or those times the steps [rows, groups] of their groups. */
 function splitValue([codes, scales, steps]: Given, again: boolean): Value {
   if (codes === undefined || scales === undefined) throw internalError('blocks without their scales')
   const [rows = 0, width = 0] = codes.type.shape
@@ -65,8 +64,7 @@ function splitValue([codes, scales, steps]: Given, again: boolean): Value {
   const ofBlocks = grouped(b.decode(scales, 'f16', { again }), blocks)
   if (steps === undefined) return b.reshape(b.mul(grouped(b.toFloat(codes), blocks), ofBlocks), [rows, width])
   const [, groups = 0] = steps.type.shape
-  const ofGroups = b.reshape(b.mul(grouped(b.toFloat(steps), blocks), ofBlocks), [rows, groups, 1])
-  return b.reshape(b.mul(grouped(b.toFloat(codes), groups), ofGroups), [rows, width])
+  return b.sixBits(codes, b.reshape(b.mul(grouped(b.toFloat(steps), blocks), ofBlocks), [rows, groups]))
 }
 
 /** The inputs by which the weight `port` is fed, and its value in terms of them. */

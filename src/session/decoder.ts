@@ -27,7 +27,8 @@ import type { WeightSource } from '../model/sources/source.ts'
 import { widened } from '../storage/formats.ts'
 import { isFloat, isFloatStorage, type Storage, type StoredWeight } from '../storage/stored.ts'
 import type { Trainable } from '../engine/trainable.ts'
-import type { FloatDtype } from '../util/dtype.ts'
+import type { TensorSource } from '../formats/safetensors.ts'
+import { type FloatDtype, isFloat8 } from '../util/dtype.ts'
 import { LowrankError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
 
@@ -82,6 +83,8 @@ export interface OpenDecoder {
   /** The adapter, if there is one. */
   readonly lora: LoraConfig | undefined
   readonly adaptation: Adaptation
+  /** Where a whole model is trained, what else it has: see `WeightSource`. To be read until `close`, wherever its files have gone. */
+  readonly beside: readonly TensorSource[]
   /** The dtype in which the checkpoint stores a weight; F32 for a quantized one. */
   readonly storage: (name: string) => FloatDtype
   /** Number of elements of all weights, the trained ones included. */
@@ -115,6 +118,8 @@ export class PreparedDecoder {
   readonly #o: DecoderOptions
   readonly #source: WeightSource
   readonly #adapter: Adapter | undefined
+  /** Read when the whole model is written. */
+  readonly #beside: readonly TensorSource[] = []
 
   private constructor(options: DecoderOptions, base: WeightSource, adapter: Adapter | undefined) {
     const { model, quantization, training } = options
@@ -124,14 +129,18 @@ export class PreparedDecoder {
     this.config = base.config
     // An adapter that is trained further keeps its own shape.
     this.lora = adapter?.config ?? training?.lora
-    if (training !== undefined && this.lora === undefined) refuseQuantized(model, base.quantization)
+    if (training !== undefined && this.lora === undefined) {
+      refuseQuantized(model, base.quantization)
+      this.#beside = base.beside
+      refuseScaled(model, base)
+    }
     if (training !== undefined) refuseDropout(model, base.config)
     this.adaptation =
       this.lora !== undefined
         ? adaptWithLora(base, this.lora, { loaded: adapter !== undefined })
         : training === undefined
           ? frozen
-          : trainEverything
+          : trainEverything(base)
     this.#source = quantization === undefined ? base : quantizedWeights(base, quantization, this.adaptation.trainable)
     this.quantization = this.#source.quantization
     this.streamable = base.quantization === this.quantization && training?.init !== 'random'
@@ -216,7 +225,8 @@ export class PreparedDecoder {
     await this.#adapter?.tensors.close()
     const streamed = wanted.filter(onDisk)
     const weights = this.#store(resident, streamed)
-    if (streamed.length === 0) await this.#source.close()
+    const reads = streamed.length > 0 || this.#beside.length > 0
+    if (!reads) await this.#source.close()
     const runtime = new Runtime({
       threads,
       // An arena keeps what its programs have ever taken, and more, since it doubles as it grows: 5 % faster, but not frugal.
@@ -239,6 +249,7 @@ export class PreparedDecoder {
       trainables,
       lora,
       adaptation,
+      beside: this.#beside,
       storage: (name) => {
         const storage = this.#source.storage(name)
         return isFloatStorage(storage) ? storage : 'F32'
@@ -247,7 +258,7 @@ export class PreparedDecoder {
       threads,
       close: async () => {
         await runtime.close()
-        if (streamed.length > 0) await this.#source.close()
+        if (reads) await this.#source.close()
       },
     }
   }
@@ -277,7 +288,7 @@ export class PreparedDecoder {
     if (this.adaptation.trainable(name)) {
       if (this.#adapter !== undefined) {
         const folder = this.#o.adapter ?? ''
-        return readAdapterWeight(this.#adapter.tensors, { name: this.adaptation.peftName(name), shape, folder })
+        return readAdapterWeight(this.#adapter.tensors, { name: this.adaptation.fileName(name), shape, folder })
       }
       if (name.includes('.lora_')) return initialLoraWeight(name, shape, this.#o.training?.seed ?? 0)
     }
@@ -322,6 +333,17 @@ function refuseQuantized(model: string, quantization: Quantization | undefined):
     'config',
     `method full trains every weight, but ${model} is ${quantizationText(quantization)}`,
     { hint: 'Train an adapter (method lora), or name the unquantized model.' },
+  )
+}
+
+/** A whole model is written in floats, and its config.json says nothing of scales any more. */
+function refuseScaled(model: string, { config, beside }: WeightSource): void {
+  const scaled = config.quantization && beside.find(({ dtype }) => isFloat8(dtype))
+  if (scaled === undefined) return
+  throw new LowrankError(
+    'config',
+    `method full writes a whole model in floats, but ${model} has ${scaled.name} in ${scaled.dtype}, which is not read`,
+    { hint: 'Train an adapter (method lora), or name the model in floats.' },
   )
 }
 

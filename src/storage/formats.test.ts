@@ -4,7 +4,7 @@ import { fillNormal, stream } from '../util/random.ts'
 import { elements } from '../util/shape.ts'
 import { quantizeFourBit } from './fourbit.ts'
 import { fedPart, storageBytes, storedBytes, unpackRow, weightParts, widened } from './formats.ts'
-import { quantizeQ8 } from './gguf/quantize.fixture.ts'
+import { quantizeQ6, quantizeQ8 } from './gguf/quantize.fixture.ts'
 import { emptySplit, splitBlocks } from './gguf/split.ts'
 import { quantizeInt8 } from './int8.ts'
 import { isFloat, kindOf, type Storage, type StorageKind, type StoredWeight } from './stored.ts'
@@ -25,9 +25,14 @@ const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[
   }),
   Q8_0: (data, shape) => ({ storage: { kind: 'blocks', type: 'Q8_0' }, shape, bytes: quantizeQ8(data) }),
   'Q8_0, codes and scales apart': (data, shape) => {
-    const blocks = emptySplit('Q8_0', data.length)
+    const blocks = emptySplit('Q8_0', shape[0] ?? 0, shape[1] ?? 0)
     splitBlocks('Q8_0', quantizeQ8(data), blocks, 0)
     return { storage: { kind: 'split', type: 'Q8_0' }, shape, blocks }
+  },
+  'Q6_K, codes and scales apart': (data, shape) => {
+    const blocks = emptySplit('Q6_K', shape[0] ?? 0, shape[1] ?? 0)
+    splitBlocks('Q6_K', quantizeQ6(data), blocks, 0)
+    return { storage: { kind: 'split', type: 'Q6_K' }, shape, blocks }
   },
   ...Object.fromEntries(
     [true, false].flatMap((doubleQuant) =>
@@ -46,6 +51,7 @@ const shapes = [
   [6, 64],
   [3, 33],
   [129, 40],
+  [4, 512],
 ]
 
 function values(shape: readonly number[]): Float32Array {
@@ -55,54 +61,53 @@ function values(shape: readonly number[]): Float32Array {
 }
 
 test('every format is among those tried', () => {
-  const kinds = Object.values(made).map((make) => kindOf(make(values([2, 64]), [2, 64]).storage))
+  const kinds = Object.values(made).map((make) => kindOf(make(values([2, 256]), [2, 256]).storage))
   const all: Record<StorageKind, true> = { float: true, int8: true, '4bit': true, blocks: true, split: true }
   expect(new Set(kinds)).toEqual(new Set(Object.keys(all)))
 })
 
 describe.each(Object.entries(made))('%s', (name, make) => {
   // Rows of blocks are whole numbers of them.
-  test.each(shapes.filter(([, width = 0]) => !name.startsWith('Q') || width % 32 === 0))(
-    '%i x %i: takes what was planned, and is fed what was declared',
-    (...shape) => {
-      const data = values(shape)
-      const weight = make(data, shape)
-      const storage: Storage = weight.storage
-      expect(storedBytes(weight)).toBe(storageBytes(storage, shape))
+  test.each(
+    shapes.filter(([, width = 0]) => !name.startsWith('Q') || width % (name.startsWith('Q6') ? 256 : 32) === 0),
+  )('%i x %i: takes what was planned, and is fed what was declared', (...shape) => {
+    const data = values(shape)
+    const weight = make(data, shape)
+    const storage: Storage = weight.storage
+    expect(storedBytes(weight)).toBe(storageBytes(storage, shape))
 
-      const wide = widened(weight)
-      expect(wide).toMatchObject({ storage: 'F32', shape })
-      expect(wide.data).toHaveLength(data.length)
-      // Half a step of the coarsest format.
-      const largest = data.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
-      wide.data.forEach((value, i) => expect(Math.abs(value - data[i]!)).toBeLessThanOrEqual(0.2 * largest))
+    const wide = widened(weight)
+    expect(wide).toMatchObject({ storage: 'F32', shape })
+    expect(wide.data).toHaveLength(data.length)
+    // Half a step of the coarsest format.
+    const largest = data.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+    wide.data.forEach((value, i) => expect(Math.abs(value - data[i]!)).toBeLessThanOrEqual(0.2 * largest))
 
-      const [rows, width] = shape
-      if (isFloat(weight) || name.startsWith('Q')) {
-        const row = new Float32Array(width ?? 0)
-        unpackRow(weight, 1, row)
-        expect(row).toEqual(wide.data.subarray(width ?? 0, 2 * (width ?? 0)))
-      } else expect(() => unpackRow(weight, (rows ?? 0) - 1, new Float32Array(width ?? 0))).toThrow('are gathered')
+    const [rows, width] = shape
+    if (isFloat(weight) || name.startsWith('Q')) {
+      const row = new Float32Array(width ?? 0)
+      unpackRow(weight, 1, row)
+      expect(row).toEqual(wide.data.subarray(width ?? 0, 2 * (width ?? 0)))
+    } else expect(() => unpackRow(weight, (rows ?? 0) - 1, new Float32Array(width ?? 0))).toThrow('are gathered')
 
-      const parts = weightParts(storage, shape)
-      expect(new Set(parts.map(({ suffix }) => suffix)).size).toBe(parts.length)
-      for (const part of parts) {
-        const fed = fedPart(weight, part)
-        const count = elements(part.shape)
-        if ('data' in fed) {
-          const arrays = { f32: Float32Array, u16: Uint16Array, i8: Int8Array, u8: Uint8Array }
-          expect(fed.data).toBeInstanceOf(arrays[part.dtype])
-          expect(fed.data).toHaveLength(count)
-        } else {
-          expect([part.dtype, fed.count]).toEqual(['f32', count])
-          const memory = new Float32Array(count).fill(NaN)
-          fed.fill(memory)
-          if (part.part === 'unpacked') expect(memory).toEqual(wide.data)
-          else expect(memory.every(Number.isFinite)).toBe(true)
-        }
+    const parts = weightParts(storage, shape)
+    expect(new Set(parts.map(({ suffix }) => suffix)).size).toBe(parts.length)
+    for (const part of parts) {
+      const fed = fedPart(weight, part)
+      const count = elements(part.shape)
+      if ('data' in fed) {
+        const arrays = { f32: Float32Array, u16: Uint16Array, i8: Int8Array, u8: Uint8Array }
+        expect(fed.data).toBeInstanceOf(arrays[part.dtype])
+        expect(fed.data).toHaveLength(count)
+      } else {
+        expect([part.dtype, fed.count]).toEqual(['f32', count])
+        const memory = new Float32Array(count).fill(NaN)
+        fed.fill(memory)
+        if (part.part === 'unpacked') expect(memory).toEqual(wide.data)
+        else expect(memory.every(Number.isFinite)).toBe(true)
       }
-    },
-  )
+    }
+  })
 })
 
 test('a large weight in 16 bits is fed in slices of rows that make the whole', () => {

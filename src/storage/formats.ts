@@ -3,7 +3,7 @@ import { internalError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
 import { blockScales, dequantizeFourBit, nestedBlockSize, type FourBit } from './fourbit.ts'
 import { dequantizeBlocks, layoutOf } from './gguf/index.ts'
-import { joinBlocks, splitLayouts } from './gguf/split.ts'
+import { joinRow, splitLayouts } from './gguf/split.ts'
 import { dequantizeInt8 } from './int8.ts'
 import {
   kindOf,
@@ -128,21 +128,21 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
   },
   split: {
     bytes: ({ type }, shape) => {
-      const { block, group } = splitLayouts[type]
-      const count = elements(shape)
-      return count + (2 * count) / block + (group === 0 ? 0 : count / group)
+      const { block, codes, steps } = splitLayouts[type]
+      return (elements(shape) / block) * (codes + 2 + steps)
     },
     taken: ({ blocks: { codes, scales, steps } }) => codes.byteLength + scales.byteLength + steps.byteLength,
     parts: ({ type }, shape) => {
       const [width = 0] = shape.slice(1)
-      const { block, group } = splitLayouts[type]
+      const { block, codes, steps } = splitLayouts[type]
       return slicesOf(shape).flatMap(({ suffix, rows }): PartSpec[] => {
         const count = rows.end - rows.start
         const of = (part: WeightPart, dtype: PartSpec['dtype'], each: number): PartSpec => {
           const name = part === 'data' ? '' : `.${part}`
-          return { part, suffix: `${name}${suffix}`, dtype, shape: [count, width / each], rows }
+          return { part, suffix: `${name}${suffix}`, dtype, shape: [count, (width / block) * each], rows }
         }
-        return [of('data', 'i8', 1), of('scales', 'u16', block), ...(group === 0 ? [] : [of('steps', 'i8', group)])]
+        const parts = [of('data', type === 'Q8_0' ? 'i8' : 'u8', codes), of('scales', 'u16', 1)]
+        return steps === 0 ? parts : [...parts, of('steps', 'i8', steps)]
       })
     },
     feed: ({ blocks: { codes, scales, steps } }, { part, shape, rows }) => {
@@ -152,10 +152,13 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
     },
     widen: ({ storage, blocks, shape }) => {
       const out = new Float32Array(elements(shape))
-      joinBlocks(storage.type, blocks, 0, out)
+      const { width } = blocks
+      for (let row = 0; row * width < out.length; row++) {
+        joinRow(storage.type, blocks, row, out.subarray(row * width, (row + 1) * width))
+      }
       return out
     },
-    row: ({ storage, blocks }, row, out) => joinBlocks(storage.type, blocks, row * out.length, out),
+    row: ({ storage, blocks }, row, out) => joinRow(storage.type, blocks, row, out),
   },
 }
 

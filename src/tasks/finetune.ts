@@ -60,7 +60,7 @@ export async function* runFinetune(
   const { config, origins } = yield* fromHub(given, { cancelled })
   // Refused before a folder is made for it.
   const { trunk } = await readDecoderConfig(config.model)
-  if (config.method === 'full' && trunk !== 'model') throw partOfMore(given.model)
+  if (config.method === 'full' && config.init === 'random' && trunk !== 'model') throw partOfMore(given.model)
   const { base, leftOut } = await readBase(config.model, origins.model, given.model)
   for (const message of leftOut) yield noted({ type: 'warning', message })
   const dataFiles = yield* findDataFiles(config, { cancelled })
@@ -111,7 +111,7 @@ export async function* runFinetune(
       base: session.decoder.quantization,
       examples: data.train.examples,
     })
-    if (from !== undefined) await restoreTraining(from, training, model.adaptation.peftName)
+    if (from !== undefined) await restoreTraining(from, training, model.adaptation.fileName)
     unused = false
     const files = await RunFiles.open({
       folder: config.outputDir,
@@ -161,8 +161,8 @@ export async function* runFinetune(
 function partOfMore(model: string): LowrankError {
   return new LowrankError(
     'config',
-    `method full writes a whole model, and of ${model} only the part for texts is computed: what sees images would be missing`,
-    { hint: 'Train an adapter (method lora or qlora).' },
+    `init random makes the part for texts of ${model}, and method full writes a whole model: what sees images would be missing`,
+    { hint: 'Begin with the weights of the model (init pretrained).' },
   )
 }
 
@@ -289,7 +289,8 @@ class Run {
       trainables: model.trainables,
       base,
       lora: model.lora,
-      peftName: model.adaptation.peftName,
+      fileName: model.adaptation.fileName,
+      beside: model.beside,
       storage: model.storage,
       saveDtype: config.saveDtype,
       maxShardSize: config.maxShardSize,

@@ -171,7 +171,7 @@ async function* approach(parts: {
     return { weights: { from: 'folder', path: input.at, recomputed: 0 }, firstDifference: undefined }
   }
   const checkpoint = yield* checkpointBefore(input, inputs)
-  if (checkpoint !== undefined) await restoreTraining(checkpoint, training, model.adaptation.peftName)
+  if (checkpoint !== undefined) await restoreTraining(checkpoint, training, model.adaptation.fileName)
   const first = state.step + 1
   const recomputed = input.step - first
   const origin = checkpoint === undefined ? 'the start' : basename(checkpoint.folder)

@@ -7,13 +7,18 @@ import { type LlamaJson, writeLlamaGguf } from '../../src/model/sources/gguf.fix
 import { readJson } from './support.ts'
 
 /**
- * Makes of a Llama folder with the tokenizer of the quickstart a GGUF file in Q8_0, as the converter of llama.cpp does, and a folder of the
+ * Makes of a Llama folder with the tokenizer of the quickstart a GGUF file in Q8_0, its head in `head`, as the converter of llama.cpp does, and a folder of the
  * same weights in f32.
  */
-export async function writeAsGguf(model: string, file: string, folder: string): Promise<void> {
+export async function writeAsGguf(
+  model: string,
+  file: string,
+  folder: string,
+  { head }: { readonly head?: 'Q6_K' | undefined } = {},
+): Promise<void> {
   const config = readJson(join(model, 'config.json')) as LlamaJson
   const source = await openWeights(model)
-  const same = await writeLlamaGguf(file, source, { config, matrices: 'Q8_0', metadata: tokenizerOf(model) })
+  const same = await writeLlamaGguf(file, source, { config, matrices: 'Q8_0', head, metadata: tokenizerOf(model) })
   await source.close()
   mkdirSync(folder)
   for (const name of readdirSync(model).filter((one) => one.endsWith('.json') && !/^(run|adapter)/.test(one))) {

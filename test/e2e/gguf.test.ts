@@ -1,10 +1,12 @@
-import { appendFileSync, cpSync, readFileSync, renameSync } from 'node:fs'
+import { appendFileSync, cpSync, readFileSync, renameSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { readExamples } from '../../src/text/examples.ts'
-import { openDecoder, type OpenOptions } from '../../src/session/decoder.ts'
+import { openDecoder, type OpenOptions, PreparedDecoder } from '../../src/session/decoder.ts'
+import { storageBytes } from '../../src/storage/formats.ts'
 import { makeBatch } from '../../src/text/batches.ts'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
+import type { LoraConfig } from '../../src/model/peft/targets.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { accumulateGradients } from '../../src/train/step.ts'
 import { directTasks } from '../tasks.ts'
@@ -92,30 +94,79 @@ describe('an adapter', () => {
   })
 })
 
+const lora: LoraConfig = {
+  r: 4,
+  loraAlpha: 8,
+  loraDropout: 0,
+  targetModules: 'all-linear',
+  bias: 'none',
+  useRslora: false,
+}
+
+/** Loss of some batches, and the gradients of an adapter. */
+async function compute(model: string, choice: OpenOptions['choice']): Promise<Computed> {
+  const tokenizer = await loadTokenizer(model)
+  const { examples } = await readExamples({
+    sources: [{ path: data.train, weight: 1 }],
+    tokenizer,
+    maxLength: 64,
+    vocabSize: 1e9,
+  })
+  tokenizer.close()
+  const decoder = await openDecoder({ model, threads: 1, training: { lora, init: 'pretrained', seed: 1 }, choice })
+  const { pipeline, trainables } = decoder
+  const batches = [makeBatch(examples.slice(0, 3)), makeBatch(examples.slice(3, 5))]
+  const { loss } = await evaluateBatches({ pipeline, batches })
+  await accumulateGradients({ pipeline, trainables, batches, seed: 1, step: 1 })
+  const gradients = [...trainables].map(([name, { gradient }]) => [name, gradient.slice()] as const)
+  await decoder.close()
+  // Numbers that are none would be equal to each other. B is zero at first, and with it the gradient of A.
+  for (const [name, gradient] of gradients) {
+    expect([name, gradient.every(Number.isFinite)]).toEqual([name, true])
+    expect([name, gradient.some((value) => value !== 0)]).toEqual([name, name.includes('lora_B')])
+  }
+  return { loss, gradients }
+}
+
+interface Computed {
+  readonly loss: number
+  readonly gradients: readonly (readonly [name: string, gradient: Float32Array])[]
+}
+
 test.each<[string, OpenOptions['choice']]>([
   ['in memory', { activations: 'keep', expandWeights: true }],
   ['on disk', { activations: 'recompute', streamed: { group: 2 } }],
 ])('blocks %s: losses and gradients are those of the folder', async (_, choice) => {
-  const compute = async (model: string): Promise<unknown> => {
-    const tokenizer = await loadTokenizer(model)
-    const { examples } = await readExamples({
-      sources: [{ path: data.train, weight: 1 }],
-      tokenizer,
-      maxLength: 64,
-      vocabSize: 1e9,
-    })
-    tokenizer.close()
-    const lora = { r: 4, loraAlpha: 8, targetModules: 'all-linear' } as never
-    const decoder = await openDecoder({ model, threads: 1, training: { lora, init: 'pretrained', seed: 1 }, choice })
-    const { pipeline, trainables } = decoder
-    const batches = [makeBatch(examples.slice(0, 3)), makeBatch(examples.slice(3, 5))]
-    const { loss } = await evaluateBatches({ pipeline, batches })
-    await accumulateGradients({ pipeline, trainables, batches, seed: 1, step: 1 })
-    const gradients = [...trainables].map(([name, { gradient }]) => [name, gradient.slice()])
-    await decoder.close()
-    return { loss, gradients }
-  }
-  expect(await compute(file)).toEqual(await compute(same))
+  expect(await compute(file, choice)).toEqual(await compute(same, choice))
+})
+
+test.each([undefined, 'Q6_K'] as const)('a head that is fed in slices, %s', async (head) => {
+  // More elements than a slice has.
+  const shape = { hidden_size: 2048, num_hidden_layers: 1, head_dim: 16, tie_word_embeddings: head === undefined }
+  const model = await makeTinyModel(join(folder, `wide-${head}`), shape)
+  const [wide, asFolder] = [join(folder, `wide-${head}.gguf`), join(folder, `wide-${head}-f32`)]
+  await writeAsGguf(model, wide, asFolder, { head })
+  const prepared = await PreparedDecoder.open({ model: wide })
+  const stages = prepared.stages({ activations: 'recompute', expandWeights: false })
+  const held = prepared.wanted(stages).reduce((total, { storage, shape: of }) => total + storageBytes(storage, of), 0)
+  await prepared.close()
+  expect(Math.max(...stages.head.parameters.map(({ slices }) => slices.length))).toBeGreaterThan(1)
+  // The file has a tokenizer too.
+  expect(held).toBeLessThan(statSync(wide).size)
+
+  const [found, wanted] = [
+    await compute(wide, { activations: 'keep' }),
+    await compute(asFolder, { activations: 'keep' }),
+  ]
+  expect(Math.abs(found.loss - wanted.loss)).toBeLessThan(1e-6 * wanted.loss)
+  wanted.gradients.forEach(([name, gradient], i) => {
+    const largest = gradient.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+    // The products of slices are summed in another order.
+    const far = gradient.findIndex(
+      (value, at) => !(Math.abs(value - (found.gradients[i]?.[1][at] ?? NaN)) <= 1e-5 * largest),
+    )
+    expect([name, far]).toEqual([name, -1])
+  })
 })
 
 test('every weight trained: a folder of the hub, in f32', async () => {

@@ -1,19 +1,13 @@
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { beforeAll, expect, test } from 'vitest'
-import {
-  openCheckpoint,
-  openSafetensors,
-  type TensorReader,
-  type TensorSource,
-  writeSafetensors,
-} from '../../src/formats/safetensors.ts'
+import { beforeAll, describe, expect, test } from 'vitest'
+import { openCheckpoint, openSafetensors, type TensorSource, writeSafetensors } from '../../src/formats/safetensors.ts'
 import { parseDecoderConfig } from '../../src/model/config.ts'
 import { randomWeights } from '../../src/model/sources/checkpoint.ts'
 import { isFloat } from '../../src/storage/stored.ts'
 import { bytesOf } from '../../src/util/dtype.ts'
 import { directTasks } from '../tasks.ts'
-import { collect, quickstart, readJson, temporaryFolder, writeData } from './support.ts'
+import { collect, quickstart, readJson, sha256, temporaryFolder, writeData } from './support.ts'
 
 /*
  * A model of texts and images, of which the part for texts is computed. That it is computed rightly, and that names are those of PEFT, is
@@ -82,6 +76,16 @@ beforeAll(async () => {
   untied = await writeModel('files-untied', inFiles, { tied: false, promised: true })
 })
 
+/** The other parts of a model, as they are stored. */
+async function kept(path: string): Promise<unknown> {
+  const reader = await openCheckpoint(path)
+  const found = await Promise.all(
+    images.map(async (name) => [name, reader.tensors.get(name)?.dtype, await reader.read(name)]),
+  )
+  await reader.close()
+  return found
+}
+
 const lossOf = async (folderOf: string, adapter?: string): Promise<number> =>
   (await directTasks.evaluate({ model: folderOf, adapter, data: data.valid, threads: 1 })).loss
 
@@ -101,10 +105,8 @@ test.each([{ loadIn4bit: true }, { loadIn8bit: true }])(
     const output = join(folder, Object.keys(held).join())
     await directTasks.quantize({ model: untied, output, ...held })
     expect(Math.abs((await lossOf(output)) - (await lossOf(untied)))).toBeLessThan(0.1)
+    expect(await kept(output)).toEqual(await kept(untied))
     const [before, after] = await Promise.all([openCheckpoint(untied), openCheckpoint(output)])
-    const kept = async (reader: TensorReader): Promise<unknown> =>
-      Promise.all(images.map(async (name) => [name, reader.tensors.get(name)?.dtype, await reader.read(name)]))
-    expect(await kept(after)).toEqual(await kept(before))
     expect([...after.tensors.keys()]).toEqual(expect.arrayContaining([...before.tensors.keys()]))
     await Promise.all([before.close(), after.close()])
     expect(readJson(join(output, 'config.json'))).toMatchObject({
@@ -156,11 +158,71 @@ test('an adapter of a part that is not computed is refused', async () => {
   })
 })
 
-test('training every weight is refused, since a whole model would be written', async () => {
+describe('every weight trained', () => {
+  const run = { ...data, maxLength: 64, maxSteps: 4, threads: 1, method: 'full', learningRate: 1e-3 } as const
   const outputDir = join(folder, 'full')
-  await expect(collect({ model, ...data, outputDir, method: 'full' })).rejects.toMatchObject({
-    code: 'config',
-    message: expect.stringContaining('what sees images would be missing') as string,
+  const names = async (path: string): Promise<string[]> => {
+    const reader = await openCheckpoint(path)
+    await reader.close()
+    return [...reader.tensors.keys()].sort()
+  }
+
+  test('a whole model by the names of the files, with the other parts as they were, wherever their file has gone', async () => {
+    const moving = join(folder, 'moving')
+    cpSync(model, moving, { recursive: true })
+    for await (const event of directTasks.finetune({ ...run, model: moving, outputDir, saveSteps: 2 })) {
+      if (event.type === 'step' && event.step === 1) rmSync(moving, { recursive: true })
+    }
+    for (const path of [outputDir, join(outputDir, 'checkpoint-2')]) {
+      expect(await names(path)).toEqual(await names(model))
+      expect(await kept(path)).toEqual(await kept(model))
+    }
+    expect(readJson(join(outputDir, 'config.json'))).toMatchObject({ model_type: 'gemma3', vision_config: {} })
+    expect(await lossOf(outputDir)).toBeLessThan(await lossOf(model))
   })
-  await expect(openSafetensors(join(outputDir, 'model.safetensors'))).rejects.toThrow()
+
+  test('goes on from a checkpoint to the same weights', async () => {
+    const [all, resumed] = [join(folder, 'all'), join(folder, 'resumed')]
+    await collect({ ...run, model, outputDir: all, saveSteps: 2 })
+    await collect({ ...run, model, outputDir: resumed, saveSteps: 2, resumeFrom: join(all, 'checkpoint-2') })
+    const weights = 'model.safetensors'
+    expect(sha256(join(resumed, weights))).toBe(sha256(join(all, weights)))
+    expect(sha256(join(resumed, weights))).toBe(sha256(join(outputDir, weights)))
+  })
+
+  test('random weights are refused: there are none for the other parts', async () => {
+    const random = join(folder, 'random')
+    await expect(collect({ ...run, model, outputDir: random, init: 'random' })).rejects.toMatchObject({
+      code: 'config',
+      message: expect.stringContaining('what sees images would be missing') as string,
+    })
+    await expect(openSafetensors(join(random, 'model.safetensors'))).rejects.toThrow()
+  })
+
+  test('other parts that are FP8 are refused, since the scales would be left without a word on them', async () => {
+    const fp8 = join(folder, 'fp8')
+    cpSync(model, fp8, { recursive: true })
+    const json = readJson(join(fp8, 'config.json')) as object
+    const quantization_config = { quant_method: 'fp8', weight_block_size: null }
+    writeFileSync(join(fp8, 'config.json'), JSON.stringify({ ...json, quantization_config }))
+    const reader = await openCheckpoint(model)
+    const tensors: TensorSource[] = []
+    for (const [name, { dtype, shape }] of reader.tensors) {
+      const one = { name, dtype, shape, data: await reader.read(name) }
+      const count = one.data.length / 4
+      const packs = images[0] === name || name.endsWith('.0.self_attn.q_proj.weight')
+      if (!packs) tensors.push(one)
+      else {
+        const scale = new Uint8Array(Float32Array.of(1).buffer)
+        tensors.push({ name, shape, dtype: 'F8_E4M3', data: new Uint8Array(count).fill(0x38) })
+        tensors.push({ name: `${name}_scale_inv`, shape: [], dtype: 'F32', data: scale })
+      }
+    }
+    await reader.close()
+    await writeSafetensors(join(fp8, 'model.safetensors'), tensors, { format: 'pt' })
+    expect(await lossOf(fp8)).toBeGreaterThan(0)
+    await expect(collect({ ...run, model: fp8, outputDir: join(folder, 'of-fp8') })).rejects.toThrow(
+      /vision_tower\.encoder\.layers\.0\.self_attn\.q_proj\.weight in F8_E4M3/,
+    )
+  })
 })

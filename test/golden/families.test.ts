@@ -173,7 +173,7 @@ describe.each(cases)('%s', (name) => {
     const { pipeline, trainables, adaptation, close } = await open(run, activations)
     const batches = [makeBatch(examples)]
     const { labelTokens } = await accumulateGradients({ pipeline, trainables, batches, seed: 1, step: 1 })
-    const nameOf = (weight: string): string => `${run}.${run === 'base' ? weight : adaptation.peftName(weight)}`
+    const nameOf = (weight: string): string => `${run}.${run === 'base' ? weight : adaptation.fileName(weight)}`
     const wanted = [...tensors.tensors.keys()].filter((tensor) => tensor.startsWith(`${run}.`))
     expect([...trainables.keys()].map(nameOf).sort()).toEqual(wanted.sort())
     for (const [weight, { gradient }] of trainables) {

@@ -133,11 +133,11 @@ describe.each(runs)('%s, %s', (folder, run) => {
       const sums = await accumulateGradients({ pipeline, trainables, batches: [batchAt(0)], seed: 1, step: 1 })
       const labels = sums.labelTokens
       const wanted = [...tensors.tensors.keys()].filter((name) => name.startsWith(`${run}.grad.`))
-      expect([...trainables.keys()].map((name) => `${run}.grad.${adaptation.peftName(name)}`).sort()).toEqual(
+      expect([...trainables.keys()].map((name) => `${run}.grad.${adaptation.fileName(name)}`).sort()).toEqual(
         wanted.sort(),
       )
       for (const [name, { gradient }] of trainables) {
-        const expected = await readFloats(tensors, `${run}.grad.${adaptation.peftName(name)}`)
+        const expected = await readFloats(tensors, `${run}.grad.${adaptation.fileName(name)}`)
         const scale = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
         const worst = expected.reduce(
           (most, value, i) => Math.max(most, Math.abs(value - (gradient[i] ?? NaN) / labels)),

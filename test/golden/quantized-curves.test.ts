@@ -127,7 +127,7 @@ describe.each(runs)('%s, %s, %s', (model, quantization, adapter) => {
     const { pipeline, trainables, adaptation, config } = decoder
     const batches = await batchesOf(model)
     const sorted = [...trainables.values()].sort((x, y) =>
-      adaptation.peftName(x.name) < adaptation.peftName(y.name) ? -1 : 1,
+      adaptation.fileName(x.name) < adaptation.fileName(y.name) ? -1 : 1,
     )
     sorted.forEach(({ data }, salt) => data.forEach((_, i) => (data[i] = 0.5 * uniform(i, salt))))
 

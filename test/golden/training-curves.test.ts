@@ -179,7 +179,7 @@ describe.each(golden.gradients.map((one) => [one.name, one] as const))('%s', (na
 
     const [sampled, scales] = [await readFloats(`${name}.gradients`), await readFloats(`${name}.scales`)]
     const sorted = [...trainables.values()].sort((x, y) =>
-      adaptation.peftName(x.name) < adaptation.peftName(y.name) ? -1 : 1,
+      adaptation.fileName(x.name) < adaptation.fileName(y.name) ? -1 : 1,
     )
     expect(scales).toHaveLength(sorted.length)
     let [at, seen] = [0, 0]

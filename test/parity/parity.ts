@@ -63,7 +63,7 @@ async function compare(python: string, work: string): Promise<void> {
       trainables,
       base: { name: model, config: '{}', companions: new Map() },
       lora,
-      peftName: adaptation.peftName,
+      fileName: adaptation.fileName,
       storage,
       saveDtype: 'auto',
       maxShardSize: 5e9,

@@ -127,7 +127,7 @@ async function trainHere(
       trainables,
       base: { name: model, config: '{}', companions: new Map() },
       lora: opened.lora,
-      peftName: adaptation.peftName,
+      fileName: adaptation.fileName,
       storage: opened.storage,
       saveDtype: 'auto',
       maxShardSize: 1e9,

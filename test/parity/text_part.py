@@ -79,6 +79,19 @@ def main():
             assert all("vision" not in n for n in trained)
             # As it is stored, also where it was trained on what quantization made of it.
             assert compare(name, net.eval(), "--model", model, "--adapter", adapter, "--method", "lora") < 1e-4
+        before = load_file(f"{model}/model.safetensors")
+        others = [n for n in before if not n.startswith("language_model.")]
+        for dtype in ["auto", "bf16"]:
+            output = f"{folder}/full-{dtype}"
+            train = ["--train", data, "--max-length", "256", "--max-steps", "3", "--learning-rate", "0.001"]
+            lowrank("train", "--model", model, "--output-dir", output, *train, "--method", "full", "--save-dtype", dtype)
+            net = Gemma3ForConditionalGeneration.from_pretrained(output, dtype="auto", attn_implementation="eager")
+            expected = torch.float32 if dtype == "auto" else torch.bfloat16
+            assert {p.dtype for p in net.parameters()} == {expected}
+            assert compare(f"full, {dtype}", load(output), "--model", output) < 1e-4
+            after = load_file(f"{output}/model.safetensors")
+            assert sorted(after) == sorted(before) and len(others) > 10
+            assert all(torch.equal(before[n], after[n]) for n in others)
         for bits in ["4", "8"]:
             output = f"{folder}/in-{bits}"
             lowrank("quantize", "--model", model, "--output", output, f"--load-in-{bits}bit")
@@ -86,9 +99,8 @@ def main():
             layers = to_dense(net)
             assert len(layers) == 21 and all(".language_model." in name for name in layers)
             assert compare(f"{bits} bits", net, "--model", output) < 1e-4
-            before, after = load_file(f"{model}/model.safetensors"), load_file(f"{output}/model.safetensors")
-            others = [n for n in before if not n.startswith("language_model.")]
-            assert len(others) > 10 and all(torch.equal(before[n], after[n]) for n in others)
+            after = load_file(f"{output}/model.safetensors")
+            assert all(torch.equal(before[n], after[n]) for n in others)
 
 
 if __name__ == "__main__":

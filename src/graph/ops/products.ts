@@ -38,7 +38,7 @@ function decodedAgain(b: Builder, weight: Value): Value {
 
 function asksForAgain({ node }: Value): boolean {
   if (node.op === 'decode') return (node as Node<'decode'>).attributes.again
-  return (node.op === 'mul' || node.op === 'reshape') && node.inputs.some(asksForAgain)
+  return (node.op === 'mul' || node.op === 'reshape' || node.op === 'sixBits') && node.inputs.some(asksForAgain)
 }
 
 function madeAgain(b: Builder, value: Value): Value {
@@ -51,6 +51,8 @@ function madeAgain(b: Builder, value: Value): Value {
     }
     case 'toFloat':
       return b.toFloat(x)
+    case 'sixBits':
+      return b.sixBits(x, madeAgain(b, y))
     case 'mul':
       return b.mul(madeAgain(b, x), madeAgain(b, y))
     case 'reshape':

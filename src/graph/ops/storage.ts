@@ -1,4 +1,8 @@
+import type { Emitter } from '../emitter.ts'
 import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
+
+/** The number that ONNX has for bytes. */
+const u8 = 2
 
 /** From what is stored to what is computed with. */
 export const storage = {
@@ -23,6 +27,42 @@ export const storage = {
     infer: (inputs) => [f32(single(inputs).shape)],
     vjp: 'discrete',
     emit: (e) => e.node('Cast', e.inputs, e.outputs, { to: 1 }),
+  },
+  /**
+   * (codes u8 [rows, 3 n / 4], scales f32 [rows, n / 16]) -> (code - 32) * scale, f32 [rows, n]. The first three quarters of a row of codes
+   * are the low six bits of the bytes. Those of the last are the high bits of three: from the lowest on, those of the same place in each
+   * third of the bytes. So most bytes need a mask only.
+   */
+  sixBits: {
+    // The codes as bytes, and a zero for each group.
+    memory: { scratch: 0.27 },
+    infer: (inputs) => {
+      const [codes, scales] = pair(inputs)
+      const [[rows, bytes], [scaleRows, groups]] = [codes.shape, scales.shape]
+      const fits = rows === scaleRows && 4 * Number(bytes) === 3 * 16 * Number(groups)
+      need(fits && codes.dtype === 'u8' && scales.dtype === 'f32', 'sixBits', inputs)
+      return [f32([rows ?? 0, 16 * Number(groups)])]
+    },
+    vjp: 'discrete',
+    emit: (e) => {
+      const [codes = '', scales = ''] = e.inputs
+      const made = (type: string, inputs: readonly string[], attributes?: Parameters<Emitter['node']>[3]): string => {
+        const output = e.temporary()
+        e.node(type, inputs, [output], attributes)
+        return output
+      }
+      const byte = (value: number): string => made('Cast', [e.ints([value])], { to: u8 })
+      const shifted = (x: string, by: number, direction: 'LEFT' | 'RIGHT'): string =>
+        made('BitShift', [x, byte(by)], { direction })
+      const thirds = [e.temporary(), e.temporary(), e.temporary()] as const
+      e.node('Split', [shifted(codes, 6, 'RIGHT')], thirds, { axis: 1, num_outputs: 3 })
+      const [first, second, third] = thirds
+      const low = made('BitwiseOr', [first, shifted(second, 2, 'LEFT')])
+      const last = made('BitwiseOr', [low, shifted(third, 4, 'LEFT')])
+      const all = made('Concat', [made('BitwiseAnd', [codes, byte(63)]), last], { axis: 1 })
+      const zeros = made('Expand', [byte(32), made('Shape', [scales])])
+      e.node('DequantizeLinear', [all, scales, zeros], e.outputs, { axis: 1, block_size: 16 })
+    },
   },
   /**
    * (codes u8 [bytes], scales f32 [blocks]) -> the weight f32 [rows, columns]. Nothing is emitted: the product after it reads the packed

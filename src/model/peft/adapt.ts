@@ -18,8 +18,8 @@ export interface Adaptation {
   readonly trainable: (name: string) => boolean
   /** Whether a tied head needs a weight of its own, since head and embedding no longer stay equal. */
   readonly separateHead: boolean
-  /** Name of a trained weight in an adapter file of PEFT. */
-  readonly peftName: (name: string) => string
+  /** Name of a trained weight in the file of an adapter, as PEFT has it, or of a model. */
+  readonly fileName: (name: string) => string
 }
 
 /** LoRA as `config` describes it; `loaded` says that it is that of an existing adapter. Throws when a target matches no linear layer. */
@@ -50,20 +50,22 @@ export function adaptWithLora(
     },
     // PEFT copies a saved module, which unties the copy from its twin.
     separateHead: decoder.tieWordEmbeddings && (saved.has('lm_head') || saved.has(moduleOf(embeddingName(decoder)))),
-    peftName: (name) => savedTensorName(name, adapted.has(moduleOf(name))),
+    fileName: (name) => savedTensorName(name, adapted.has(moduleOf(name))),
   }
 }
 
-/** Full fine-tuning: nothing is added and everything is trained. */
-export const trainEverything: Adaptation = {
+/** The base model alone, for evaluation. */
+export const frozen: Adaptation = {
   adapterOf: () => undefined,
-  trainable: () => true,
+  trainable: () => false,
   separateHead: false,
-  peftName: (name) => name,
+  fileName: (name) => name,
 }
 
-/** The base model alone, for evaluation. */
-export const frozen: Adaptation = { ...trainEverything, trainable: () => false }
+/** Full fine-tuning: nothing is added and everything is trained. */
+export function trainEverything({ storedName }: WeightSource): Adaptation {
+  return { ...frozen, trainable: () => true, fileName: storedName }
+}
 
 /** The modules that `modulesToSave` names: those whose path ends with an entry, as PEFT matches them. */
 function savedModules(entries: readonly string[], modules: readonly string[]): ReadonlySet<string> {
@@ -140,7 +142,7 @@ function toF32(bytes: Uint8Array<ArrayBuffer>, dtype: TensorDtype): Float32Array
 export async function checkAllUsed(
   { tensors }: Pick<Adapter, 'tensors'>,
   base: WeightSource,
-  { adapterOf, trainable, peftName }: Adaptation,
+  { adapterOf, trainable, fileName }: Adaptation,
 ): Promise<void> {
   for (const [name, { file, shape }] of tensors.tensors) {
     const weight = baseNameOf(name)
@@ -157,7 +159,7 @@ export async function checkAllUsed(
       })
     }
     const known = base.specs.find((spec) => spec.name === weight) ?? (weight === headName ? base.specs[0] : undefined)
-    if (known !== undefined && trainable(weight) && peftName(weight) === name) continue
+    if (known !== undefined && trainable(weight) && fileName(weight) === name) continue
     if (known !== undefined && known.shape.join() === shape.join()) {
       const [own, stored] = [
         (await readAdapterWeight(tensors, { name, shape, folder: file })).data,

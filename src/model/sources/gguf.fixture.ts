@@ -1,7 +1,7 @@
 import { architectures } from '../../formats/gguf/architectures.ts'
 import { type TestTensor, type TypedValue, writeGguf } from '../../formats/gguf/writer.fixture.ts'
 import { dequantizeBlocks } from '../../storage/gguf/index.ts'
-import { quantizeQ8 } from '../../storage/gguf/quantize.fixture.ts'
+import { quantizeQ6, quantizeQ8 } from '../../storage/gguf/quantize.fixture.ts'
 import { widened } from '../../storage/formats.ts'
 import type { WeightSource } from './source.ts'
 
@@ -24,6 +24,7 @@ export interface LlamaJson {
   readonly num_hidden_layers: number
   readonly num_attention_heads: number
   readonly num_key_value_heads: number
+  readonly head_dim?: number
   readonly rms_norm_eps: number
   readonly rope_theta: number
   readonly max_position_embeddings: number
@@ -33,16 +34,24 @@ export interface LlamaGguf {
   readonly config: LlamaJson
   /** How matrices are stored; the rest is f32. */
   readonly matrices: 'F32' | 'Q8_0'
+  /** How the embedding and the head are stored, where that is otherwise. */
+  readonly head?: 'Q6_K' | undefined
   readonly metadata?: Readonly<Record<string, TypedValue>>
   /** A weight that is not written. */
   readonly without?: string
+}
+
+const quantizers = {
+  F32: { width: 1, quantize: (data: Float32Array) => new Uint8Array(data.slice().buffer) },
+  Q8_0: { width: 32, quantize: quantizeQ8 },
+  Q6_K: { width: 256, quantize: quantizeQ6 },
 }
 
 /** Writes the weights of a Llama as the converter of llama.cpp does; returns them, by the names of the hub, with the values that they have there. */
 export async function writeLlamaGguf(
   file: string,
   source: WeightSource,
-  { config, matrices, metadata = {}, without }: LlamaGguf,
+  { config, matrices, head, metadata = {}, without }: LlamaGguf,
 ): Promise<{ name: string; shape: readonly number[]; data: Float32Array }[]> {
   const tensors: TestTensor[] = []
   const written: { name: string; shape: readonly number[]; data: Float32Array }[] = []
@@ -55,13 +64,14 @@ export async function writeLlamaGguf(
       : /attn_k/.test(stored)
         ? config.num_key_value_heads
         : 0
-    const packs = shape.length === 2 && matrices === 'Q8_0'
-    if (packs && (shape[1] ?? 1) % 32 !== 0) throw new Error(`${name}: rows of ${shape[1]} are no blocks`)
-    const bytes = packs ? quantizeQ8(data) : new Uint8Array(data.slice().buffer)
-    const values = packs ? dequantizeBlocks('Q8_0', bytes, new Float32Array(data.length)) : data
+    const type = shape.length < 2 ? 'F32' : block === undefined && head !== undefined ? head : matrices
+    const { width, quantize } = quantizers[type]
+    if ((shape[1] ?? 1) % width !== 0) throw new Error(`${name}: rows of ${shape[1]} are no blocks`)
+    const bytes = quantize(data)
+    const values = type === 'F32' ? data : dequantizeBlocks(type, bytes, new Float32Array(data.length))
     written.push({ name, shape, data: values.slice() })
     const ordered = heads === 0 ? bytes : interleaved(bytes, shape[0] ?? 0, heads)
-    tensors.push({ name: stored, type: packs ? 'Q8_0' : 'F32', shape, data: ordered })
+    tensors.push({ name: stored, type, shape, data: ordered })
   }
   writeGguf(file, { metadata: { ...metadataOf(config), ...metadata }, tensors })
   return written
@@ -88,6 +98,7 @@ function metadataOf(config: LlamaJson): Record<string, TypedValue> {
     feed_forward_length: config.intermediate_size,
     'attention.head_count': config.num_attention_heads,
     'attention.head_count_kv': config.num_key_value_heads,
+    'attention.key_length': config.head_dim ?? config.hidden_size / config.num_attention_heads,
   }
   return {
     'general.architecture': ['text', name],

@@ -141,7 +141,8 @@ function loadedAs({ storage, offset, isHead }: Entry): Storage {
 
 /** Blocks with codes and scales apart, read a part at a time: both forms of a large head take much memory. */
 async function loadSplit(file: GgufFile, { name, shape, type }: GgufTensor, split: SplitType): Promise<SplitWeight> {
-  const blocks = emptySplit(split, elements(shape))
+  const [rows = 0, width = 0] = shape
+  const blocks = emptySplit(split, rows, width)
   const count = elements(shape) / type.blockElements
   const memory = new Uint8Array(Math.min(count, partBlocks) * type.blockBytes)
   for (let first = 0; first < count; first += partBlocks) {

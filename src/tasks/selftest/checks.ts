@@ -100,7 +100,7 @@ export const checks: readonly Check[] = [
         folder: saved,
         trainables: model.trainables,
         lora: model.lora,
-        peftName: model.adaptation.peftName,
+        fileName: model.adaptation.fileName,
         base: { name: config.model, config: '{}', companions: new Map() },
         storage: model.storage,
         saveDtype: 'auto',
