@@ -1,8 +1,7 @@
 import { stat } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { LowrankError } from '../util/errors.ts'
 import { parseHubName } from '../util/hub-name.ts'
-import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
+import { type StatusEvent, type TaskContext, whileWaiting } from '../util/task.ts'
 import { type DataSource, findSources } from '../text/readers/index.ts'
 import { adapterNeeds, modelNeeds, type Needs } from './files.ts'
 import { Progress } from './progress.ts'
@@ -95,36 +94,30 @@ async function* follow<T>(
 ): AsyncGenerator<StatusEvent, T> {
   const controller = new AbortController()
   const progress = new Progress()
+  const begun = performance.now()
+  let next = begun + second
+  // An abort at the end of it all is none that was asked for.
   let ended = false
-  const work = begin(controller.signal, progress).finally(() => (ended = true))
-  const settled = work.then(
-    () => {},
-    () => {},
-  )
-  try {
-    const begun = performance.now()
-    let next = begun + second
-    while (!ended) {
-      await Promise.race([settled, sleep(tick)])
-      if (cancelled()) controller.abort()
-      for (const message of progress.messages.splice(0)) yield status(message)
-      const { text } = progress
-      const now = performance.now()
-      if (text === undefined || now < next) continue
-      yield status(`downloading ${what}: ${text}`)
-      // Each is a line where no terminal is: of a download of hours there are some hundreds.
-      next = now + Math.max(second, (now - begun) / 20)
+  const look = (): string[] => {
+    if (cancelled()) {
+      ended = true
+      controller.abort()
     }
-    return await work
+    const messages = progress.messages.splice(0)
+    const { text } = progress
+    const now = performance.now()
+    if (text === undefined || now < next) return messages
+    // Each is a line where no terminal is: of a download of hours there are some hundreds.
+    next = now + Math.max(second, (now - begun) / 20)
+    return [...messages, `downloading ${what}: ${text}`]
+  }
+  try {
+    return yield* whileWaiting(begin(controller.signal, progress), { look, stop: () => controller.abort() })
   } catch (error) {
-    if (!controller.signal.aborted) throw error
+    if (!ended) throw error
     throw new LowrankError('cancelled', `the download of ${what} was cancelled; the next one continues from there`)
-  } finally {
-    // Also where nobody asks for the next event.
-    controller.abort()
-    await settled
   }
 }
 
-/** Milliseconds between two messages, and between two looks at whether the download is to end. */
-const [second, tick] = [1000, 100]
+/** Milliseconds between two messages. */
+const second = 1000

@@ -27,29 +27,35 @@ export function status(message: string): StatusEvent {
 }
 
 /** Milliseconds between two looks at whether there is something to report. */
-const tick = 200
+const tick = 100
+
+/** Waits for work and passes on what there is to report meanwhile. `stop`: what ends the work where nobody asks for the next event. */
+export async function* whileWaiting<T>(
+  work: Promise<T>,
+  { look, stop }: { readonly look: () => readonly string[]; readonly stop?: () => void },
+): AsyncGenerator<StatusEvent, T> {
+  let ended = false
+  const settle = (): void => void (ended = true)
+  const settled = work.then(settle, settle)
+  try {
+    while (!ended) {
+      await Promise.race([settled, sleep(tick)])
+      for (const message of look()) yield status(message)
+    }
+    return await work
+  } finally {
+    stop?.()
+    await settled
+  }
+}
 
 /** Waits for work that reports in words what it does, and passes that on. */
 export async function* reported<T>(
   begin: (report: (message: string) => void) => Promise<T>,
 ): AsyncGenerator<StatusEvent, T> {
   const messages: string[] = []
-  let ended = false
-  const work = begin((message) => messages.push(message)).finally(() => (ended = true))
-  const settled = work.then(
-    () => {},
-    () => {},
-  )
-  try {
-    while (!ended) {
-      await Promise.race([settled, sleep(tick)])
-      for (const message of messages.splice(0)) yield status(message)
-    }
-    return await work
-  } finally {
-    // Also where nobody asks for the next event.
-    await settled
-  }
+  const work = begin((message) => messages.push(message))
+  return yield* whileWaiting(work, { look: () => messages.splice(0) })
 }
 
 /** Runs a task to its end and returns its result; `onEvent` receives its events. */

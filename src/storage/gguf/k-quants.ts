@@ -1,19 +1,17 @@
-import { halfValues } from '../../util/dtype.ts'
 import type { BlockFormat } from './blocks.ts'
+import { halfAt } from './halves.ts'
 
 /*
  * Blocks of 256 numbers in groups of 16 or 32, each with a scale, and perhaps a minimum, of a few bits: steps of one in f16.
  */
-
-const halves = halfValues()
 
 /** 16 groups, 4 bits for scale and minimum each: d * scale * code - dmin * minimum. */
 export const q2_k: BlockFormat = {
   scales: [80, 82],
   dequantize: (bytes, out) => {
     for (let at = 0, start = 0; at < bytes.length; at += 84, start += 256) {
-      const d = halves[bytes[at + 80]! | (bytes[at + 81]! << 8)]!
-      const dmin = halves[bytes[at + 82]! | (bytes[at + 83]! << 8)]!
+      const d = halfAt(bytes, at + 80)
+      const dmin = halfAt(bytes, at + 82)
       for (let part = 0; part < 4; part++) {
         // 16 bytes hold the codes of every other group of half a block, two bits each.
         const group = at + (part >> 1) * 8 + (part & 1)
@@ -39,7 +37,7 @@ export const q3_k: BlockFormat = {
   scales: [108],
   dequantize: (bytes, out) => {
     for (let at = 0, start = 0; at < bytes.length; at += 110, start += 256) {
-      const d = halves[bytes[at + 108]! | (bytes[at + 109]! << 8)]!
+      const d = halfAt(bytes, at + 108)
       for (let part = 0; part < 4; part++) {
         const [half, odd] = [part >> 1, part & 1]
         const group = 8 * half + odd
@@ -85,8 +83,8 @@ export const q4_k: BlockFormat = {
   scales: [0, 2],
   dequantize: (bytes, out) => {
     for (let at = 0, i = 0; at < bytes.length; at += 144) {
-      const d = halves[bytes[at]! | (bytes[at + 1]! << 8)]!
-      const dmin = halves[bytes[at + 2]! | (bytes[at + 3]! << 8)]!
+      const d = halfAt(bytes, at)
+      const dmin = halfAt(bytes, at + 2)
       for (let pair = 0; pair < 4; pair++, i += 64) {
         const [first, second] = [d * scaleOf(bytes, at + 4, 2 * pair), d * scaleOf(bytes, at + 4, 2 * pair + 1)]
         const least = dmin * minimumOf(bytes, at + 4, 2 * pair)
@@ -107,8 +105,8 @@ export const q5_k: BlockFormat = {
   scales: [0, 2],
   dequantize: (bytes, out) => {
     for (let at = 0, i = 0; at < bytes.length; at += 176) {
-      const d = halves[bytes[at]! | (bytes[at + 1]! << 8)]!
-      const dmin = halves[bytes[at + 2]! | (bytes[at + 3]! << 8)]!
+      const d = halfAt(bytes, at)
+      const dmin = halfAt(bytes, at + 2)
       for (let pair = 0; pair < 4; pair++, i += 64) {
         const [first, second] = [d * scaleOf(bytes, at + 4, 2 * pair), d * scaleOf(bytes, at + 4, 2 * pair + 1)]
         const least = dmin * minimumOf(bytes, at + 4, 2 * pair)
@@ -131,7 +129,7 @@ export const q6_k: BlockFormat = {
   dequantize: (bytes, out) => {
     const signed = new Int8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     for (let at = 0, start = 0; at < bytes.length; at += 210, start += 256) {
-      const d = halves[bytes[at + 208]! | (bytes[at + 209]! << 8)]!
+      const d = halfAt(bytes, at + 208)
       for (let part = 0; part < 4; part++) {
         const [half, odd] = [part >> 1, part & 1]
         const group = at + 192 + 8 * half + odd

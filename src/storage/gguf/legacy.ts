@@ -1,18 +1,16 @@
-import { halfValues } from '../../util/dtype.ts'
 import type { BlockFormat } from './blocks.ts'
+import { halfAt } from './halves.ts'
 
 /*
  * Blocks of 32 numbers with a scale, and perhaps a minimum. Codes of 4 bits are two to a byte: byte j has those of numbers j and j + 16.
  */
-
-const halves = halfValues()
 
 /** d * (code - 8) */
 export const q4_0: BlockFormat = {
   scales: [0],
   dequantize: (bytes, out) => {
     for (let at = 0, i = 0; at < bytes.length; at += 18, i += 32) {
-      const d = halves[bytes[at]! | (bytes[at + 1]! << 8)]!
+      const d = halfAt(bytes, at)
       for (let j = 0; j < 16; j++) {
         const byte = bytes[at + 2 + j]!
         out[i + j] = d * ((byte & 15) - 8)
@@ -27,8 +25,8 @@ export const q4_1: BlockFormat = {
   scales: [0, 2],
   dequantize: (bytes, out) => {
     for (let at = 0, i = 0; at < bytes.length; at += 20, i += 32) {
-      const d = halves[bytes[at]! | (bytes[at + 1]! << 8)]!
-      const m = halves[bytes[at + 2]! | (bytes[at + 3]! << 8)]!
+      const d = halfAt(bytes, at)
+      const m = halfAt(bytes, at + 2)
       for (let j = 0; j < 16; j++) {
         const byte = bytes[at + 4 + j]!
         out[i + j] = d * (byte & 15) + m
@@ -43,7 +41,7 @@ export const q5_0: BlockFormat = {
   scales: [0],
   dequantize: (bytes, out) => {
     for (let at = 0, i = 0; at < bytes.length; at += 22, i += 32) {
-      const d = halves[bytes[at]! | (bytes[at + 1]! << 8)]!
+      const d = halfAt(bytes, at)
       const high = bytes[at + 2]! | (bytes[at + 3]! << 8) | (bytes[at + 4]! << 16) | (bytes[at + 5]! << 24)
       for (let j = 0; j < 16; j++) {
         const byte = bytes[at + 6 + j]!
@@ -59,8 +57,8 @@ export const q5_1: BlockFormat = {
   scales: [0, 2],
   dequantize: (bytes, out) => {
     for (let at = 0, i = 0; at < bytes.length; at += 24, i += 32) {
-      const d = halves[bytes[at]! | (bytes[at + 1]! << 8)]!
-      const m = halves[bytes[at + 2]! | (bytes[at + 3]! << 8)]!
+      const d = halfAt(bytes, at)
+      const m = halfAt(bytes, at + 2)
       const high = bytes[at + 4]! | (bytes[at + 5]! << 8) | (bytes[at + 6]! << 16) | (bytes[at + 7]! << 24)
       for (let j = 0; j < 16; j++) {
         const byte = bytes[at + 8 + j]!
@@ -77,7 +75,7 @@ export const q8_0: BlockFormat = {
   dequantize: (bytes, out) => {
     const codes = new Int8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     for (let at = 0, i = 0; at < bytes.length; at += 34, i += 32) {
-      const d = halves[bytes[at]! | (bytes[at + 1]! << 8)]!
+      const d = halfAt(bytes, at)
       // Four a turn: a third faster than one.
       for (let j = 0; j < 32; j += 4) {
         out[i + j] = d * codes[at + j + 2]!
@@ -97,7 +95,7 @@ export const iq4_nl: BlockFormat = {
   scales: [0],
   dequantize: (bytes, out) => {
     for (let at = 0, i = 0; at < bytes.length; at += 18, i += 32) {
-      const d = halves[bytes[at]! | (bytes[at + 1]! << 8)]!
+      const d = halfAt(bytes, at)
       for (let j = 0; j < 16; j++) {
         const byte = bytes[at + 2 + j]!
         out[i + j] = d * nonLinear[byte & 15]!

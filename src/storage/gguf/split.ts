@@ -1,4 +1,4 @@
-import { halfValues } from '../../util/dtype.ts'
+import { halves } from './halves.ts'
 
 /** Block formats whose codes may be held apart from their scales: those that llama.cpp gives an output head. */
 export type SplitType = 'Q8_0' | 'Q6_K'
@@ -83,8 +83,6 @@ function splitQ6(bytes: Uint8Array, { codes, scales, steps, width }: SplitBlocks
     }
   }
 }
-
-const halves = halfValues()
 
 /** Row `row` as f32. */
 export function joinRow(type: SplitType, blocks: SplitBlocks, row: number, out: Float32Array): void {

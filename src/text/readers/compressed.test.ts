@@ -1,27 +1,13 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
-import { afterAll, describe, expect, test } from 'vitest'
-import { recordsOf, refusalOf, zstd, zstdFrame } from './records.fixture.ts'
+import { describe, expect, test } from 'vitest'
+import { readerFolder, recordsOf, zstd, zstdFrame } from './records.fixture.ts'
 import { unzstd } from './zstd.ts'
 
-const folder = mkdtempSync(join(tmpdir(), 'lowrank-readers-'))
-afterAll(() => rmSync(folder, { recursive: true }))
+const { write, read, refused } = readerFolder()
 const golden = fileURLToPath(new URL('../../../test/golden/parquet', import.meta.url))
-
-type Content = string | Uint8Array
-function write(name: string, content: Content): string {
-  const path = join(folder, name)
-  writeFileSync(path, content)
-  return path
-}
-
-const local = (text: unknown): unknown => (typeof text === 'string' ? text.replaceAll(`${folder}/`, '') : text)
-const read = async (name: string, content: Content): Promise<unknown[]> =>
-  (await recordsOf(write(name, content))).map((one) => local(one))
-const refused = async (name: string, content: Content): Promise<unknown> => local(await refusalOf(write(name, content)))
 
 const bytes = (...parts: (string | readonly number[])[]): Buffer =>
   Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : Buffer.from(part))))

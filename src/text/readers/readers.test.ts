@@ -1,30 +1,16 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
-import { afterAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { compressions } from './compressed.ts'
 import { placeText, readers } from './index.ts'
 import { readJsonArray } from './json-array.ts'
-import { recordsOf, refusalOf, zstd } from './records.fixture.ts'
+import { type Content, readerFolder, recordsOf, zstd } from './records.fixture.ts'
 import { readTable } from './table.ts'
 
-const folder = mkdtempSync(join(tmpdir(), 'lowrank-readers-'))
-afterAll(() => rmSync(folder, { recursive: true }))
+const { read, refused } = readerFolder()
 const golden = fileURLToPath(new URL('../../../test/golden/parquet', import.meta.url))
-
-type Content = string | Uint8Array
-function write(name: string, content: Content): string {
-  const path = join(folder, name)
-  writeFileSync(path, content)
-  return path
-}
-
-const local = (text: unknown): unknown => (typeof text === 'string' ? text.replaceAll(`${folder}/`, '') : text)
-const read = async (name: string, content: Content): Promise<unknown[]> =>
-  (await recordsOf(write(name, content))).map((one) => local(one))
-const refused = async (name: string, content: Content): Promise<unknown> => local(await refusalOf(write(name, content)))
 
 const five = ['plain', 'drei €, "quoted"', 'two\nlines', ' spaces ', '\ud83d\ude00\u2028 tab\t'].map((text, i) => ({
   text,

@@ -1,7 +1,13 @@
-import { expect } from 'vitest'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, expect } from 'vitest'
 import xxhash from 'xxhash-wasm'
 import { LowrankError } from '../../util/errors.ts'
 import { placeText, readRecords } from './index.ts'
+
+/** What is written to a file. */
+export type Content = string | Uint8Array
 
 /** What a file holds, a record or `PLACE: error` each. */
 export async function recordsOf(path: string): Promise<unknown[]> {
@@ -20,12 +26,35 @@ export async function refusalOf(path: string): Promise<string> {
   return `${error.message} | ${error.hint ?? ''}`
 }
 
+/** Files in a folder of their own, without whose path records and refusals are told. */
+export function readerFolder(): {
+  readonly folder: string
+  readonly write: (name: string, content: Content) => string
+  readonly read: (name: string, content: Content) => Promise<unknown[]>
+  readonly refused: (name: string, content: Content) => Promise<unknown>
+} {
+  const folder = mkdtempSync(join(tmpdir(), 'lowrank-readers-'))
+  afterAll(() => rmSync(folder, { recursive: true }))
+  const write = (name: string, content: Content): string => {
+    const path = join(folder, name)
+    writeFileSync(path, content)
+    return path
+  }
+  const local = (text: unknown): unknown => (typeof text === 'string' ? text.replaceAll(`${folder}/`, '') : text)
+  return {
+    folder,
+    write,
+    read: async (name, content) => (await recordsOf(write(name, content))).map((one) => local(one)),
+    refused: async (name, content) => local(await refusalOf(write(name, content))),
+  }
+}
+
 type Block = Uint8Array | { readonly repeat: number; readonly times: number }
 
 const hashes = await xxhash()
 
 /** A frame of Zstandard with its size and a checksum. */
-export function zstd(content: string | Uint8Array): Buffer {
+export function zstd(content: Content): Buffer {
   const bytes = Buffer.from(content)
   const checksum = Buffer.alloc(4)
   checksum.writeUInt32LE(Number(hashes.h64Raw(bytes) & 0xffffffffn))
