@@ -38,8 +38,7 @@ export async function readTokens(options: ReadTokensOptions): Promise<Dataset> {
   const { model, sources, tokenizer, template, vocabSize, maxLength } = options
   const { shape, columns, chat, trainOnInputs, lastTurnOnly, skipBadLines } = options
   const turns = lastTurnOnly === true ? 'last' : 'all'
-  const read = (tokens?: TokenSink): Promise<Dataset> =>
-    readExamples({ ...options, turns, ...(tokens === undefined ? {} : { tokens }) })
+  const read = (tokens?: TokenSink): Promise<Dataset> => readExamples({ ...options, turns, tokens })
   const folder = await cacheFolder(options)
   if (folder === undefined) return read()
   const { prefix, eosId } = tokenizer

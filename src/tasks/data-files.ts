@@ -14,24 +14,38 @@ import { LowrankError } from '../util/errors.ts'
 /** Bytes that are written at once. */
 const bytesAtOnce = 2 ** 20
 
-/** Writes a file that was not there. */
-async function writeLines(path: string, lines: AsyncIterable<string>): Promise<void> {
-  if ((await stat(path).catch(() => undefined)) !== undefined) {
-    throw new LowrankError('config', `output: ${path} is there already`, {
-      hint: 'Name another place, or remove it first.',
-    })
-  }
+/**
+ * Refuses to write where a file is already; `option` named it.
+ *
+ * @throws LowrankError `config`
+ */
+export async function refuseExisting(option: string, path: string): Promise<void> {
+  if ((await stat(path).catch(() => undefined)) === undefined) return
+  throw new LowrankError('config', `${option}: ${path} is there already`, {
+    hint: 'Name another place, or remove it first.',
+  })
+}
+
+/** Writes a JSONL file that was not there of the values that `produce` adds; how many they are. */
+async function writeJsonl(
+  path: string,
+  produce: (add: (value: unknown) => Promise<void>) => Promise<void>,
+): Promise<number> {
+  await refuseExisting('output', path)
   await mkdir(dirname(path), { recursive: true })
+  let count = 0
   await writeStreamAtomic(path, async (write) => {
     let text = ''
-    for await (const line of lines) {
-      text += line
-      if (text.length < bytesAtOnce) continue
+    await produce(async (value) => {
+      count++
+      text += `${JSON.stringify(value)}\n`
+      if (text.length < bytesAtOnce) return
       await write(Buffer.from(text))
       text = ''
-    }
+    })
     await write(Buffer.from(text))
   })
+  return count
 }
 
 /** Data of the hub is downloaded by what trains or looks at it. */
@@ -74,7 +88,6 @@ export interface SplitResult {
  */
 export async function splitFiles({ data, output, share, group, seed }: SplitConfig): Promise<SplitResult> {
   const [train, valid] = ['train.jsonl', 'valid.jsonl'].map((name) => join(output, name)) as [string, string]
-  const counts = { train: 0, valid: 0 }
   const isValid = (value: unknown, place: string): boolean => {
     const key = group === undefined ? value : keyOf(value, group, place)
     const digest = createHash('sha256')
@@ -82,16 +95,14 @@ export async function splitFiles({ data, output, share, group, seed }: SplitConf
       .digest()
     return digest.readUIntBE(0, 6) / 2 ** 48 < share
   }
-  const lines = async function* (side: 'train' | 'valid'): AsyncGenerator<string> {
-    for await (const { place, value } of recordsOf(data)) {
-      if (isValid(value, place) !== (side === 'valid')) continue
-      counts[side]++
-      yield `${JSON.stringify(value)}\n`
-    }
-  }
-  await writeLines(train, lines('train'))
-  await writeLines(valid, lines('valid'))
-  return { train: { path: train, records: counts.train }, valid: { path: valid, records: counts.valid } }
+  let validRecords = 0
+  // One within the other: the data may be a pipe, which is read once, and both files are there or none.
+  const trainRecords = await writeJsonl(train, async (toTrain) => {
+    validRecords = await writeJsonl(valid, async (toValid) => {
+      for await (const { place, value } of recordsOf(data)) await (isValid(value, place) ? toValid : toTrain)(value)
+    })
+  })
+  return { train: { path: train, records: trainRecords }, valid: { path: valid, records: validRecords } }
 }
 
 function keyOf(value: unknown, group: string, place: string): unknown {
@@ -117,17 +128,14 @@ export interface ConvertResult {
  * @throws LowrankError `data`: a record is malformed, or says of nothing who says it; `io`; `config`: the file is there already.
  */
 export async function convertFiles({ data, output, shape, columns }: ConvertConfig): Promise<ConvertResult> {
-  let records = 0
-  const lines = async function* (): AsyncGenerator<string> {
-    const reader = new ShapeReader(shape, columns)
+  const reader = new ShapeReader(shape, columns)
+  const records = await writeJsonl(output, async (add) => {
     for await (const { place, value } of recordsOf(data)) {
       const found = reader.read(value)
       if (isProblem(found)) throw new LowrankError('data', `${place}: ${found.problem}`, hintOf(found.hint))
-      yield `${JSON.stringify(asMessages(found, place))}\n`
-      records++
+      await add(asMessages(found, place))
     }
-  }
-  await writeLines(output, lines())
+  })
   return { path: output, records }
 }
 
@@ -163,15 +171,11 @@ export async function mapFiles(
   output: string,
   map: (record: unknown) => unknown,
 ): Promise<ConvertResult> {
-  let records = 0
-  const lines = async function* (): AsyncGenerator<string> {
+  const records = await writeJsonl(output, async (add) => {
     for await (const { value } of recordsOf(data)) {
       const made = map(value)
-      if (made === undefined) continue
-      records++
-      yield `${JSON.stringify(made)}\n`
+      if (made !== undefined) await add(made)
     }
-  }
-  await writeLines(output, lines())
+  })
   return { path: output, records }
 }

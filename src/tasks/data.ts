@@ -1,16 +1,16 @@
-import { stat } from 'node:fs/promises'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { dataPage } from '../report/data-page.ts'
 import { readDecoderConfig } from '../model/config.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
 import { readTokens, type ReadOptions } from '../session/read-tokens.ts'
-import type { Dataset } from '../text/dataset.ts'
+import { type Dataset, placeOf } from '../text/dataset.ts'
 import { type DataReport, reportOf } from '../text/data-report.ts'
 import { withOverlap } from '../text/overlap.ts'
 import { type PreviewRow, previewTokens } from '../text/preview.ts'
 import { chooseTemplate } from '../text/template/choose.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
+import { refuseExisting } from './data-files.ts'
 import { reported, status, type StatusEvent, type TaskContext } from '../util/task.ts'
 
 /** How data is looked at: as a run with these options reads it. */
@@ -70,25 +70,20 @@ export async function* runPreview(
   try {
     const { examples, summary } = yield* opened.read(given.data)
     const { row, rows, html } = given
-    if (html !== undefined) await refuseExisting(html)
+    if (html !== undefined) await refuseExisting('html', html)
     if (row > examples.length) {
       throw new LowrankError('config', `row ${row}: ${given.data} has ${examples.length} examples that can be used`)
     }
     const shown: PreviewRow[] = []
     for (const [i, example] of examples.slice(row - 1, row - 1 + rows).entries()) {
-      const place = `${example.path ?? summary.path}:${example.line}`
-      shown.push({ row: row + i, place, tokens: await previewTokens(example, opened.tokenizer) })
+      const tokens = await previewTokens(example, opened.tokenizer)
+      shown.push({ row: row + i, place: placeOf(example, summary), tokens })
     }
     if (html !== undefined) await writeFileAtomic(html, dataPage(given.data, shown))
     return shown
   } finally {
     opened.tokenizer.close()
   }
-}
-
-async function refuseExisting(path: string): Promise<void> {
-  if ((await stat(path).catch(() => undefined)) === undefined) return
-  throw new LowrankError('config', `html: ${path} is there already`, { hint: 'Name another file, or remove it first.' })
 }
 
 interface OpenedData {

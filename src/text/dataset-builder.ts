@@ -1,12 +1,13 @@
 import { LowrankError } from '../util/errors.ts'
 import { count } from '../util/format.ts'
+import { GrowingArray } from '../util/growing-array.ts'
 import type { Encoded, SampleEncoder } from './encode.ts'
 import { idOf, isLabel } from './example.ts'
-import type { Dataset, PlacedSample } from './dataset.ts'
-import { endsWithin, fingerprints, Fingerprints, Findings, lookAt } from './findings.ts'
+import { type Dataset, type PlacedSample, placeOf } from './dataset.ts'
+import { endsWithin, type FindingKind, fingerprints, Findings, lookAt, repeated, textsOf } from './findings.ts'
 import { placeText } from './readers/index.ts'
 import { isProblem, type Problem } from './shapes/index.ts'
-import { ExampleStore, IndexBuilder, MemoryTokens, type SourceStart, type TokenSink } from './store.ts'
+import { ExampleStore, indexFields, MemoryTokens, type SourceStart, type TokenSink } from './store.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 export interface BuilderOptions {
@@ -25,11 +26,11 @@ const shownLines = 20
 export class DatasetBuilder {
   readonly #options: BuilderOptions
   readonly #tokens: TokenSink
-  readonly #index = new IndexBuilder()
+  readonly #index = new GrowingArray(Uint32Array)
   readonly #sources: SourceStart[] = []
   readonly #findings = new Findings()
-  readonly #exact = new Fingerprints()
-  readonly #near = new Fingerprints()
+  readonly #exact = new GrowingArray(Float64Array)
+  readonly #near = new GrowingArray(Float64Array)
   readonly #special: RegExp | undefined
   readonly #bad: string[] = []
   #badLines = 0
@@ -46,14 +47,18 @@ export class DatasetBuilder {
     this.#special = special.length === 0 ? undefined : new RegExp(special.join('|'))
   }
 
+  get #examples(): number {
+    return this.#index.length / indexFields
+  }
+
   /** What there is so far, in words. */
   get progress(): string {
-    return `${count(this.#index.length)} examples, ${count(this.#counts.tokens)} tokens`
+    return `${count(this.#examples)} examples, ${count(this.#counts.tokens)} tokens`
   }
 
   /** What comes next is of this file. */
   begin(path: string): void {
-    this.#sources.push({ path, first: this.#index.length })
+    this.#sources.push({ path, first: this.#examples })
   }
 
   /** Counts a record that cannot be used. */
@@ -72,13 +77,14 @@ export class DatasetBuilder {
         this.refuse(where, marked)
         continue
       }
-      for (const kind of lookAt(sample, this.#special)) this.#findings.add(kind, where)
+      const texts = textsOf(sample)
+      for (const kind of lookAt(texts, this.#special)) this.#findings.add(kind, where)
       const ids = await this.#cut(marked, where)
       if (ids === undefined) continue
-      const { exact, near } = fingerprints(sample)
+      const { exact, near } = fingerprints(sample, texts)
       this.#exact.add(exact)
       this.#near.add(near)
-      const within = endsWithin(sample)
+      const within = endsWithin(texts)
       if (within !== undefined) this.#sentences++
       if (within === true) this.#unfinished.push(where)
       const labels = countLabels(ids)
@@ -124,10 +130,10 @@ export class DatasetBuilder {
   finish({ skipBadLines, shape }: { readonly skipBadLines: boolean; readonly shape: string }): Dataset {
     const { path } = this.#options
     const { tokens, labelTokens, truncated, dropped } = this.#counts
-    const seen = this.#index.length + dropped
+    const seen = this.#examples + dropped
     if (this.#badLines > 0 && !skipBadLines) throw this.#badLinesError(seen === 0)
-    if (this.#index.length === 0) throw this.#nothingLeftError()
-    const examples = new ExampleStore(this.#index.finish(), this.#tokens, this.#sources)
+    if (this.#examples === 0) throw this.#nothingLeftError()
+    const examples = new ExampleStore(this.#index.values.slice(), this.#tokens.finish(), this.#sources)
     this.#compare(examples)
     const summary = {
       path,
@@ -148,13 +154,11 @@ export class DatasetBuilder {
 
   /** Findings that only all examples together show. */
   #compare(examples: ExampleStore): void {
-    const placeOf = (i: number): string => {
-      const { line, path = this.#options.path } = examples.at(i)!
-      return `${path}:${line}`
-    }
-    const same = new Set(this.#exact.repeated())
-    for (const i of same) this.#findings.add('duplicate', placeOf(i))
-    for (const i of this.#near.repeated()) if (!same.has(i)) this.#findings.add('nearDuplicate', placeOf(i))
+    const add = (kind: FindingKind, i: number): void =>
+      this.#findings.add(kind, placeOf(examples.at(i)!, this.#options))
+    const same = new Set(repeated(this.#exact.values))
+    for (const i of same) add('duplicate', i)
+    for (const i of repeated(this.#near.values)) if (!same.has(i)) add('nearDuplicate', i)
     // Where most end so, they are not made of sentences.
     if (this.#unfinished.length * 2 < this.#sentences) {
       for (const where of this.#unfinished) this.#findings.add('unfinished', where)

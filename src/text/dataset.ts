@@ -1,4 +1,4 @@
-import type { Examples } from './example.ts'
+import type { Example, Examples } from './example.ts'
 import type { Finding } from './findings.ts'
 import type { Place } from './readers/index.ts'
 import type { Sample } from './shapes/index.ts'
@@ -36,6 +36,11 @@ export interface Dataset {
   readonly problems: readonly string[]
   /** A number for the text of each example, the same where the texts are. */
   readonly fingerprints: Float64Array
+}
+
+/** Where an example is from: `data.jsonl:12`. */
+export function placeOf({ line, path }: Example, summary: Pick<DatasetSummary, 'path'>): string {
+  return `${path ?? summary.path}:${line}`
 }
 
 /** Bytes that examples take in memory: what says where they are, and their ids where they are not in a file. */

@@ -9,7 +9,7 @@ import type { Tokenizer } from './tokenizer.ts'
 
 export interface EncodeOptions {
   /** What writes conversations; undefined where the model has none and none is named. */
-  readonly template: ChatTemplate | undefined
+  readonly template?: ChatTemplate | undefined
   /** Whether a prompt and its completion are a question and its answer in a conversation. */
   readonly chat?: boolean | undefined
   /** Whether everything is learned, and not only what is answered. */

@@ -8,8 +8,7 @@ import { type Columns, isProblem, type Sample, type ShapeName, ShapeReader } fro
 import type { TokenSink } from './store.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
-/** How data is read: what decides its tokens, beside the files and the tokenizer. */
-export interface ReadOptions extends EncodeOptions {
+export interface ReadExamplesOptions extends EncodeOptions {
   /** The shape of all records; that of the first one by default. */
   readonly shape?: ShapeName | undefined
   readonly columns?: Columns | undefined
@@ -17,10 +16,6 @@ export interface ReadOptions extends EncodeOptions {
   readonly maxLength: number
   /** Pass over malformed records and count them, instead of refusing the file. */
   readonly skipBadLines?: boolean | undefined
-}
-
-export interface ReadExamplesOptions extends Omit<ReadOptions, 'template'> {
-  readonly template?: EncodeOptions['template']
   /** At least one. */
   readonly sources: readonly DataSource[]
   readonly tokenizer: Tokenizer
@@ -31,7 +26,7 @@ export interface ReadExamplesOptions extends Omit<ReadOptions, 'template'> {
   /** Told now and then how far it is, where it takes long. */
   readonly report?: ((message: string) => void) | undefined
   /** Where the tokens go; memory by default. */
-  readonly tokens?: TokenSink
+  readonly tokens?: TokenSink | undefined
 }
 
 /**
@@ -43,7 +38,7 @@ export interface ReadExamplesOptions extends Omit<ReadOptions, 'template'> {
 export async function readExamples(options: ReadExamplesOptions): Promise<Dataset> {
   const { sources, tokenizer, skipBadLines = false, cancelled } = options
   const path = sources.map((source) => source.path).join(',')
-  const encoder = new SampleEncoder(tokenizer, { ...options, template: options.template })
+  const encoder = new SampleEncoder(tokenizer, options)
   const builder = new DatasetBuilder({ ...options, encoder, path })
   const progress = progressOf(options, builder)
   const shapes = new Set<string>()

@@ -50,8 +50,13 @@ export class Findings {
   }
 }
 
-/** The texts of a sample that are answers, and all of them. */
-function textsOf(sample: Sample): { readonly answers: readonly string[]; readonly all: readonly string[] } {
+/** The texts of a sample: all of them, and those that are answers. */
+export interface Texts {
+  readonly answers: readonly string[]
+  readonly all: readonly string[]
+}
+
+export function textsOf(sample: Sample): Texts {
   switch (sample.kind) {
     case 'pair':
       return { answers: [sample.completion], all: [sample.prompt, sample.completion] }
@@ -66,8 +71,7 @@ function textsOf(sample: Sample): { readonly answers: readonly string[]; readonl
 }
 
 /** What the texts of a sample show; `special`: the special tokens of the tokenizer, as one expression. */
-export function lookAt(sample: Sample, special: RegExp | undefined): FindingKind[] {
-  const { answers, all } = textsOf(sample)
+export function lookAt({ answers, all }: Texts, special: RegExp | undefined): FindingKind[] {
   const found: FindingKind[] = []
   if (answers.some((text) => text.trim() === '')) found.push('emptyAnswer')
   if (special !== undefined && all.some((text) => special.test(text))) found.push('markers')
@@ -100,8 +104,8 @@ function luhn(number: string): boolean {
 }
 
 /** Whether the last answer is long enough to have sentences, and ends within one: with a letter, a comma or the like. */
-export function endsWithin(sample: Sample): boolean | undefined {
-  const last = textsOf(sample).answers.at(-1)?.trimEnd()
+export function endsWithin({ answers }: Texts): boolean | undefined {
+  const last = answers.at(-1)?.trimEnd()
   if (last === undefined || last.split(/\s+/, longAnswer).length < longAnswer) return undefined
   return /[\p{L}\p{M},;:–—-]$/u.test(last)
 }
@@ -110,8 +114,8 @@ export function endsWithin(sample: Sample): boolean | undefined {
 const longAnswer = 12
 
 /** Numbers of 48 bits that are the same where the texts are, exactly and nearly. */
-export function fingerprints(sample: Sample): { readonly exact: number; readonly near: number } {
-  const text = sample.kind === 'chat' ? JSON.stringify([sample.messages, sample.tools]) : textsOf(sample).all.join('\0')
+export function fingerprints(sample: Sample, { all }: Texts): { readonly exact: number; readonly near: number } {
+  const text = sample.kind === 'chat' ? JSON.stringify([sample.messages, sample.tools]) : all.join('\0')
   const near = text.toLowerCase().replaceAll(/[^\p{L}\p{M}\p{N}]+/gu, ' ')
   return { exact: fingerprint(text), near: fingerprint(near.trim() === '' ? text : near) }
 }
@@ -120,30 +124,10 @@ function fingerprint(text: string): number {
   return createHash('sha1').update(text).digest().readUIntLE(0, 6)
 }
 
-/** Numbers, 8 bytes each, kept to be compared with each other. */
-export class Fingerprints {
-  #values = new Float64Array(1024)
-  #length = 0
-
-  add(value: number): void {
-    if (this.#length === this.#values.length) {
-      const larger = new Float64Array(2 * this.#values.length)
-      larger.set(this.#values)
-      this.#values = larger
-    }
-    this.#values[this.#length++] = value
-  }
-
-  get values(): Float64Array {
-    return this.#values.subarray(0, this.#length)
-  }
-
-  /** Positions of those that came before already. */
-  repeated(): number[] {
-    const { values } = this
-    const order = Uint32Array.from(values, (_, i) => i).sort((a, b) => values[a]! - values[b]! || a - b)
-    const found: number[] = []
-    for (let i = 1; i < order.length; i++) if (values[order[i]!] === values[order[i - 1]!]) found.push(order[i]!)
-    return found.sort((a, b) => a - b)
-  }
+/** Positions of numbers that came before already. */
+export function repeated(values: Float64Array): number[] {
+  const order = Uint32Array.from(values, (_, i) => i).sort((a, b) => values[a]! - values[b]! || a - b)
+  const found: number[] = []
+  for (let i = 1; i < order.length; i++) if (values[order[i]!] === values[order[i - 1]!]) found.push(order[i]!)
+  return found.sort((a, b) => a - b)
 }

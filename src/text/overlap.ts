@@ -1,4 +1,4 @@
-import type { Dataset } from './dataset.ts'
+import { type Dataset, placeOf } from './dataset.ts'
 import { Findings, findingKinds } from './findings.ts'
 
 /**
@@ -10,8 +10,7 @@ export function withOverlap(dataset: Dataset, other: Dataset): Dataset {
   const found = new Findings()
   for (const [i, fingerprint] of dataset.fingerprints.entries()) {
     if (!known.has(fingerprint)) continue
-    const { line, path = dataset.summary.path } = dataset.examples.at(i)!
-    found.add('overlap', `${path}:${line}`)
+    found.add('overlap', placeOf(dataset.examples.at(i)!, dataset.summary))
   }
   const order = Object.keys(findingKinds)
   const findings = [...dataset.summary.findings, ...found.list()].toSorted(

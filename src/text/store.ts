@@ -1,8 +1,8 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 import { type Example, type Examples, idsOf, labelMaskOf } from './example.ts'
 
-/** Where a token is in an index of four numbers an example. */
-const fields = 4
+/** Numbers of an index that each example has. */
+export const indexFields = 4
 
 /** What is known of each example without its tokens: [examples * 4], where its tokens begin, how many, how many labels, its line. */
 export type ExampleIndex = Uint32Array
@@ -14,10 +14,12 @@ export interface TokenSource {
   close(): void
 }
 
-/** Where tokens are put, which are read once all are there. */
-export interface TokenSink extends TokenSource {
+/** Where tokens are put. */
+export interface TokenSink {
   /** Where they are now. */
   add(tokens: Int32Array): number
+  /** To be called once, when all are there: they can be read then. */
+  finish(): TokenSource
 }
 
 /** A file of examples: its first one, by number. */
@@ -39,13 +41,13 @@ export class ExampleStore implements Examples {
   }
 
   get length(): number {
-    return this.index.length / fields
+    return this.index.length / indexFields
   }
 
   at(position: number): Example | undefined {
     const i = position < 0 ? this.length + position : position
     if (i < 0 || i >= this.length) return undefined
-    const [start, tokens, labels, line] = this.index.subarray(i * fields, (i + 1) * fields) as unknown as Four
+    const [start, tokens, labels, line] = this.index.subarray(i * indexFields, (i + 1) * indexFields) as unknown as Four
     const path = this.#sources.length < 2 ? undefined : this.#sources.findLast(({ first }) => first <= i)?.path
     return new StoredExample(this.#tokens, start, { tokens, labels, line, path })
   }
@@ -55,7 +57,7 @@ export class ExampleStore implements Examples {
     return Array.from({ length: Math.max(0, to! - from!) }, (_, i) => this.at(from! + i)!)
   }
 
-  /** What it takes of memory. */
+  /** Lets go of the tokens. */
   close(): void {
     this.#tokens.close()
   }
@@ -98,32 +100,8 @@ class StoredExample implements Example {
   }
 }
 
-/** Collects an index; it grows by doubling. */
-export class IndexBuilder {
-  #index = new Uint32Array(fields * 1024)
-  #length = 0
-
-  get length(): number {
-    return this.#length
-  }
-
-  add(start: number, tokens: number, labels: number, line: number): void {
-    if ((this.#length + 1) * fields > this.#index.length) {
-      const larger = new Uint32Array(2 * this.#index.length)
-      larger.set(this.#index)
-      this.#index = larger
-    }
-    this.#index.set([start, tokens, labels, line], this.#length * fields)
-    this.#length++
-  }
-
-  finish(): ExampleIndex {
-    return this.#index.slice(0, this.#length * fields)
-  }
-}
-
 /** Tokens in memory, in chunks that are never moved. */
-export class MemoryTokens implements TokenSink {
+export class MemoryTokens implements TokenSink, TokenSource {
   readonly #chunks: { readonly start: number; readonly tokens: Int32Array }[] = []
   #total = 0
   #used = 0
@@ -140,6 +118,10 @@ export class MemoryTokens implements TokenSink {
     const start = this.#total
     this.#total += tokens.length
     return start
+  }
+
+  finish(): TokenSource {
+    return this
   }
 
   read(start: number, length: number): Int32Array {
@@ -163,8 +145,9 @@ export class FileTokens implements TokenSource {
   readonly #file: number
   readonly #path: string
 
-  constructor(path: string) {
-    this.#file = openSync(path, 'r')
+  /** `file`: the descriptor of `path`, opened for reading. */
+  constructor(path: string, file = openSync(path, 'r')) {
+    this.#file = file
     this.#path = path
   }
 

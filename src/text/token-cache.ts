@@ -2,14 +2,14 @@ import { createHash } from 'node:crypto'
 import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, stat, utimes } from 'node:fs/promises'
 import { homedir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { writeError, writeFileAtomic } from '../formats/atomic.ts'
 import { hashFile } from '../formats/hash.ts'
 import { isJsonObject, parseJson } from '../formats/json.ts'
 import { bytesOf } from '../util/dtype.ts'
 import type { Dataset } from './dataset.ts'
 import type { DataSource } from './readers/index.ts'
-import { ExampleStore, type ExampleIndex, FileTokens, type TokenSink } from './store.ts'
+import { ExampleStore, type ExampleIndex, FileTokens, indexFields, type TokenSink, type TokenSource } from './store.ts'
 
 /** What the files of an entry are; another form of them gets another number. */
 const version = 1
@@ -51,31 +51,34 @@ export async function cachedDataset(
   })
   const sink = new FileSink(join(temporary, names.tokens))
   try {
-    const { examples, fingerprints, ...rest } = await build(sink)
-    sink.finish()
+    const dataset = await build(sink)
+    const { examples, fingerprints, ...rest } = dataset
     if (!(examples instanceof ExampleStore)) throw new TypeError('a cache holds what was read')
     await writeFileAtomic(join(temporary, names.index), bytesOf(examples.index))
-    await writeFileAtomic(join(temporary, names.fingerprints), new Uint8Array(fingerprints.slice().buffer))
+    await writeFileAtomic(join(temporary, names.fingerprints), bytesOf(fingerprints))
     await writeFileAtomic(join(temporary, names.dataset), JSON.stringify(rest))
     await rename(temporary, entry).catch(async () => {
       // Where another process was faster, its entry holds the same; one that is damaged makes room.
       const other = await openEntry(entry, sources)
+      other?.examples.close()
       if (other !== undefined) return rm(temporary, { recursive: true, force: true })
       await rm(entry, { recursive: true, force: true })
       await rename(temporary, entry)
     })
+    // The file of its tokens stays open, by whatever name.
+    return { ...dataset, summary: { ...dataset.summary, onDisk: true } }
   } catch (error) {
     sink.abandon()
     await rm(temporary, { recursive: true, force: true })
     throw error
   }
-  const made = await openEntry(entry, sources)
-  if (made === undefined) throw writeError(entry, new Error('what was written cannot be read back'))
-  return made
 }
 
 /** An entry, if it is whole. */
-async function openEntry(entry: string, sources: readonly DataSource[]): Promise<Dataset | undefined> {
+async function openEntry(
+  entry: string,
+  sources: readonly DataSource[],
+): Promise<(Dataset & { readonly examples: ExampleStore }) | undefined> {
   const path = (name: string): string => join(entry, name)
   const size = await stat(path(names.tokens)).catch(() => undefined)
   if (size === undefined) return undefined
@@ -83,7 +86,7 @@ async function openEntry(entry: string, sources: readonly DataSource[]): Promise
     const rest: unknown = parseJson(await readFile(path(names.dataset), 'utf8'))
     const index = new Uint32Array(arrayBufferOf(await readFile(path(names.index)))) as ExampleIndex
     const fingerprints = new Float64Array(arrayBufferOf(await readFile(path(names.fingerprints))))
-    if (!isJsonObject(rest) || index.length !== 4 * fingerprints.length) return undefined
+    if (!isJsonObject(rest) || index.length !== indexFields * fingerprints.length) return undefined
     const { runs, summary, problems } = rest as unknown as Omit<Dataset, 'examples' | 'fingerprints'>
     if (size.size !== 4 * summary.tokens) return undefined
     const starts = runs.map(({ first }, i) => ({ path: sources[i]!.path, first }))
@@ -108,11 +111,10 @@ class FileSink implements TokenSink {
   readonly #buffer = new Int32Array(2 ** 18)
   #used = 0
   #total = 0
-  #closed = false
 
   constructor(path: string) {
     this.#path = path
-    this.#file = openSync(path, 'w')
+    this.#file = openSync(path, 'w+')
   }
 
   add(tokens: Int32Array): number {
@@ -127,21 +129,14 @@ class FileSink implements TokenSink {
     return start
   }
 
-  read(): never {
-    throw new TypeError('tokens are read once they are all written')
-  }
-
-  close(): void {}
-
-  finish(): void {
+  finish(): TokenSource {
     this.#flush()
     fsyncSync(this.#file)
-    this.abandon()
+    return new FileTokens(this.#path, this.#file)
   }
 
   abandon(): void {
-    if (!this.#closed) closeSync(this.#file)
-    this.#closed = true
+    closeSync(this.#file)
   }
 
   #flush(): void {
@@ -154,7 +149,7 @@ class FileSink implements TokenSink {
     try {
       for (let done = 0; done < bytes.length;) done += writeSync(this.#file, bytes, done)
     } catch (error) {
-      throw writeError(join(basename(dirname(this.#path)), basename(this.#path)), error as Error)
+      throw writeError(this.#path, error as Error)
     }
   }
 }
