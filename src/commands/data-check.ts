@@ -40,6 +40,6 @@ export const checkData: (data: string, input: CheckDataInput, call?: StatusOptio
     failure: ({ findings, malformed, data }) => {
       const found = findings.map(({ kind, count }) => `${kind} (${count})`)
       if (malformed > 0) found.unshift(`malformed (${malformed})`)
-      return found.length === 0 ? undefined : new LowrankError('data', `${data}: ${found.join(', ')}`)
+      return found.length === 0 ? undefined : new LowrankError('findings', `${data}: ${found.join(', ')}`)
     },
   })

@@ -15,6 +15,8 @@ export type ErrorCode =
   | 'cancelled'
   /** A check of `lowrank selftest` failed. */
   | 'selftest'
+  /** `lowrank data check` has found something. */
+  | 'findings'
   | 'internal'
 
 /**
