@@ -6,6 +6,9 @@ const timeouts = { testTimeout: 60_000, hookTimeout: 60_000 }
 /** Tests of files in `src` that start the runtime, or try thousands of runs: they are not part of the quick ones. */
 const slow = ['src/engine/**', 'src/train/watch-spikes.test.ts', 'src/text/**', 'src/model/bitsandbytes/**']
 
+/** Measures what a process takes, which is more where others keep its garbage collector waiting: run once these are done. */
+const alone = 'test/e2e/memory.test.ts'
+
 export default defineConfig({
   test: {
     restoreMocks: true,
@@ -30,9 +33,11 @@ export default defineConfig({
             'bench/**/*.test.ts',
             'scripts/**/*.test.ts',
           ],
+          exclude: [alone],
           ...timeouts,
         },
       },
+      { test: { name: 'memory', include: [alone], sequence: { groupOrder: 1 }, ...timeouts } },
     ],
   },
 })
