@@ -2,16 +2,18 @@ import { b } from '../graph/build.ts'
 import type { Port } from '../graph/program.ts'
 import type { Value } from '../graph/value.ts'
 import { attentionParts } from '../util/attention.ts'
-import type { AttentionPart, BlockContext, DecoderConfig } from './decoder.ts'
+import { type AttentionPart, attendInParts } from './attention.ts'
+import type { BlockContext, DecoderConfig } from './decoder.ts'
 
 /**
  * What block `index` computes with besides x, as symbolic inputs: `cos` and `sin`, where the layer knows of positions; `sizes`, `cut.N` and
  * `mask.N` of the parts of attention; `rows` for the last block: past attention, what no label is predicted from is never read.
  */
 export function blockContext(
-  { layers, numHiddenLayers }: DecoderConfig,
+  config: DecoderConfig,
   index: number,
 ): { readonly context: BlockContext; readonly ports: readonly Port[] } {
+  const { layers, numHiddenLayers } = config
   const ports: Port[] = []
   const port = (name: string, value: Value): Value => {
     ports.push({ name, value })
@@ -32,5 +34,5 @@ export function blockContext(
     const cut = final ? undefined : i64(`cut.${i}`, [2])
     return { queries, keys, cut, mask: f32(`mask.${i}`, ['1|batch', 1, 1, queries, keys]) }
   })
-  return { context: { rope, sizes, parts, rows }, ports }
+  return { context: { rope, attend: attendInParts(config, sizes, parts), rows }, ports }
 }

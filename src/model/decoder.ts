@@ -1,4 +1,3 @@
-import type { Dim } from '../graph/dims.ts'
 import type { Value } from '../graph/value.ts'
 import type { JsonObject } from '../formats/json.ts'
 import type { FloatDtype } from '../util/dtype.ts'
@@ -116,25 +115,18 @@ export interface DecoderConfig {
 export interface BlockContext {
   /** Per position of each row, since packed rows restart with each example: [batch, seq, channels / 2] each. Undefined: no positions. */
   readonly rope: { readonly cos: Value; readonly sin: Value } | undefined
-  /** Attention goes through its queries in parts, so that early ones skip the late keys: their lengths, i64 [parts]. */
-  readonly sizes: Value
-  readonly parts: readonly AttentionPart[]
+  readonly attend: Attend
   /**
    * The positions (b * seq + t) whose result is wanted, i64 [rows]: of the last block only those that predict a label. Undefined: all.
    */
   readonly rows: Value | undefined
 }
 
-/** The queries of one part and the keys they may see. */
-export interface AttentionPart {
-  /** How many queries, and how many keys: all up to the last of the queries. */
-  readonly queries: Dim
-  readonly keys: Dim
-  /** Lengths of the keys seen and of those after, i64 [2]; undefined for the last part, which sees all. */
-  readonly cut: Value | undefined
-  /** Added to scores: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, 1, queries, keys]. */
-  readonly mask: Value
-}
+/**
+ * softmax(Q KT * scale + mask) V: queries [batch, kv heads, group, seq, d], keys and values [batch, kv heads, seq, d] -> the shape of the
+ * queries. Which keys a query sees, those of a cache among them, is for the context to know.
+ */
+export type Attend = (queries: Value, keys: Value, values: Value) => Value
 
 /**
  * A decoder family: how it is described, and its computation, written once over symbolic tensors. Which weights it has is found by writing

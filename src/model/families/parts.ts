@@ -1,6 +1,5 @@
 import { b } from '../../graph/build.ts'
-import { product } from '../../graph/dims.ts'
-import { lastDim, only as firstOf, type Value } from '../../graph/value.ts'
+import { lastDim, type Value } from '../../graph/value.ts'
 import type { BlockContext, DecoderConfig, Layers } from '../decoder.ts'
 
 /*
@@ -31,7 +30,7 @@ export interface AttentionOptions {
 }
 
 /**
- * softmax(Q KT * scale + mask) V, causal, with grouped queries. The query heads that share a key head are laid along the sequence,
+ * Self-attention with grouped queries. The query heads that share a key head are laid along the sequence,
  * [batch, kv heads, group * seq, d], so that keys are never repeated and their gradients sum by themselves.
  */
 export function attention(
@@ -42,7 +41,7 @@ export function attention(
   options: AttentionOptions = {},
 ): Value {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, biases } = config
-  const { rope, sizes, parts } = context
+  const { rope, attend } = context
   const group = heads / kvHeads
   const [batch, seq] = ['batch', 'seq']
   const keyHeads = (y: Value): Value => b.transpose(b.reshape(y, [batch, seq, kvHeads, headDim]), [0, 2, 1, 3])
@@ -53,13 +52,7 @@ export function attention(
   const k = keyHeads(rotated(queryKeyNorm(layers, config, 'k_norm', projectedK, options), kvHeads))
   const v = keyHeads(projectedV)
   const queries = b.transpose(b.reshape(q, [batch, seq, kvHeads, group, headDim]), [0, 2, 3, 1, 4])
-  const queryParts = b.split(queries, sizes, { axis: 3, parts: parts.map((part) => part.queries) })
-  const mixedParts = parts.map(({ keys, cut, mask }, i) => {
-    const seen = (all: Value): Value =>
-      cut === undefined ? all : firstOf(b.split(all, cut, { axis: 2, parts: [keys, `after ${keys}`] }))
-    return attend(queryParts[i] ?? queries, seen(k), seen(v), mask, config)
-  })
-  const mixed = b.concat(mixedParts, sizes, { axis: 3, whole: seq })
+  const mixed = attend(queries, k, v)
   const joined = b.reshape(b.transpose(mixed, [0, 3, 1, 2, 4]), [batch, seq, heads * headDim])
   const output = { outFeatures: config.hiddenSize, bias: biases.output }
   return layers.linear('self_attn.o_proj', wanted(joined, context), output)
@@ -98,24 +91,6 @@ function queryKeyNorm(
   const [batch = 0, seq = 0, width = 0] = x.type.shape
   const byHead = b.reshape(x, [batch, seq, Number(width) / config.headDim, config.headDim])
   return b.reshape(norm(layers, config, module, byHead), x.type.shape)
-}
-
-/** Queries [batch, kv heads, group, n, d] over keys and values [batch, kv heads, m, d] -> the shape of the queries. */
-function attend(
-  queries: Value,
-  keys: Value,
-  values: Value,
-  mask: Value,
-  { attentionScale: alpha, scoreCap }: DecoderConfig,
-): Value {
-  const [batch = 0, kvHeads = 0, group = 0, n = 0, headDim = 0] = queries.type.shape
-  const m = keys.type.shape[2] ?? 0
-  const rows = b.reshape(queries, [batch, kvHeads, product([group, n]), headDim])
-  const products = b.matmul(rows, keys, { transB: true, alpha })
-  const scores = scoreCap === undefined ? products : b.softCap(products, scoreCap)
-  const masked = b.add(b.reshape(scores, [batch, kvHeads, group, n, m]), mask)
-  const weights = b.reshape(b.softmax(masked), scores.type.shape)
-  return b.reshape(b.matmul(weights, values), queries.type.shape)
 }
 
 /** down(act(gate x) * up x); `fused`: one layer, `gate_up_proj`, makes both. Shazeer 2020. */

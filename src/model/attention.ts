@@ -1,0 +1,76 @@
+import { b } from '../graph/build.ts'
+import { type Dim, product } from '../graph/dims.ts'
+import { only as firstOf, type Value } from '../graph/value.ts'
+import type { Attend, DecoderConfig } from './decoder.ts'
+
+/** The queries of one part and the keys they may see. */
+export interface AttentionPart {
+  /** How many queries, and how many keys: all up to the last of the queries. */
+  readonly queries: Dim
+  readonly keys: Dim
+  /** Lengths of the keys seen and of those after, i64 [2]; undefined for the last part, which sees all. */
+  readonly cut: Value | undefined
+  /** Added to scores: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, 1, queries, keys]. */
+  readonly mask: Value
+}
+
+/** Attention whose queries go through it in parts, so that early ones skip the late keys. `sizes`: lengths of the parts, i64 [parts]. */
+export function attendInParts(config: DecoderConfig, sizes: Value, parts: readonly AttentionPart[]): Attend {
+  return (queries, keys, values) => {
+    const queryParts = b.split(queries, sizes, { axis: 3, parts: parts.map((part) => part.queries) })
+    const mixedParts = parts.map(({ keys: upTo, cut, mask }, i) => {
+      const seen = (all: Value): Value =>
+        cut === undefined ? all : firstOf(b.split(all, cut, { axis: 2, parts: [upTo, `after ${upTo}`] }))
+      return attendAll(queryParts[i] ?? queries, seen(keys), seen(values), mask, config)
+    })
+    return b.concat(mixedParts, sizes, { axis: 3, whole: queries.type.shape[3] ?? 0 })
+  }
+}
+
+/** What a layer remembers of earlier positions. */
+export interface CacheContext {
+  /** Keys, rotated, and values of the places of the cache, [batch, kv heads, past, d] each. */
+  readonly past: { readonly keys: Value; readonly values: Value }
+  /** How many places the cache has, and how many positions are new, i64 [2]. */
+  readonly lengths: Value
+  /** Added to the scores of all places and then of the new positions, [batch, 1, 1, seq, total]. */
+  readonly mask: Value
+  /** Is given the keys and values of the new positions. */
+  readonly keep: (keys: Value, values: Value) => void
+}
+
+/** Attention over a cache and the new positions behind it. The two are joined in their scores only: the cache is never copied. */
+export function attendWithCache(config: DecoderConfig, { past, lengths, mask, keep }: CacheContext): Attend {
+  return (queries, keys, values) => {
+    keep(keys, values)
+    const [batch = 0, kvHeads = 0, group = 0, seq = 0, headDim = 0] = queries.type.shape
+    const rows = b.reshape(queries, [batch, kvHeads, product([group, seq]), headDim])
+    const [before, total] = [past.keys.type.shape[2] ?? 0, mask.type.shape[4] ?? 0]
+    const products = [past.keys, keys].map((some) => scoresOf(rows, some, config))
+    const scores = b.concat(products, lengths, { axis: 3, whole: total })
+    const weights = weightsOf(b.reshape(scores, [batch, kvHeads, group, seq, total]), mask, scores)
+    const [ofPast = weights, ofNew = weights] = b.split(weights, lengths, { axis: 3, parts: [before, seq] })
+    return b.reshape(b.add(b.matmul(ofPast, past.values), b.matmul(ofNew, values)), queries.type.shape)
+  }
+}
+
+/** Queries [batch, kv heads, group, n, d] over keys and values [batch, kv heads, m, d] -> the shape of the queries. */
+function attendAll(queries: Value, keys: Value, values: Value, mask: Value, config: DecoderConfig): Value {
+  const [batch = 0, kvHeads = 0, group = 0, n = 0, headDim = 0] = queries.type.shape
+  const m = keys.type.shape[2] ?? 0
+  const rows = b.reshape(queries, [batch, kvHeads, product([group, n]), headDim])
+  const scores = scoresOf(rows, keys, config)
+  const weights = weightsOf(b.reshape(scores, [batch, kvHeads, group, n, m]), mask, scores)
+  return b.reshape(b.matmul(weights, values), queries.type.shape)
+}
+
+/** rows [batch, kv heads, r, d] and keys [batch, kv heads, m, d] -> [batch, kv heads, r, m]. */
+function scoresOf(rows: Value, keys: Value, { attentionScale: alpha, scoreCap }: DecoderConfig): Value {
+  const products = b.matmul(rows, keys, { transB: true, alpha })
+  return scoreCap === undefined ? products : b.softCap(products, scoreCap)
+}
+
+/** Scores by head of a group, masked, as weights of the shape of `like`. */
+function weightsOf(scores: Value, mask: Value, like: Value): Value {
+  return b.reshape(b.softmax(b.add(scores, mask)), like.type.shape)
+}
