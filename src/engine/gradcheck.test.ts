@@ -228,6 +228,19 @@ const withoutGradient: Case[] = [
       return b.linear(at(v, 'x'), b.fourBitWeight(at(v, 'codes'), at(v, 'scales'), format))
     },
   },
+  ...([8, 4] as const).map((bits): Case => ({
+    op: 'nBitWeight',
+    name: `of ${bits} bits in a product`,
+    inputs: { x: ['batch', 'seq', 64] },
+    fixed: {
+      codes: { dtype: 'u8', shape: [4, 2, 4 * bits], values: wholes(32 * bits) },
+      scales: { dtype: 'f32', shape: [4, 2], values: wholes(8) },
+    },
+    build: (v) => {
+      const format = { bits, blockSize: 32, rows: 4, columns: 64 } as const
+      return b.linear(at(v, 'x'), b.nBitWeight(at(v, 'codes'), at(v, 'scales'), format))
+    },
+  })),
 ]
 
 test('every op is among the cases, with its gradient unless it has none', () => {

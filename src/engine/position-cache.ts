@@ -18,7 +18,7 @@ export class PositionCache {
     const { batch, seq } = positions
     const last = this.#last
     const same = last?.batch === batch && last.seq === seq && !isPacked(positions)
-    const feeds = new Map(same ? [...last.feeds].filter(([{ rope }]) => rope?.byLength !== true) : [])
+    const feeds = new Map(same ? [...last.feeds].filter(([{ rope }]) => rope?.regime === undefined) : [])
     // Packed rows are all different.
     if (!isPacked(positions)) this.#last = { batch, seq, feeds }
     return (block) => {

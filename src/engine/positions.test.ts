@@ -6,7 +6,6 @@ import { floats } from './onnxruntime/runtime.ts'
 /** Angles that show their position. */
 const rope = {
   width: 1,
-  byLength: false,
   tables: (positions: number) => ({
     cos: Float32Array.from({ length: positions }, (_, t) => t),
     sin: Float32Array.from({ length: positions }, (_, t) => -t),
@@ -56,9 +55,16 @@ test('angles may depend on the length of an example, without its padding', () =>
     const angles = Float32Array.from({ length: positions }, (_, t) => t * length)
     return { cos: angles, sin: angles }
   }
-  const feeds = positionFeeds(single, { rope: { width: 1, byLength: true, tables }, window: undefined }, 2)
+  const feeds = positionFeeds(
+    single,
+    { rope: { width: 1, regime: (length: number) => length, tables }, window: undefined },
+    2,
+  )
   expect([...floats(feeds['cos'])]).toEqual([0, 4, 8, 12, 0, 3, 6, 9])
-  const cache = new PositionCache([{ rope: { width: 1, byLength: true, tables }, window: undefined }], 2)
+  const cache = new PositionCache(
+    [{ rope: { width: 1, regime: (length: number) => length, tables }, window: undefined }],
+    2,
+  )
   expect([...floats(cache.of(single)(0)['cos'])]).toEqual([0, 4, 8, 12, 0, 3, 6, 9])
   const others = { ...single, lengths: Int32Array.of(1, 2) }
   expect([...floats(cache.of(others)(0)['cos'])]).toEqual([0, 1, 2, 3, 0, 2, 4, 6])

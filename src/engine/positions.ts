@@ -19,15 +19,15 @@ export interface PositionKind {
 }
 
 /** Rotary embedding: cos and sin [positions, width] for the first positions of an example of `length` tokens. */
-interface Rotation {
+export interface Rotation {
   readonly width: number
   readonly tables: (positions: number, length: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
-  /** Whether the tables differ with the length. */
-  readonly byLength: boolean
+  /** Where the tables differ with the length: lengths of one number have the same. */
+  readonly regime?: ((length: number) => number) | undefined
 }
 
 /** The lowest f32, as transformers masks: minus infinity would make a fully masked row NaN. */
-const lowest = -3.4028234663852886e38
+export const lowest = -3.4028234663852886e38
 
 /** Whether rows hold several examples. */
 export function isPacked({ batch, starts }: Positions): boolean {
@@ -50,9 +50,9 @@ export function positionFeeds(positions: Positions, kind: PositionKind, parts: n
   return { ...(rope && rotaryFeeds(positions, rope)), ...attentionFeeds(first, seq, parts) }
 }
 
-function rotaryFeeds({ batch, seq, starts, lengths }: Positions, { width, tables, byLength }: Rotation): Feeds {
+function rotaryFeeds({ batch, seq, starts, lengths }: Positions, { width, tables, regime }: Rotation): Feeds {
   const [cos, sin] = [new Float32Array(batch * seq * width), new Float32Array(batch * seq * width)]
-  const common = byLength ? undefined : tables(seq, seq)
+  const common = regime === undefined ? tables(seq, seq) : undefined
   starts.forEach((start, i) => {
     // Padding counts on from the last example of its row: nothing is predicted from it, and nothing sees it.
     const positions = (starts[i + 1] ?? batch * seq) - start

@@ -79,6 +79,7 @@ export const b: Builder = {
   argmax: (x) => only(makeNode('argmax', {}, [x])),
   decode: (x, format, { again = false } = {}) => only(makeNode('decode', { format, again }, [x])),
   fourBitWeight: (codes, scales, attributes) => only(makeNode('fourBitWeight', attributes, [codes, scales])),
+  nBitWeight: (codes, scales, attributes) => only(makeNode('nBitWeight', attributes, [codes, scales])),
   toFloat: (x) => only(makeNode('toFloat', {}, [x])),
   sixBits: (codes, scales) => only(makeNode('sixBits', {}, [codes, scales])),
 

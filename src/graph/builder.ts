@@ -1,5 +1,5 @@
 import type { Dim, Shape } from './dims.ts'
-import type { FourBitAttributes, TensorType, Value } from './value.ts'
+import type { FourBitAttributes, NBitAttributes, TensorType, Value } from './value.ts'
 
 /**
  * The functions that programs are written with. Each returns a symbolic tensor; nothing is computed. Products with 1 and
@@ -63,6 +63,8 @@ export interface Builder {
   decode(x: Value, format: 'bf16' | 'f16', options?: { readonly again?: boolean }): Value
   /** The weight [rows, columns] that `codes` (two to a byte) and `scales` (one to a block) stand for. */
   fourBitWeight(codes: Value, scales: Value, attributes: FourBitAttributes): Value
+  /** The weight [rows, columns] that `codes` [rows, blocks, bytes] around the middle and `scales` [rows, blocks] stand for. */
+  nBitWeight(codes: Value, scales: Value, attributes: NBitAttributes): Value
   /** u8 or i8 -> f32. */
   toFloat(x: Value): Value
   /** (codes u8 [rows, 3 n / 4], scales f32 [rows, n / 16]) -> f32 [rows, n]: numbers of six bits, times the scales of their groups. */

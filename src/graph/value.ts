@@ -44,12 +44,22 @@ export interface OpAttributes {
   toFloat: NoAttributes
   sixBits: NoAttributes
   fourBitWeight: FourBitAttributes
+  nBitWeight: NBitAttributes
 }
 
 /** A weight [rows, columns] in 4 bits, as bitsandbytes packs it. */
 export interface FourBitAttributes {
   readonly quantType: 'nf4' | 'fp4'
   /** Consecutive elements of the flat weight that share a scale. */
+  readonly blockSize: number
+  readonly rows: number
+  readonly columns: number
+}
+
+/** A weight [rows, columns] in integers of 8 or 4 bits. */
+export interface NBitAttributes {
+  readonly bits: 8 | 4
+  /** Consecutive elements of a row that share a scale. */
   readonly blockSize: number
   readonly rows: number
   readonly columns: number

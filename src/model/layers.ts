@@ -36,17 +36,23 @@ export class StageLayers implements Layers {
   readonly #parameters = new Map<string, StageParameter>()
   readonly #dropouts: StageDropout[] = []
   readonly #prefix: string
+  readonly #place: string
   readonly #policy: ParameterPolicy
   readonly #rename: (name: string) => string
 
-  /** `prefix` leads from names in the stage to names in the model (`model.layers.3.`). */
+  /**
+   * `prefix` leads from names in the stage to names in the model (`model.layers.3.`), `place` to its ports, where a program has several
+   * stages.
+   */
   constructor(options: {
     readonly prefix: string
+    readonly place?: string
     readonly policy: ParameterPolicy
     /** The stored weight that stands for a named one (a tied head is the embedding). */
     readonly rename?: (name: string) => string
   }) {
     this.#prefix = options.prefix
+    this.#place = options.place ?? ''
     this.#policy = options.policy
     this.#rename = options.rename ?? ((name) => name)
   }
@@ -68,10 +74,11 @@ export class StageLayers implements Layers {
     return value
   }
 
-  #parameter(port: string, shape: readonly number[]): StageParameter {
+  #parameter(local: string, shape: readonly number[]): StageParameter {
+    const port = this.#place + local
     const known = this.#parameters.get(port)
     if (known !== undefined) return known
-    const name = this.#rename(`${this.#prefix}${port}`)
+    const name = this.#rename(this.#prefix + local)
     const trainable = this.#policy.trainable(name)
     const storage = this.#policy.storage(name)
     if (trainable && storage !== 'F32') throw internalError(`${name} is trained but not stored as F32`)
@@ -95,7 +102,7 @@ export class StageLayers implements Layers {
 
   /** x with each element dropped with probability p; not rescaled (the caller folds 1 / (1 - p) in). */
   drop(module: string, x: Value, p: number): Value {
-    const port = `${module}.dropout`
+    const port = `${this.#place}${module}.dropout`
     const input = b.input(port, { dtype: 'u8', shape: x.type.shape })
     this.#dropouts.push({ port, p, shape: x.type.shape, input })
     return b.mul(x, b.toFloat(input))

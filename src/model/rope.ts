@@ -6,9 +6,11 @@ interface RopeTables {
   readonly sin: Float32Array
 }
 
-/** Whether the tables depend on the length of an example, beyond the one that the model was trained for. */
-export function dependsOnLength({ scaling }: Rope): boolean {
-  return scaling.type === 'dynamic' || scaling.type === 'longrope'
+/** Where the tables depend on the length of an example: a number that is the same for lengths of the same tables. */
+export function lengthRegime({ scaling }: Rope): ((length: number) => number) | undefined {
+  if (scaling.type === 'dynamic') return (length) => Math.max(length, scaling.maxPositions)
+  if (scaling.type === 'longrope') return (length) => Number(length > scaling.originalMaxPositions)
+  return undefined
 }
 
 /**

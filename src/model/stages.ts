@@ -2,7 +2,7 @@ import type { MemoryChoice } from '../config/index.ts'
 import { b } from '../graph/build.ts'
 import type { DimValues } from '../graph/dims.ts'
 import { gradients } from '../graph/grad.ts'
-import { print, program, type Port, type Program } from '../graph/program.ts'
+import { program, type Port, type Program } from '../graph/program.ts'
 import { chooseSaved } from '../graph/saved.ts'
 import type { Value } from '../graph/value.ts'
 import { attentionParts } from '../util/attention.ts'
@@ -12,6 +12,7 @@ import { families } from './families/index.ts'
 import { StageLayers, type ParameterPolicy, type StageDropout, type StageParameter } from './layers.ts'
 import { embeddingName, headName } from './names.ts'
 import { withLora, type LoraModule } from './peft/lora.ts'
+import { sharing } from './sharing.ts'
 
 /** A result of a program that is the gradient of a parameter. */
 interface GradientPort {
@@ -102,17 +103,6 @@ export function buildStages(options: StagesOptions): DecoderStages {
     blocks.push(block)
   }
   return { blocks, head: buildHead(options, trainedBelow, share), trainsEmbedding }
-}
-
-/** Programs by their text, so that equal ones are one object, compiled once. */
-function sharing(): (candidate: Program) => Program {
-  const known = new Map<string, Program>()
-  return (candidate) => {
-    const text = print(candidate)
-    const first = known.get(text)
-    if (first === undefined) known.set(text, candidate)
-    return first ?? candidate
-  }
 }
 
 interface Written {

@@ -3,6 +3,7 @@ import type { Dim } from '../graph/dims.ts'
 import type { Value } from '../graph/value.ts'
 import { fedBlockSize, weightParts, type PartSpec } from '../storage/formats.ts'
 import { splitLayouts } from '../storage/gguf/split.ts'
+import { nBitBlock } from '../storage/nbit.ts'
 import { kindOf, type Storage, type StorageKind, type StorageOf } from '../storage/stored.ts'
 import { internalError } from '../util/errors.ts'
 
@@ -49,6 +50,10 @@ const values: {
     const parts = splitLayouts[type].steps === 0 ? 2 : 3
     const slices = Array.from({ length: given.length / parts }, (_, i) => given.slice(parts * i, parts * (i + 1)))
     return { slices: slices.map((one) => splitValue(one, slices.length > 1)) }
+  },
+  nbit: ([codes, scales], { bits }, [rows = 0, columns = 0]) => {
+    const attributes = { bits, blockSize: nBitBlock, rows, columns }
+    return { slices: codes && scales ? [b.nBitWeight(codes, scales, attributes)] : [] }
   },
 }
 

@@ -16,7 +16,7 @@ import {
 import type { DecoderConfig, LayerKind } from '../model/decoder.ts'
 import { readDecoderConfig } from '../model/config.ts'
 import { readAdapter, type Adapter } from '../model/peft/adapter.ts'
-import { dependsOnLength, ropeTables } from '../model/rope.ts'
+import { lengthRegime, ropeTables } from '../model/rope.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import { attentionParts } from '../util/attention.ts'
 import { embeddingName, headName } from '../model/names.ts'
@@ -298,7 +298,7 @@ export class PreparedDecoder {
 }
 
 /** How each block sees positions, as the engine computes it. */
-function positionKinds({ layers }: DecoderConfig): PositionKind[] {
+export function positionKinds({ layers }: Pick<DecoderConfig, 'layers'>): PositionKind[] {
   const kinds = new Map<LayerKind, PositionKind>()
   return layers.map((kind) => {
     const { rope, window } = kind
@@ -307,7 +307,7 @@ function positionKinds({ layers }: DecoderConfig): PositionKind[] {
       rope: rope && {
         width: rope.channels / 2,
         tables: (positions, length) => ropeTables(rope, positions, length),
-        byLength: dependsOnLength(rope),
+        regime: lengthRegime(rope),
       },
     }
     kinds.set(kind, made)
@@ -348,6 +348,6 @@ function refuseScaled(model: string, { config, beside }: WeightSource): void {
 }
 
 /** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
-function sourceName(config: DecoderConfig, name: string): string {
+export function sourceName(config: DecoderConfig, name: string): string {
   return name === headName && config.tieWordEmbeddings ? embeddingName(config) : name
 }

@@ -1,3 +1,4 @@
+import { quantizeNBits } from './nbit.ts'
 import { describe, expect, test } from 'vitest'
 import { f32ToBf16, f32ToF16 } from '../util/dtype.ts'
 import { fillNormal, stream } from '../util/random.ts'
@@ -35,6 +36,14 @@ const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[
     return { storage: { kind: 'split', type: 'Q6_K' }, shape, blocks }
   },
   ...Object.fromEntries(
+    ([8, 4] as const).map((bits) => [
+      `integers of ${bits} bits`,
+      (data: Float32Array, shape: readonly number[]): StoredWeight => {
+        return { storage: { kind: 'nbit', bits }, shape, numbers: quantizeNBits(data, shape, bits) }
+      },
+    ]),
+  ),
+  ...Object.fromEntries(
     [true, false].flatMap((doubleQuant) =>
       ([64, 1024] as const).map((blockSize) => [
         `nf4, blocks of ${blockSize}${doubleQuant ? ', double' : ''}`,
@@ -62,7 +71,14 @@ function values(shape: readonly number[]): Float32Array {
 
 test('every format is among those tried', () => {
   const kinds = Object.values(made).map((make) => kindOf(make(values([2, 256]), [2, 256]).storage))
-  const all: Record<StorageKind, true> = { float: true, int8: true, '4bit': true, blocks: true, split: true }
+  const all: Record<StorageKind, true> = {
+    float: true,
+    int8: true,
+    '4bit': true,
+    blocks: true,
+    split: true,
+    nbit: true,
+  }
   expect(new Set(kinds)).toEqual(new Set(Object.keys(all)))
 })
 

@@ -5,6 +5,7 @@ import { blockScales, dequantizeFourBit, nestedBlockSize, type FourBit } from '.
 import { dequantizeBlocks, layoutOf } from './gguf/index.ts'
 import { joinRow, splitLayouts } from './gguf/split.ts'
 import { dequantizeInt8 } from './int8.ts'
+import { dequantizeNBits, nBitBlock } from './nbit.ts'
 import {
   kindOf,
   type F32Weight,
@@ -160,6 +161,22 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
     },
     row: ({ storage, blocks }, row, out) => joinRow(storage.type, blocks, row, out),
   },
+  nbit: {
+    bytes: ({ bits }, shape) =>
+      nBitParts(bits, shape).reduce((total, part) => total + (part.dtype === 'f32' ? 4 : 1) * elements(part.shape), 0),
+    taken: ({ numbers: { codes, scales } }) => codes.byteLength + scales.byteLength,
+    parts: ({ bits }, shape) => nBitParts(bits, shape),
+    feed: ({ numbers: { codes, scales } }, { part }) => ({ data: part === 'data' ? codes : scales }),
+    widen: ({ numbers, shape, storage: { bits } }) => dequantizeNBits(numbers, shape, bits),
+  },
+}
+
+function nBitParts(bits: 8 | 4, [rows = 0, columns = 0]: readonly number[]): PartSpec[] {
+  const blocks = Math.ceil(columns / nBitBlock)
+  return [
+    { part: 'data', suffix: '', dtype: 'u8', shape: [rows, blocks, (nBitBlock * bits) / 8] },
+    { part: 'scales', suffix: '.scales', dtype: 'f32', shape: [rows, blocks] },
+  ]
 }
 
 function blockBytes({ type }: StorageOf<'blocks'>, shape: readonly number[]): number {

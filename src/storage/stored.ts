@@ -2,6 +2,7 @@ import type { FloatDtype } from '../util/dtype.ts'
 import type { FourBit } from './fourbit.ts'
 import type { BlockType } from './gguf/index.ts'
 import type { SplitBlocks, SplitType } from './gguf/split.ts'
+import type { NBits } from './nbit.ts'
 
 /** A weight in 4 bits, as bitsandbytes packs it. */
 interface FourBitStorage {
@@ -30,11 +31,17 @@ interface SplitStorage {
   readonly type: SplitType
 }
 
+/** A weight in integers of a few bits for the products of generation: `nbit.ts`. No file stores it. */
+interface NBitStorage {
+  readonly kind: 'nbit'
+  readonly bits: 8 | 4
+}
+
 /** The format a weight is stored in; of floats, their dtype. What can be done with each is in `formats.ts`. */
-export type Storage = FloatDtype | Int8Storage | FourBitStorage | BlockStorage | SplitStorage
+export type Storage = FloatDtype | Int8Storage | FourBitStorage | BlockStorage | SplitStorage | NBitStorage
 
 /** A weight in the format in which it is stored. */
-export type StoredWeight = FloatWeight | Int8Weight | FourBitWeight | BlockWeight | SplitWeight
+export type StoredWeight = FloatWeight | Int8Weight | FourBitWeight | BlockWeight | SplitWeight | NBitWeight
 
 export interface FloatWeight {
   readonly storage: FloatDtype
@@ -71,6 +78,12 @@ export interface SplitWeight {
   readonly storage: SplitStorage
   readonly shape: readonly number[]
   readonly blocks: SplitBlocks
+}
+
+export interface NBitWeight {
+  readonly storage: NBitStorage
+  readonly shape: readonly number[]
+  readonly numbers: NBits
 }
 
 /** A key of the table of formats. */

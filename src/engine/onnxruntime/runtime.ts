@@ -5,6 +5,7 @@ import { dimValue, showShape, solveDim, type DimValues } from '../../graph/dims.
 import { toOnnx } from '../../graph/onnx/emit.ts'
 import type { Program } from '../../graph/program.ts'
 import type { DType } from '../../graph/value.ts'
+import { bytesOf } from '../../util/dtype.ts'
 import { LowrankError, internalError } from '../../util/errors.ts'
 import { checkThreads, isOutOfMemory, memoryError, smallerHint, threadsLeft } from '../../util/limits.ts'
 import { SharedState } from '../../util/shared-state.ts'
@@ -48,6 +49,11 @@ export class Runtime {
   readonly #arenas: boolean
   /** Those used last come last. */
   readonly #sessions = new Map<Program, ort.InferenceSession>()
+  /** Those that hold constants: they stay, since what they were made of is gone. */
+  readonly #fixed = new Map<
+    Program,
+    { readonly session: ort.InferenceSession; readonly constants: ReadonlySet<string> }
+  >()
 
   /**
    * `arenas`: whether programs keep the memory they have taken for their next run (by default), instead of giving it back.
@@ -68,7 +74,9 @@ export class Runtime {
     const session = await this.#session(program)
     const tensors: Record<string, ort.Tensor> = {}
     const sizes: Record<string, number> = {}
+    const constants = this.#fixed.get(program)?.constants
     for (const { name, value } of program.inputs) {
+      if (constants?.has(name) === true) continue
       const feed = feeds[name]
       if (feed === undefined) throw internalError(`program ${program.name}: no feed for "${name}"`)
       checkFeed(program, name, value.type, feed, sizes)
@@ -93,20 +101,55 @@ export class Runtime {
     return results
   }
 
+  /** Compiles a program before it is run. */
+  async prepare(program: Program): Promise<void> {
+    await this.#session(program)
+  }
+
+  /** Whether a program was compiled with constants. */
+  holds(program: Program): boolean {
+    return this.#fixed.has(program)
+  }
+
+  /**
+   * Compiles a program with some of its inputs as constants, which kernels put in the order that suits them; their memory may be used for
+   * something else then.
+   */
+  async fix(program: Program, constants: Feeds): Promise<void> {
+    const names = new Set(Object.keys(constants))
+    const externalData = Object.entries(constants).map(([path, { data }]) => ({ path, data: bytesOf(data) }))
+    const session = await this.#create(toOnnx(program, names), program.name, { externalData })
+    this.#fixed.set(program, { session, constants: names })
+  }
+
+  /** Frees what a program holds that was compiled with constants. */
+  async release(program: Program): Promise<void> {
+    const fixed = this.#fixed.get(program)
+    this.#fixed.delete(program)
+    if (fixed !== undefined) await inNative(() => fixed.session.release())
+  }
+
   async close(): Promise<void> {
     for (const session of this.#sessions.values()) await inNative(() => session.release())
     this.#sessions.clear()
+    for (const program of this.#fixed.keys()) await this.release(program)
   }
 
   async #session(program: Program): Promise<ort.InferenceSession> {
+    const fixed = this.#fixed.get(program)
+    if (fixed !== undefined) return fixed.session
     const known = this.#sessions.get(program)
-    const session = known ?? (await this.#create(program))
+    const session = known ?? (await this.#create(toOnnx(program), program.name))
     this.#sessions.delete(program)
     this.#sessions.set(program, session)
     return session
   }
 
-  async #create(program: Program): Promise<ort.InferenceSession> {
+  async #create(
+    model: Uint8Array,
+    name: string,
+    more: ort.InferenceSession.SessionOptions = {},
+  ): Promise<ort.InferenceSession> {
     await this.#makeRoom()
     try {
       const options: ort.InferenceSession.SessionOptions = {
@@ -123,11 +166,12 @@ export class Runtime {
         enableCpuMemArena: this.#arenas,
         // Without this the threads of one session spin after a run and steal the cores from the next session.
         extra: { session: { force_spinning_stop: '1' } },
+        ...more,
       }
-      return await inNative(() => ort.InferenceSession.create(toOnnx(program), options))
+      return await inNative(() => ort.InferenceSession.create(model, options))
     } catch (cause) {
       if (!isOutOfMemory(cause)) throw cause
-      throw memoryError(`while ${program.name} was made ready`, cause, smallerHint)
+      throw memoryError(`while ${name} was made ready`, cause, smallerHint)
     }
   }
 

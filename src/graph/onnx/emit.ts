@@ -7,6 +7,7 @@ import type { DType, OpAttributes, OpName, TensorType, Value } from '../value.ts
 import {
   AttributeProto_AttributeType as AttributeType,
   ModelProtoSchema,
+  TensorProto_DataLocation as DataLocation,
   TensorProto_DataType as DataType,
   type AttributeProtoSchema,
   type NodeProtoSchema,
@@ -26,8 +27,11 @@ const elementTypes: Record<DType, DataType> = {
   u16: DataType.UINT16,
 }
 
-/** The program as the bytes of an ONNX model. Inputs and outputs keep their names; dimensions stay symbolic. */
-export function toOnnx(target: Program): Uint8Array {
+/**
+ * The program as the bytes of an ONNX model. Inputs and outputs keep their names; dimensions stay symbolic. `constants`: inputs that are
+ * the same in every run, whose values lie in a file beside the model that is named as they are.
+ */
+export function toOnnx(target: Program, constants: ReadonlySet<string> = new Set()): Uint8Array {
   const names = new Map<Value, string>()
   for (const { name, value } of target.inputs) names.set(value, name)
   for (const { name, value } of target.outputs) if (!names.has(value)) names.set(value, name)
@@ -103,13 +107,31 @@ export function toOnnx(target: Program): Uint8Array {
       ],
       graph: {
         name: target.name,
-        input: target.inputs.map(({ name, value }) => valueInfo(name, value.type)),
+        input: target.inputs
+          .filter(({ name }) => !constants.has(name))
+          .map(({ name, value }) => valueInfo(name, value.type)),
         output: target.outputs.map(({ name, value }) => valueInfo(name, value.type)),
-        initializer: [...initializers.values()],
+        initializer: [
+          ...initializers.values(),
+          ...target.inputs
+            .filter(({ name }) => constants.has(name))
+            .map(({ name, value }) => external(name, value.type)),
+        ],
         node: nodes,
       },
     }),
   )
+}
+
+/** A tensor whose values are all of the file of its name. */
+function external(name: string, { dtype, shape }: TensorType): MessageInitShape<typeof TensorProtoSchema> {
+  return {
+    name,
+    dataType: elementTypes[dtype],
+    dims: shape.map(BigInt),
+    dataLocation: DataLocation.EXTERNAL,
+    externalData: [{ key: 'location', value: name }],
+  }
 }
 
 function valueInfo(name: string, { dtype, shape }: TensorType): MessageInitShape<typeof ValueInfoProtoSchema> {

@@ -2,7 +2,7 @@ import { internalError } from '../../util/errors.ts'
 import { broadcast, type Shape } from '../dims.ts'
 import type { Emitter } from '../emitter.ts'
 import type { Builder } from '../builder.ts'
-import { lastDim, type FourBitAttributes, type Node, type Value } from '../value.ts'
+import { lastDim, type FourBitAttributes, type NBitAttributes, type Node, type Value } from '../value.ts'
 import { f32, need, pair, type OpDefinitions } from './definition.ts'
 
 function matmulShape(a: Shape, b: Shape, transA: boolean, transB: boolean): Shape | undefined {
@@ -29,6 +29,18 @@ function emitFourBit(
     quant_type: quantType === 'fp4' ? 0 : 1,
     transB: 1,
   })
+}
+
+/** x weightT in integers of 8 bits: accuracy level 4, the only one whose kernels are fast. */
+function emitNBits(
+  e: Emitter,
+  transposed: boolean,
+  { bits, blockSize, rows, columns }: NBitAttributes,
+  packed: readonly string[],
+): void {
+  if (!transposed) throw internalError('a product with a packed weight that is not transposed')
+  const attributes = { K: columns, N: rows, bits, block_size: blockSize, accuracy_level: 4 }
+  e.contrib('MatMulNBits', [e.inputs[0] ?? '', ...packed], e.outputs, attributes)
 }
 
 /** A weight for the gradient of its product: made of what is stored a second time, where something in it asks for that. */
@@ -86,6 +98,7 @@ export const products = {
     emit: (e, { transposed }) => {
       const weight = e.maker(1)
       if (weight?.op === 'fourBitWeight') emitFourBit(e, transposed, weight.attributes, weight.inputs)
+      else if (weight?.op === 'nBitWeight') emitNBits(e, transposed, weight.attributes, weight.inputs)
       else if (transposed) e.contrib('FusedMatMul', e.inputs, e.outputs, { transB: 1 })
       else e.node('MatMul', e.inputs, e.outputs)
     },

@@ -80,4 +80,22 @@ export const storage = {
     vjp: 'discrete',
     emit: () => {},
   },
+  /**
+   * (codes u8 [rows, blocks, bytes], scales f32 [rows, blocks]) -> the weight f32 [rows, columns]. Nothing is emitted: the product after it
+   * rounds its other operand to integers of 8 bits too, block by block, so its result is that of the weight to about 0.5 %.
+   */
+  nBitWeight: {
+    memory: 'packed',
+    infer: (inputs, { bits, blockSize, rows, columns }) => {
+      const [codes, scales] = pair(inputs)
+      const blocks = Math.ceil(columns / blockSize)
+      const fits =
+        codes.shape.join() === [rows, blocks, (blockSize * bits) / 8].join() &&
+        scales.shape.join() === [rows, blocks].join()
+      need(fits && codes.dtype === 'u8' && scales.dtype === 'f32', 'nBitWeight', inputs)
+      return [f32([rows, columns])]
+    },
+    vjp: 'discrete',
+    emit: () => {},
+  },
 } satisfies Partial<OpDefinitions>

@@ -1,5 +1,5 @@
 import { b } from '../../graph/build.ts'
-import { lastDim } from '../../graph/value.ts'
+import { lastDim, type Value } from '../../graph/value.ts'
 import type { Layers } from '../decoder.ts'
 import type { StageLayers } from '../layers.ts'
 
@@ -30,6 +30,36 @@ export function withLora(stage: StageLayers, adapterOf: (module: string) => Lora
       // Inverted dropout divides by 1 - p; here that is part of the scale, on the small tensor.
       const low = b.scale(b.linear(input, a), scale / (1 - dropout))
       return b.add(y, b.linear(low, up))
+    },
+  }
+}
+
+/** An adapter whose matrices are fed anew with each run: A [rank, in] and B transposed, [rank, out], with the ranks of several side by side. */
+export interface FedAdapter {
+  readonly a: Value
+  readonly b: Value
+}
+
+/**
+ * The same layers with adapters that each run chooses, row by row. `scalesFor(x)` are the factors of the low-rank values of x, [.., rank]:
+ * for each row the scale of its own adapter, and 0 for the ranks of the others.
+ */
+export function withFedAdapters(
+  layers: Layers,
+  adapterOf: (
+    module: string,
+    shape: { readonly inFeatures: number; readonly outFeatures: number },
+  ) => FedAdapter | undefined,
+  scalesFor: (x: Value) => Value,
+): Layers {
+  return {
+    parameter: (name, shape) => layers.parameter(name, shape),
+    linear: (module, x, options) => {
+      const y = layers.linear(module, x, options)
+      const adapter = adapterOf(module, { inFeatures: Number(lastDim(x.type)), outFeatures: options.outFeatures })
+      if (adapter === undefined) return y
+      const low = b.mul(b.linear(x, adapter.a), scalesFor(x))
+      return b.add(y, b.linear(low, adapter.b, { transposed: false }))
     },
   }
 }
