@@ -11,23 +11,29 @@ export const messages: Shape = {
   what: 'chats ("messages", as OpenAI has them)',
   keys: ['messages'],
   read(record) {
-    const list = record['messages']
-    if (!Array.isArray(list))
-      return {
-        problem: `"messages" is ${list === undefined ? `missing; found ${keysOf(record)}` : `${kindOf(list)}, not a list`}`,
-      }
-    const found: Message[] = []
-    const unlearned = new Set<number>()
-    for (const [index, one] of (list as unknown[]).entries()) {
-      const message = readMessage(one)
-      if (isProblem(message)) return { problem: `message ${index + 1}: ${message.problem}` }
-      if (message.weight === 0) unlearned.add(index)
-      found.push(message.message)
-    }
-    const tools = record['tools'] ?? undefined
-    if (tools !== undefined && !Array.isArray(tools)) return { problem: `"tools" is ${kindOf(tools)}, not a list` }
-    return chatOf(found, { tools: (tools as unknown[] | undefined)?.length === 0 ? undefined : tools, unlearned })
+    const chat = readChat(record)
+    return isProblem(chat) ? chat : chatOf(chat.messages, chat)
   },
+}
+
+/** A conversation, whoever speaks last in it. */
+export function readChat(record: JsonObject): Omit<ChatSample, 'kind'> | Problem {
+  const list = record['messages']
+  if (!Array.isArray(list))
+    return {
+      problem: `"messages" is ${list === undefined ? `missing; found ${keysOf(record)}` : `${kindOf(list)}, not a list`}`,
+    }
+  const messages: Message[] = []
+  const unlearned = new Set<number>()
+  for (const [index, one] of (list as unknown[]).entries()) {
+    const message = readMessage(one)
+    if (isProblem(message)) return { problem: `message ${index + 1}: ${message.problem}` }
+    if (message.weight === 0) unlearned.add(index)
+    messages.push(message.message)
+  }
+  const tools = record['tools'] ?? undefined
+  if (tools !== undefined && !Array.isArray(tools)) return { problem: `"tools" is ${kindOf(tools)}, not a list` }
+  return { messages, tools: (tools as unknown[] | undefined)?.length === 0 ? undefined : tools, unlearned }
 }
 
 /** A chat, if there is something to learn of it. */
