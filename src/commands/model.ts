@@ -1,19 +1,41 @@
 import { z } from 'zod'
-import { count, option } from '../config/fields.ts'
+import { reading } from '../config/groups/data.ts'
+import { generation, held } from '../config/groups/generation.ts'
 import { machine } from '../config/groups/machine.ts'
 import { openedModel } from '../config/groups/model.ts'
-import { checkCall, checkText, optionSet } from '../config/index.ts'
+import { heldBase } from '../config/groups/quantization.ts'
+import { checkCall, checkText, heldRules, optionSet } from '../config/index.ts'
+import { name, option } from '../config/fields.ts'
+import type { CompletionEvent, TokenEvent } from '../generate/events.ts'
+import { promptOf, type Prompt } from '../text/prompts.ts'
+import { isProblem } from '../text/shapes/sample.ts'
 import { closedError, type ComputeThread } from '../thread/thread.ts'
+import { LowrankError } from '../util/errors.ts'
 import { resultOf, type StatusEvent } from '../util/task.ts'
-import { openThread, type StatusOptions } from './compute.ts'
+import { type CallOptions, openThread, type StatusOptions } from './compute.ts'
 
-const loadOptions = optionSet(z.strictObject({ ...openedModel, threads: machine.threads }))
+export type { Prompt }
+
+const loadOptions = optionSet(
+  z.strictObject({
+    ...openedModel,
+    ...held,
+    ...heldBase,
+    chatTemplate: reading.chatTemplate,
+    threads: machine.threads,
+  }),
+  heldRules,
+)
+
+const oneAdapter = name.nullable()
 
 const generateOptions = optionSet(
   z.strictObject({
-    maxNewTokens: option(count.default(128), {
-      group: 'Model and data',
-      description: 'Tokens to add at most; generation ends earlier with the end-of-sequence token',
+    ...generation,
+    adapter: option(z.union([oneAdapter, z.array(oneAdapter)]).optional(), {
+      group: 'Generation',
+      description: 'Which of the loaded adapters, or one for each prompt; null: the base model',
+      unset: 'the one with which the model was loaded',
     }),
   }),
 )
@@ -21,7 +43,7 @@ const generateOptions = optionSet(
 /** Options of `loadModel` as a user passes them. */
 export type LoadModelOptions = z.input<typeof loadOptions.schema>
 
-/** Options of `generate` as a user passes them. */
+/** Options of `generate` and `stream` as a user passes them. */
 export type GenerateOptions = z.input<typeof generateOptions.schema>
 
 /** A model in memory, in a thread of its own. Call `close()` when done. */
@@ -36,19 +58,59 @@ export class Model {
   }
 
   /**
-   * The most likely completion of a prompt. Calls are answered one after another.
+   * Continues a prompt, or several in one batch: a text as it is, or a conversation `{ messages, tools? }`, which is answered. Calls are
+   * answered one after another.
    *
-   * @throws LowrankError `config`: an option is wrong, or the prompt is no text; `usage`: the model is closed.
+   * @throws LowrankError `config`: an option is wrong, or a prompt is none; `usage`: the model is closed; `cancelled`.
    */
-  async generate(prompt: string, options: GenerateOptions = {}): Promise<string> {
-    checkText('prompt', prompt, { empty: true })
-    const { maxNewTokens } = generateOptions.parse(options)
-    if (this.#closed) throw closedError()
-    const mine = this.#busy.then(() =>
-      resultOf(this.#thread.call<never, string>('model generate', { prompt, maxNewTokens })),
-    )
-    this.#busy = mine.catch(() => {})
-    return await mine
+  async generate(prompt: Prompt, options?: GenerateOptions, call?: CallOptions): Promise<string>
+  async generate(prompts: readonly Prompt[], options?: GenerateOptions, call?: CallOptions): Promise<string[]>
+  async generate(
+    prompt: Prompt | readonly Prompt[],
+    options: GenerateOptions = {},
+    call: CallOptions = {},
+  ): Promise<string | string[]> {
+    const texts: string[] = []
+    for await (const event of this.stream(prompt, options, call)) {
+      if (event.type === 'completion') texts.push(event.text)
+    }
+    return isList(prompt) ? texts : (texts[0] ?? '')
+  }
+
+  /** The same as it comes: an event for each piece of text, and one for each completion. Leaving the loop ends the generation. */
+  async *stream(
+    prompt: Prompt | readonly Prompt[],
+    options: GenerateOptions = {},
+    call: CallOptions = {},
+  ): AsyncGenerator<TokenEvent | CompletionEvent, void> {
+    const prompts = isList(prompt)
+      ? prompt.map((one, i) => checkPrompt(one, `prompts[${i}]`))
+      : [checkPrompt(prompt, 'prompt')]
+    const { adapter, ...settings } = generateOptions.parse(options)
+    checkCall(call, ['signal'])
+    if (Array.isArray(adapter) && adapter.length !== prompts.length) {
+      throw new LowrankError('config', `adapter: a list of ${adapter.length} for ${prompts.length} prompts`)
+    }
+    const adapters = prompts.map((_, i) => (Array.isArray(adapter) ? adapter[i] : adapter))
+    const input = { prompts, adapters, ...settings }
+    yield* this.#inTurn((signal) => this.#thread.call('model generate', input, { signal }), call.signal)
+  }
+
+  /**
+   * Loads an adapter beside the base model, to be chosen by its name. One of that name is replaced.
+   *
+   * @throws LowrankError `adapter`: it was refused.
+   */
+  async loadAdapter(name: string, adapter: string, call: StatusOptions = {}): Promise<void> {
+    checkText('name', name)
+    checkText('adapter', adapter)
+    await this.#adapter({ name, adapter }, call)
+  }
+
+  /** Drops an adapter. */
+  async unloadAdapter(name: string): Promise<void> {
+    checkText('name', name)
+    await this.#adapter({ name, adapter: undefined })
   }
 
   /** Waits for what was asked before, and frees the memory. */
@@ -57,6 +119,71 @@ export class Model {
     await this.#busy
     await this.#thread.close()
   }
+
+  async #adapter(input: { readonly name: string; readonly adapter: string | undefined }, call: StatusOptions = {}) {
+    checkCall(call, ['signal', 'onStatus'])
+    const { signal, onStatus } = call
+    const events = this.#inTurn<StatusEvent>(
+      (ended) => this.#thread.call('model adapter', input, { signal: ended }),
+      signal,
+    )
+    await resultOf(events, ({ message }) => onStatus?.(message))
+  }
+
+  /** Begins a call once the calls before it have ended. */
+  async *#inTurn<Event>(
+    begin: (signal: AbortSignal) => AsyncGenerator<Event, void>,
+    given: AbortSignal | undefined,
+  ): AsyncGenerator<Event, void> {
+    if (this.#closed) throw closedError()
+    const before = this.#busy
+    let end: () => void = () => {}
+    this.#busy = new Promise<void>((resolve) => (end = resolve))
+    const left = new AbortController()
+    const signal = given === undefined ? left.signal : AbortSignal.any([given, left.signal])
+    let events: AsyncGenerator<Event, void> | undefined
+    let ended = false
+    try {
+      await before
+      events = begin(signal)
+      for (;;) {
+        const { done, value } = await events.next()
+        if (done === true) break
+        yield value
+      }
+      ended = true
+    } catch (error) {
+      ended = true
+      throw error
+    } finally {
+      // Whoever leaves early ends the computation, and the thread answers nobody else before it has ended.
+      left.abort()
+      if (!ended && events !== undefined) await drained(events)
+      end()
+    }
+  }
+}
+
+async function drained(events: AsyncGenerator<unknown, void>): Promise<void> {
+  try {
+    while ((await events.next()).done !== true);
+  } catch {
+    // That it was cancelled.
+  }
+}
+
+function isList(prompt: Prompt | readonly Prompt[]): prompt is readonly Prompt[] {
+  return Array.isArray(prompt)
+}
+
+function checkPrompt(value: unknown, what: string): Prompt {
+  if (typeof value === 'string') {
+    checkText(what, value, { empty: true })
+    return value
+  }
+  const found = promptOf(value)
+  if (isProblem(found)) throw new LowrankError('config', `${what}: ${found.problem}`)
+  return found
 }
 
 /**

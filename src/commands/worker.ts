@@ -6,6 +6,7 @@ import { commands, type Command } from './table.ts'
 /** Tasks that are no commands: those of `loadModel`. */
 const others: Readonly<Record<string, Command['load']>> = {
   'model open': async () => (await import('../tasks/model.ts')).open as AnyTask,
+  'model adapter': async () => (await import('../tasks/model.ts')).adapter as AnyTask,
   'model generate': async () => (await import('../tasks/model.ts')).generate as AnyTask,
 }
 

@@ -2,7 +2,7 @@ import { type MemoryChoice, quantizationText, type Quantization } from '../confi
 import { Pipeline } from '../engine/pipeline.ts'
 import { defaultThreads } from '../engine/machine.ts'
 import { Runtime } from '../engine/onnxruntime/runtime.ts'
-import type { PositionKind } from '../engine/positions.ts'
+import { positionKinds } from './positions.ts'
 import { residentWeights, StreamedWeights, type WeightStore } from '../engine/weights.ts'
 import {
   trainEverything,
@@ -13,13 +13,16 @@ import {
   readAdapterWeight,
   type Adaptation,
 } from '../model/peft/adapt.ts'
-import type { DecoderConfig, LayerKind } from '../model/decoder.ts'
+import type { DecoderConfig } from '../model/decoder.ts'
 import { readDecoderConfig } from '../model/config.ts'
 import { readAdapter, type Adapter } from '../model/peft/adapter.ts'
-import { lengthRegime, ropeTables } from '../model/rope.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
+import type { LoadedAdapter } from '../engine/cached/adapters.ts'
+import type { CachedDecoder } from '../engine/cached/cached-decoder.ts'
+import { cachedDecoder } from './cached-decoder.ts'
+import { heldAdapter } from './loaded-adapter.ts'
 import { attentionParts } from '../util/attention.ts'
-import { embeddingName, headName } from '../model/names.ts'
+import { embeddingName, sourceName } from '../model/names.ts'
 import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
 import { openWeights, randomWeights } from '../model/sources/checkpoint.ts'
@@ -78,6 +81,8 @@ export async function openDecoder(options: OpenOptions): Promise<OpenDecoder> {
 export interface OpenDecoder {
   readonly config: DecoderConfig
   readonly pipeline: Pipeline
+  /** Makes what generates with these weights, as they are now. */
+  readonly generation: () => Promise<{ readonly decoder: CachedDecoder; readonly adapter: LoadedAdapter }>
   /** What is trained, by name. */
   readonly trainables: ReadonlyMap<string, Trainable>
   /** The adapter, if there is one. */
@@ -243,9 +248,15 @@ export class PreparedDecoder {
       attentionParts,
       headRows: choice.headRows,
     })
+    const storage = (name: string): Storage => this.#storage(name, choice)
     return {
       config,
       pipeline,
+      generation: async () => ({
+        // Block by block, so that no more weights are unpacked or read from disk at once than in training.
+        decoder: cachedDecoder({ config, runtime, weights, form: { storage, parts: 'blocks', separateHead: false } }),
+        adapter: await heldAdapter(this.#source, adaptation, resident),
+      }),
       trainables,
       lora,
       adaptation,
@@ -297,24 +308,6 @@ export class PreparedDecoder {
   }
 }
 
-/** How each block sees positions, as the engine computes it. */
-export function positionKinds({ layers }: Pick<DecoderConfig, 'layers'>): PositionKind[] {
-  const kinds = new Map<LayerKind, PositionKind>()
-  return layers.map((kind) => {
-    const { rope, window } = kind
-    const made = kinds.get(kind) ?? {
-      window,
-      rope: rope && {
-        width: rope.channels / 2,
-        tables: (positions, length) => ropeTables(rope, positions, length),
-        regime: lengthRegime(rope),
-      },
-    }
-    kinds.set(kind, made)
-    return made
-  })
-}
-
 /** transformers drops values while it trains such a model; with PEFT too. */
 function refuseDropout(model: string, { dropout }: DecoderConfig): void {
   if (dropout === undefined) return
@@ -345,9 +338,4 @@ function refuseScaled(model: string, { config, beside }: WeightSource): void {
     `method full writes a whole model in floats, but ${model} has ${scaled.name} in ${scaled.dtype}, which is not read`,
     { hint: 'Train an adapter (method lora), or name the model in floats.' },
   )
-}
-
-/** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
-export function sourceName(config: DecoderConfig, name: string): string {
-  return name === headName && config.tieWordEmbeddings ? embeddingName(config) : name
 }

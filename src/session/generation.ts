@@ -1,13 +1,11 @@
 import type { Precision, Quantization } from '../config/index.ts'
 import type { LoadedAdapter } from '../engine/cached/adapters.ts'
-import { CachedDecoder } from '../engine/cached/cached-decoder.ts'
+import type { CachedDecoder } from '../engine/cached/cached-decoder.ts'
 import { availableMemory, defaultThreads } from '../engine/machine.ts'
 import { Runtime } from '../engine/onnxruntime/runtime.ts'
-import type { PositionKind } from '../engine/positions.ts'
-import { residentWeights, type WeightStore } from '../engine/weights.ts'
-import { cachedStages } from '../model/cached.ts'
-import type { DecoderConfig, LayerKind } from '../model/decoder.ts'
-import { embeddingName, headName } from '../model/names.ts'
+import { residentWeights } from '../engine/weights.ts'
+import type { DecoderConfig } from '../model/decoder.ts'
+import { embeddingName, headName, sourceName } from '../model/names.ts'
 import { openWeights } from '../model/sources/checkpoint.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
 import type { WeightSource } from '../model/sources/source.ts'
@@ -16,7 +14,7 @@ import { storageBytes, widened } from '../storage/formats.ts'
 import { quantizeNBits } from '../storage/nbit.ts'
 import { kindOf, type Storage, type StoredWeight } from '../storage/stored.ts'
 import { LowrankError } from '../util/errors.ts'
-import { positionKinds, sourceName } from './decoder.ts'
+import { cachedDecoder, type HeldForm } from './cached-decoder.ts'
 import { loadAdapter } from './loaded-adapter.ts'
 
 export interface GenerationOptions {
@@ -56,6 +54,9 @@ export async function openGeneration(options: GenerationOptions): Promise<Genera
       form.convert(name, await source.load(sourceName(base.config, name)))
     const weights = new Map<string, StoredWeight>()
     for (const { name } of source.specs) if (!form.constant(name)) weights.set(name, await load(name))
+    // A head that an adapter unties, but does not train, is still the embedding.
+    const embedding = weights.get(embeddingName(base.config))
+    if (base.config.tieWordEmbeddings && embedding !== undefined) weights.set(headName, embedding)
     const constant = (name: string) => (form.constant(name) ? () => load(name) : undefined)
     const decoder = cachedDecoder({ config: base.config, runtime, weights: residentWeights(weights), form, constant })
     await decoder.prepare(undefined)
@@ -82,19 +83,15 @@ export async function openGeneration(options: GenerationOptions): Promise<Genera
   }
 }
 
-/** How weights are held while a model generates. */
-interface HeldForm {
+/** How weights are held while a model generates, and how they get there. */
+interface ChosenForm extends HeldForm {
   readonly text: string
-  readonly storage: (name: string) => Storage
   readonly convert: (name: string, weight: StoredWeight) => StoredWeight
-  readonly parts: 'whole' | 'blocks'
   /** Whether a weight is a constant of the programs. */
   readonly constant: (name: string) => boolean
-  /** Whether the head is held beside an embedding that it is tied to, since it is stored otherwise. */
-  readonly separateHead: boolean
 }
 
-function chooseForm(source: WeightSource, precision: Precision): HeldForm {
+function chooseForm(source: WeightSource, precision: Precision): ChosenForm {
   return precision === 'exact' ? exactForm(source) : fastForm(source, precision)
 }
 
@@ -105,9 +102,10 @@ const shareOfFree = 0.7
  * Weights are f32 where they fit, since casting them for each token takes four times as long as reading them; those in 4 and 8 bits stay as
  * they are. What no kernel reads is unpacked block by block.
  */
-function exactForm({ config, specs, storage: stored }: WeightSource): HeldForm {
+function exactForm({ config, specs, ...source }: WeightSource): ChosenForm {
   const linear = linearNames(config)
   const embedding = embeddingName(config)
+  const stored = (name: string): Storage => source.storage(sourceName(config, name))
   const target = (name: string, wide: boolean): Storage => {
     const product = linear.has(name) || (name === embedding && config.tieWordEmbeddings)
     if (product) return wide && !['4bit', 'int8'].includes(kindOf(stored(name))) ? 'F32' : stored(name)
@@ -127,7 +125,7 @@ function exactForm({ config, specs, storage: stored }: WeightSource): HeldForm {
 }
 
 /** Weights of products are integers in blocks, the head's of 8 bits: it decides between tokens. */
-function fastForm({ config, storage: stored }: WeightSource, precision: Exclude<Precision, 'exact'>): HeldForm {
+function fastForm({ config, storage: stored }: WeightSource, precision: Exclude<Precision, 'exact'>): ChosenForm {
   const linear = linearNames(config)
   const bits = (name: string): 8 | 4 => (precision === 'fast-4bit' && name !== headName ? 4 : 8)
   const storage = (name: string): Storage => {
@@ -164,31 +162,4 @@ function replacedError(folder: string, name: string): LowrankError {
       hint: 'Use precision exact, or merge the adapter into the base model (lowrank merge).',
     },
   )
-}
-
-interface CachedDecoderParts {
-  readonly config: DecoderConfig
-  readonly runtime: Runtime
-  readonly weights: WeightStore
-  readonly form: Pick<HeldForm, 'storage' | 'parts' | 'separateHead'>
-  readonly constant?: ConstructorParameters<typeof CachedDecoder>[0]['constant']
-}
-
-/** A decoder over weights that are held somewhere. */
-export function cachedDecoder({ config, runtime, weights, form, constant }: CachedDecoderParts): CachedDecoder {
-  const byLayer = positionKinds(config)
-  const kinds = new Map<LayerKind, PositionKind>(config.layers.map((kind, i) => [kind, byLayer[i]!]))
-  return new CachedDecoder({
-    runtime,
-    shape: { layers: config.numHiddenLayers, kvHeads: config.numKeyValueHeads, headDim: config.headDim },
-    weights,
-    embedding: { name: embeddingName(config), scale: config.embeddingScale },
-    headName,
-    constant,
-    write: (adapted, separateHead) => {
-      const own = separateHead || form.separateHead
-      const options = { config, ...form, separateHead: own, adapted: (path: string) => adapted.has(path) }
-      return cachedStages(options).map((stage) => ({ ...stage, kinds: stage.kinds.map((kind) => kinds.get(kind)!) }))
-    },
-  })
 }

@@ -5,6 +5,7 @@ import type { LoraModule } from '../model/peft/lora.ts'
 import { headName } from '../model/names.ts'
 import type { WeightSource } from '../model/sources/source.ts'
 import { linearPaths } from '../model/weight-specs.ts'
+import { widened } from '../storage/formats.ts'
 import type { F32Weight, StoredWeight } from '../storage/stored.ts'
 import { internalError } from '../util/errors.ts'
 
@@ -28,16 +29,16 @@ export async function loadAdapter(folder: string, base: WeightSource): Promise<L
   }
 }
 
-/** An adapter that is being trained, as it is now; or the weights themselves, where all of them are. */
-export function trainedAdapter(
+/** The adapter of a model that is in memory, as it is now, or that is being trained; where all weights are, those. */
+export function heldAdapter(
   base: Pick<WeightSource, 'config' | 'specs'>,
   adaptation: Adaptation,
-  trained: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>,
+  weights: ReadonlyMap<string, StoredWeight>,
 ): Promise<LoadedAdapter> {
   return besideBase(base, adaptation, async (name) => {
-    const weight = trained.get(name)
-    if (weight === undefined) throw internalError(`${name} is not trained`)
-    return { storage: 'F32', shape: weight.shape, data: weight.data }
+    const weight = weights.get(name)
+    if (weight === undefined) throw internalError(`${name} is not in memory`)
+    return widened(weight)
   })
 }
 
@@ -70,7 +71,7 @@ async function besideBase(
   for (const name of names) {
     if (trainable(name)) replaced.set(name, await read(name, shapes.get(name) ?? embedding?.shape ?? []))
   }
-  return { rank, scale, modules, replaced }
+  return { rank, scale, modules, replaced, separateHead }
 }
 
 /** A filled up to the common rank; B transposed likewise, with what its scale has beyond the common one. */

@@ -1,7 +1,7 @@
 import type { GenerationSettings, Precision, QuantizationOptions } from '../config/index.ts'
 import { samplingOptions, samplingText } from '../generate/defaults.ts'
-import type { CompletionEvent, GenerationEvent, GenerationResult } from '../generate/events.ts'
-import type { GeneratedToken } from '../generate/generator.ts'
+import { Completions } from '../generate/completions.ts'
+import type { GenerationEvent, GenerationResult } from '../generate/events.ts'
 import { openGenerator } from '../generate/open.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
 import { baseFor } from '../runs/adapter-base.ts'
@@ -44,7 +44,6 @@ export async function* runGeneration(
   let tokens = 0
   for await (const token of generator.generate(prompts, { ...config, adapter }, cancelled)) {
     tokens++
-    if (token.text !== '') yield { type: 'token', index: token.index, text: token.text }
     yield* completions.add(token)
   }
   if (cancelled()) throw new LowrankError('cancelled', 'the generation was cancelled')
@@ -64,39 +63,4 @@ async function promptsOf(
   const found = prompt === undefined ? await readPrompts(sources, cancelled) : [prompt]
   if (!chat) return found
   return found.map((one) => (typeof one === 'string' ? { messages: [{ role: 'user', content: one }] } : one))
-}
-
-/** Texts that grow token by token, given out whole in the order of their prompts. */
-class Completions {
-  readonly #prompts: readonly Prompt[]
-  readonly #open = new Map<number, { text: string; readonly tokens: GeneratedToken[] }>()
-  readonly #ended = new Map<number, CompletionEvent>()
-  #next = 0
-
-  constructor(prompts: readonly Prompt[]) {
-    this.#prompts = prompts
-  }
-
-  *add(token: GeneratedToken): Generator<CompletionEvent> {
-    const { index, finish } = token
-    const found = this.#open.get(index) ?? { text: '', tokens: [] }
-    found.text += token.text
-    found.tokens.push(token)
-    this.#open.set(index, found)
-    if (finish === undefined) return
-    this.#open.delete(index)
-    const { text, tokens } = found
-    const logprobs = tokens.flatMap(({ id, logprob, top = [] }) =>
-      logprob === undefined ? [] : [{ id, logprob, top }],
-    )
-    const prompt = this.#prompts[index] ?? ''
-    const completion = { type: 'completion', index, prompt, text, finishReason: finish, tokens: tokens.length } as const
-    this.#ended.set(index, logprobs.length === 0 ? completion : { ...completion, logprobs })
-    for (;;) {
-      const next = this.#ended.get(this.#next)
-      if (next === undefined) return
-      this.#ended.delete(this.#next++)
-      yield next
-    }
-  }
 }

@@ -22,13 +22,11 @@ export async function drawGeneration(
     if (value.type === 'status') stderr.write(`${value.message}\n`)
     else if (value.type === 'token') {
       if (single && !json) stdout.write(value.text)
-    } else if (json) stdout.write(`${JSON.stringify(withoutType(value))}\n`)
-    else stdout.write(single ? '\n' : `${completionLines(value, widthOf(stdout)).join('\n')}\n`)
+    } else if (json) {
+      const { type: _, ...completion } = value
+      stdout.write(`${JSON.stringify(completion)}\n`)
+    } else stdout.write(single ? '\n' : `${completionLines(value, widthOf(stdout)).join('\n')}\n`)
   }
-}
-
-function withoutType({ type: _, ...completion }: CompletionEvent): object {
-  return completion
 }
 
 function completionLines({ index, prompt, text }: CompletionEvent, width: number): string[] {

@@ -4,9 +4,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as api from '../../src/index.ts'
 import { loadConfigFile, trainOptions, type TrainConfigInput } from '../../src/config/index.ts'
-import { generateGreedy } from '../../src/generate/greedy.ts'
-import { openSession } from '../../src/session/session.ts'
-import { tokenizePrompt } from '../../src/text/pairs.ts'
+import { openGenerator } from '../../src/generate/open.ts'
 import { directTasks as tested, type Tasks as Tested } from '../tasks.ts'
 import { runOptions } from './seeds.ts'
 
@@ -32,9 +30,11 @@ export const apiTasks: Tasks = {
 export const directTasks: Tasks = {
   ...tested,
   async complete(options, prompt) {
-    await using session = await openSession(options)
-    const ids = await tokenizePrompt(session.tokenizer, prompt)
-    return await generateGreedy({ ...(await session.load()), ids, maxNewTokens: 4, cancelled: () => false })
+    await using generator = await openGenerator(options)
+    const adapter = options.adapter === undefined ? undefined : await generator.generation.adapter(options.adapter)
+    let text = ''
+    for await (const token of generator.generate([prompt], { maxNewTokens: 4, adapter })) text += token.text
+    return text
   },
 }
 

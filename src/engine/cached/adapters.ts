@@ -9,8 +9,10 @@ export interface LoadedAdapter {
   readonly scale: number
   /** By path: A [rank, in], and B transposed, [rank, out]. */
   readonly modules: ReadonlyMap<string, AdapterMatrices>
-  /** Weights that stand for those of the base: modules that were trained whole, and biases. */
+  /** Weights in f32 that stand for those of the base: modules that were trained whole, and biases. */
   readonly replaced: ReadonlyMap<string, StoredWeight>
+  /** Whether the head is no longer the embedding that it was tied to. */
+  readonly separateHead: boolean
 }
 
 export interface AdapterMatrices {

@@ -31,16 +31,24 @@ type ReadyPart = CachedPart & {
 }
 
 /** What programs for adapters are fed where no row has one. */
-const noAdapter: LoadedAdapter = { rank: 1, scale: 0, modules: new Map(), replaced: new Map() }
+const noAdapter: LoadedAdapter = { rank: 1, scale: 0, modules: new Map(), replaced: new Map(), separateHead: false }
+
+/** What programs are written for. */
+interface Variant {
+  /** Paths of the modules that have adapters. */
+  readonly adapted: ReadonlySet<string>
+  /** Weights that are fed in f32, whatever the base holds. */
+  readonly replaced: ReadonlySet<string>
+  /** Whether the head is not the embedding, although the checkpoint ties them. */
+  readonly separateHead: boolean
+}
 
 interface CachedDecoderOptions {
   readonly runtime: Runtime
   readonly shape: CacheShape
-  readonly weights: WeightStore
+  readonly weights: Pick<WeightStore, 'resident' | 'block'>
   readonly embedding: { readonly name: string; readonly scale: number }
-  readonly headName: string
-  /** Writes the programs for these adapted modules; `separateHead`: the head is not the embedding, although the checkpoint ties them. */
-  readonly write: (adapted: ReadonlySet<string>, separateHead: boolean) => readonly CachedPart[]
+  readonly write: (variant: Variant) => readonly CachedPart[]
   /** Weights that are constants of the programs, read anew for each that is compiled; undefined for those that are fed. */
   readonly constant?: ((name: string) => (() => Promise<StoredWeight>) | undefined) | undefined
 }
@@ -140,17 +148,19 @@ export class CachedDecoder {
   }
 
   async #ready(adapters: readonly LoadedAdapter[]): Promise<readonly ReadyPart[]> {
-    const { constant, headName, embedding } = this.#o
+    const { constant } = this.#o
     const paths = new Set(adapters.flatMap(({ modules }) => [...modules.keys()]))
-    const separateHead = adapters.some(({ replaced }) => replaced.has(headName) || replaced.has(embedding.name))
-    if (constant === undefined) return this.#written(paths, separateHead)
+    if (constant === undefined) {
+      const replaced = new Set(adapters.flatMap((adapter) => [...adapter.replaced.keys()]))
+      return this.#written({ adapted: paths, replaced, separateHead: adapters.some((one) => one.separateHead) })
+    }
     // One program holds the constants at a time: it serves all adapters so far.
     const current = this.#fixed
     if (current !== undefined && [...paths].every((path) => current.paths.has(path))) return current.parts
     const all = new Set([...(current?.paths ?? []), ...paths])
     this.#fixed = undefined
     for (const { program } of current?.parts ?? []) await this.#o.runtime.release(program)
-    const parts = this.#written(all, false)
+    const parts = this.#written({ adapted: all, replaced: new Set(), separateHead: false })
     for (const part of parts) await this.#fix(part, constant)
     this.#fixed = { paths: all, parts }
     return parts
@@ -174,12 +184,12 @@ export class CachedDecoder {
     await this.#o.runtime.fix(program, feeds)
   }
 
-  #written(paths: ReadonlySet<string>, separateHead: boolean): readonly ReadyPart[] {
-    const key = [separateHead, ...[...paths].sort()].join(' ')
+  #written(variant: Variant): readonly ReadyPart[] {
+    const key = [variant.separateHead, ...[variant.adapted, variant.replaced].map((names) => [...names].sort())].join()
     const known = this.#parts.get(key)
     if (known !== undefined) return known
     const { constant = () => undefined } = this.#o
-    const made = this.#o.write(paths, separateHead).map((part) => {
+    const made = this.#o.write(variant).map((part) => {
       return { ...part, fed: part.parameters.filter(({ name }) => constant(name) === undefined) }
     })
     this.#parts.set(key, made)
