@@ -12,7 +12,7 @@ const read = (path: string): string => readFileSync(new URL(`../commands/${path}
 
 test('the commands are in the order of their files in index.ts', async () => {
   const files = [...read('index.ts').matchAll(/^export \* from '\.\/(.+)'$/gm)].map(([, file = '']) => read(file))
-  const names = files.map((text) => /define(?:Command|Stream)\(\{\s*name: '(.+)'/.exec(text)?.[1])
+  const names = files.map((text) => /define(?:Command|Stream|Interactive)\(\{\s*name: '(.+)'/.exec(text)?.[1])
   expect(commands.map(({ name }) => name)).toEqual(names)
   expect(new Set(names).size).toBe(names.length)
   expect(names.length).toBeGreaterThanOrEqual(8)

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import type { Compute } from '../commands/compute.ts'
 import type { TrainConfig } from '../config/index.ts'
 import type { EvaluationConfig } from '../tasks/evaluate.ts'
@@ -31,6 +32,7 @@ export async function lowrank(
 ): Promise<Outcome> {
   const outcome: Outcome = { code: -1, stdout: '', stderr: '', trainConfigs: [], evalConfigs: [], quantizeConfigs: [] }
   const io: Io = {
+    stdin: Readable.from([]),
     stdout: { write: (text) => (outcome.stdout += text) },
     stderr: { write: (text) => (outcome.stderr += text) },
     env: options.env ?? {},

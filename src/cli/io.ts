@@ -1,4 +1,4 @@
-import type { Output, SafeOutput } from '../terminal/output.ts'
+import type { Input, Output, SafeOutput } from '../terminal/output.ts'
 
 /** What asks a command to end early: a signal, or a stream that can no longer be written. */
 export interface Interruption {
@@ -10,6 +10,7 @@ export interface Interruption {
 
 /** The outside world as the command line sees it. */
 export interface Io {
+  readonly stdin: Input
   /** Results only. */
   readonly stdout: Output
   /** Progress and errors. */

@@ -35,6 +35,7 @@ for (const [name, stream] of Object.entries({ output: process.stdout, error: pro
 }
 
 const code = await run(process.argv.slice(2), {
+  stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   env: process.env,

@@ -74,7 +74,7 @@ async function dispatch(
     return
   }
   try {
-    await command.invoke({ ...given, json, stdout: io.stdout, stderr: io.stderr, signal, compute })
+    await command.invoke({ ...given, json, stdin: io.stdin, stdout: io.stdout, stderr: io.stderr, signal, compute })
   } catch (error) {
     if (!(error instanceof LowrankError) || error.code !== 'config' || error.hint !== undefined) throw error
     const hint = `lowrank ${command.name} --help lists all options.`

@@ -1,6 +1,6 @@
 import type { z } from 'zod'
 import { checkCall, type OptionSet, type Source } from '../config/index.ts'
-import { widthOf, type SafeOutput } from '../terminal/output.ts'
+import { type Input, widthOf, type SafeOutput } from '../terminal/output.ts'
 import type { LowrankError } from '../util/errors.ts'
 import { resultOf, type StatusEvent, type Task } from '../util/task.ts'
 import type { Argument } from './argument.ts'
@@ -84,7 +84,16 @@ interface StreamRecord<S extends z.ZodObject, C, K extends string, V, E, R> exte
   readonly draw: (events: AsyncGenerator<E, R>, terminal: Terminal, config: Config<C, K, V>) => Promise<void>
 }
 
+/** A command that is talked with: its function is `f(argument, options, { signal, onStatus }): Promise<R>`, which opens what is. */
+interface InteractiveRecord<S extends z.ZodObject, C, K extends string, V, R> extends Described<S, C, K, V> {
+  readonly open: (config: Config<C, K, V>, call: StatusOptions) => Promise<R>
+  /** Talks on the command line, until the input ends. */
+  readonly draw: (opened: R, terminal: Terminal, config: Config<C, K, V>) => Promise<void>
+}
+
 export interface Terminal {
+  /** What is typed, or piped in. */
+  readonly stdin: Input
   /** Results only. */
   readonly stdout: SafeOutput
   /** Progress and errors. */
@@ -193,6 +202,25 @@ export function defineStream<S extends z.ZodObject, C, E, R, K extends string = 
     const configFile = sources.find(({ file }) => file !== undefined)?.file
     const given = configFile === undefined ? config : { ...config, configFile }
     await record.draw(begin(given, compute, terminal), terminal, config)
+  }
+  commands.push(erased(record, { api, invoke }))
+  return api
+}
+
+/** Makes a command that is talked with of its record, and returns its function of the API. */
+export function defineInteractive<S extends z.ZodObject, C, R, K extends string = never, V = never>(
+  record: InteractiveRecord<S, C, K, V, R>,
+): (...args: Args<S, K, V, StatusOptions>) => Promise<R> {
+  const api = async (...args: readonly unknown[]): Promise<R> => {
+    const [config, call] = readCall(record, args)
+    checkCall(call, ['signal', 'onStatus'])
+    return record.open(config, call)
+  }
+  const invoke = async ({ compute: _, sources, words, ...terminal }: Invocation): Promise<void> => {
+    const config = readCommandLine(record, { sources, words })
+    const onStatus = (message: string): unknown => terminal.stderr.write(`${message}\n`)
+    const opened = await record.open(config, { signal: terminal.signal, onStatus: (message) => void onStatus(message) })
+    await record.draw(opened, terminal, config)
   }
   commands.push(erased(record, { api, invoke }))
   return api

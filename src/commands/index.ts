@@ -5,6 +5,7 @@
 export * from './train.ts'
 export * from './eval.ts'
 export * from './generate.ts'
+export * from './chat.ts'
 export * from './quantize.ts'
 export * from './data-inspect.ts'
 export * from './data-check.ts'

@@ -6,7 +6,7 @@ import { openedModel } from '../config/groups/model.ts'
 import { heldBase } from '../config/groups/quantization.ts'
 import { checkCall, checkText, heldRules, optionSet } from '../config/index.ts'
 import { name, option } from '../config/fields.ts'
-import type { CompletionEvent, TokenEvent } from '../generate/events.ts'
+import type { CompletionEvent, ModelInfo, TokenEvent } from '../generate/events.ts'
 import { promptOf, type Prompt } from '../text/prompts.ts'
 import { isProblem } from '../text/shapes/sample.ts'
 import { closedError, type ComputeThread } from '../thread/thread.ts'
@@ -14,7 +14,7 @@ import { LowrankError } from '../util/errors.ts'
 import { resultOf, type StatusEvent } from '../util/task.ts'
 import { type CallOptions, openThread, type StatusOptions } from './compute.ts'
 
-export type { Prompt }
+export type { ModelInfo, Prompt }
 
 const loadOptions = optionSet(
   z.strictObject({
@@ -48,12 +48,14 @@ export type GenerateOptions = z.input<typeof generateOptions.schema>
 
 /** A model in memory, in a thread of its own. Call `close()` when done. */
 export class Model {
+  readonly info: ModelInfo
   readonly #thread: ComputeThread
   #busy: Promise<unknown> = Promise.resolve()
   #closed = false
 
   /** Use `loadModel`. */
-  constructor(thread: ComputeThread) {
+  constructor(thread: ComputeThread, info: ModelInfo) {
+    this.info = info
     this.#thread = thread
   }
 
@@ -197,9 +199,8 @@ export async function loadModel(options: LoadModelOptions, call: StatusOptions =
   const { signal, onStatus } = call
   const thread = openThread()
   try {
-    const events = thread.call<StatusEvent, void>('model open', resolved, { signal })
-    await resultOf(events, ({ message }) => onStatus?.(message))
-    return new Model(thread)
+    const events = thread.call<StatusEvent, ModelInfo>('model open', resolved, { signal })
+    return new Model(thread, await resultOf(events, ({ message }) => onStatus?.(message)))
   } catch (error) {
     await thread.close()
     throw error

@@ -42,3 +42,15 @@ export interface GenerationResult {
   readonly held: string
   readonly sampling: string
 }
+
+/** What there is to know of a model that was loaded. */
+export interface ModelInfo {
+  /** How its weights are held, in words. */
+  readonly held: string
+  /** Most tokens of a prompt and its answer together. */
+  readonly contextLength: number
+  /** Where the template of conversations is from; undefined: it has none. */
+  readonly template: string | undefined
+  /** How tokens are taken where nothing is asked for, in words. */
+  readonly sampling: string
+}

@@ -1,14 +1,16 @@
 import type { GenerationSettings } from '../config/index.ts'
 import type { LoadedAdapter } from '../engine/cached/adapters.ts'
 import { Completions } from '../generate/completions.ts'
-import type { CompletionEvent, TokenEvent } from '../generate/events.ts'
+import { adapterName } from '../generate/chat.ts'
+import { samplingOptions, samplingText } from '../generate/defaults.ts'
+import type { CompletionEvent, ModelInfo, TokenEvent } from '../generate/events.ts'
 import { type OpenGeneratorOptions, openGenerator, type TextGenerator } from '../generate/open.ts'
 import { fromHub } from '../hub/resolve.ts'
 import { baseFor } from '../runs/adapter-base.ts'
 import type { QuantizationOptions } from '../config/index.ts'
 import type { Prompt } from '../text/prompts.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
-import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
+import type { StatusEvent, TaskContext } from '../util/task.ts'
 
 /** The model that the calls of a `Model` are about: a thread has one. */
 let model:
@@ -21,15 +23,24 @@ const defaultName = 'default'
 type OpenOptions = Omit<OpenGeneratorOptions, 'cancelled' | 'quantization'> & QuantizationOptions
 
 /** Loads a model, which stays in memory as long as the thread lives. */
-export async function* open(given: OpenOptions, { cancelled }: TaskContext): AsyncGenerator<StatusEvent, void> {
+export async function* open(given: OpenOptions, { cancelled }: TaskContext): AsyncGenerator<StatusEvent, ModelInfo> {
   const { config } = yield* fromHub(given, { cancelled })
   const quantization = yield* baseFor(config)
   const generator = await openGenerator({ ...config, quantization, cancelled })
   try {
     const adapters = new Map<string, LoadedAdapter>()
-    if (config.adapter !== undefined) adapters.set(defaultName, await generator.generation.adapter(config.adapter))
-    yield status(`weights: ${generator.generation.held}`)
+    if (config.adapter !== undefined) {
+      const loaded = await generator.generation.adapter(config.adapter)
+      for (const name of [defaultName, adapterName(given.adapter ?? config.adapter)]) adapters.set(name, loaded)
+    }
+    const { generation, template, defaults } = generator
     model = { name: config.model, generator, adapters }
+    return {
+      held: generation.held,
+      contextLength: generation.config.maxPositionEmbeddings,
+      template: template?.origin,
+      sampling: samplingText(samplingOptions({}, defaults)),
+    }
   } catch (error) {
     await generator[Symbol.asyncDispose]()
     throw error

@@ -31,3 +31,6 @@ export function safe(raw: Output): SafeOutput {
 export function widthOf(output: Output): number {
   return Math.max(40, output.isTTY === true && output.columns ? output.columns : 100)
 }
+
+/** A stream that text comes from. */
+export type Input = NodeJS.ReadableStream & { readonly isTTY?: boolean }

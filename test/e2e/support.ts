@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -159,6 +160,7 @@ export async function lowrank(args: readonly string[], cwd = root): Promise<Outc
 export async function lowrankHere(args: readonly string[]): Promise<Outcome> {
   let [stdout, stderr] = ['', '']
   const io: Io = {
+    stdin: Readable.from([]),
     stdout: { write: (text) => (stdout += text) },
     stderr: { write: (text) => (stderr += text) },
     env: {},
