@@ -216,7 +216,7 @@ export function defineInteractive<S extends z.ZodObject, C, R, K extends string 
     checkCall(call, ['signal', 'onStatus'])
     return record.open(config, call)
   }
-  const invoke = async ({ compute: _, sources, words, ...terminal }: Invocation): Promise<void> => {
+  const invoke = async ({ sources, words, ...terminal }: Invocation): Promise<void> => {
     const config = readCommandLine(record, { sources, words })
     const onStatus = (message: string): unknown => terminal.stderr.write(`${message}\n`)
     const opened = await record.open(config, { signal: terminal.signal, onStatus: (message) => void onStatus(message) })
