@@ -16,7 +16,7 @@ import {
 import type { DecoderConfig, LayerKind } from '../model/decoder.ts'
 import { readDecoderConfig } from '../model/config.ts'
 import { readAdapter, type Adapter } from '../model/peft/adapter.ts'
-import { lengthRegime, ropeTables } from '../model/rope.ts'
+import { lengthRegime, restartsWithLength, ropeTables } from '../model/rope.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import { attentionParts } from '../util/attention.ts'
 import { embeddingName, headName } from '../model/names.ts'
@@ -308,6 +308,7 @@ export function positionKinds({ layers }: Pick<DecoderConfig, 'layers'>): Positi
         width: rope.channels / 2,
         tables: (positions, length) => ropeTables(rope, positions, length),
         regime: lengthRegime(rope),
+        restarts: restartsWithLength(rope),
       },
     }
     kinds.set(kind, made)

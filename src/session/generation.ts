@@ -184,6 +184,7 @@ export function cachedDecoder({ config, runtime, weights, form, constant }: Cach
     weights,
     embedding: { name: embeddingName(config), scale: config.embeddingScale },
     headName,
+    kinds: [...new Set(byLayer)],
     constant,
     write: (adapted, separateHead) => {
       const own = separateHead || form.separateHead

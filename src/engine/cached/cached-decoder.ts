@@ -39,6 +39,8 @@ interface CachedDecoderOptions {
   readonly weights: WeightStore
   readonly embedding: { readonly name: string; readonly scale: number }
   readonly headName: string
+  /** How its layers see positions. */
+  readonly kinds: readonly PositionKind[]
   /** Writes the programs for these adapted modules; `separateHead`: the head is not the embedding, although the checkpoint ties them. */
   readonly write: (adapted: ReadonlySet<string>, separateHead: boolean) => readonly CachedPart[]
   /** Weights that are constants of the programs, read anew for each that is compiled; undefined for those that are fed. */
@@ -73,6 +75,18 @@ export class CachedDecoder {
 
   newCache(rows = 1): KeyValueCache {
     return new KeyValueCache(this.#o.shape, rows)
+  }
+
+  /** Equal for lengths whose texts see positions alike: only then may one go on from what is remembered of another. */
+  regime(length: number): string {
+    return this.#o.kinds.map(({ rope }) => rope?.regime?.(length) ?? 0).join()
+  }
+
+  /** Whether a text that grows to this length is no continuation of what is remembered, and has to be computed again. */
+  restartsAt(length: number): boolean {
+    return this.#o.kinds.some(({ rope }) => {
+      return rope?.restarts === true && rope.regime?.(length) !== rope.regime?.(length - 1)
+    })
   }
 
   /** Compiles what runs with this adapter need, so that the first one does not wait for it. */
