@@ -89,10 +89,6 @@ test('of equal tokens top-p keeps the last, and so the same ones each time', () 
   expect([...kept]).toEqual([-Infinity, -Infinity, 2, 2])
 })
 
-test('a bias for a token that the vocabulary does not have changes nothing', () => {
-  expect([...processed([1, 2], { doSample: false, logitBias: new Map([[2, 5]]) }, [], [])]).toEqual([1, 2])
-})
-
 test('the largest values of a vocabulary, the largest first, of equal ones the first', () => {
   const values = Float32Array.from({ length: 997 }, (_, i) => (i * 7919) % 101)
   const sorted = [...values.keys()].sort((a, b) => values[b]! - values[a]! || a - b)

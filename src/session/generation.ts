@@ -13,7 +13,7 @@ import { quantizedWeights } from '../model/sources/quantized.ts'
 import type { WeightSource } from '../model/sources/source.ts'
 import { linearPaths } from '../model/weight-specs.ts'
 import { storageBytes, widened } from '../storage/formats.ts'
-import { quantizeNBits } from '../storage/nbit.ts'
+import { inNBits } from '../storage/in-nbits.ts'
 import { kindOf, type Storage, type StoredWeight } from '../storage/stored.ts'
 import { LowrankError } from '../util/errors.ts'
 import { positionKinds, sourceName } from './decoder.ts'
@@ -139,7 +139,7 @@ function fastForm({ config, storage: stored }: WeightSource, precision: Exclude<
     parts: 'whole',
     storage,
     convert: (name, weight) => {
-      if (linear.has(name)) return nBitWeight(weight, bits(name))
+      if (linear.has(name)) return inNBits(weight, bits(name))
       return storage(name) === 'F32' ? widened(weight) : weight
     },
     constant: (name) => linear.has(name),
@@ -149,11 +149,6 @@ function fastForm({ config, storage: stored }: WeightSource, precision: Exclude<
 
 function linearNames(config: DecoderConfig): ReadonlySet<string> {
   return new Set(linearPaths(config).map((path) => `${path}.weight`))
-}
-
-function nBitWeight(weight: StoredWeight, bits: 8 | 4): StoredWeight {
-  const { data, shape } = widened(weight)
-  return { storage: { kind: 'nbit', bits }, shape, numbers: quantizeNBits(data, shape, bits) }
 }
 
 function replacedError(folder: string, name: string): LowrankError {
