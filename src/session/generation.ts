@@ -56,7 +56,12 @@ export async function openGeneration(options: GenerationOptions): Promise<Genera
       form.convert(name, await source.load(sourceName(base.config, name)))
     const weights = new Map<string, StoredWeight>()
     for (const { name } of source.specs) if (!form.constant(name)) weights.set(name, await load(name))
-    const constant = (name: string) => (form.constant(name) ? () => load(name) : undefined)
+    // What a tied head is where an adapter has an embedding of its own.
+    const tied = weights.get(sourceName(base.config, headName))
+    if (tied !== undefined) weights.set(headName, tied)
+    // Where nothing is a constant, each set of adapted modules has a program of its own.
+    const constant =
+      precision === 'exact' ? undefined : (name: string) => (form.constant(name) ? () => load(name) : undefined)
     const decoder = cachedDecoder({ config: base.config, runtime, weights: residentWeights(weights), form, constant })
     await decoder.prepare(undefined)
     return {
@@ -115,7 +120,7 @@ function exactForm({ config, specs, storage: stored }: WeightSource): HeldForm {
   }
   const bytes = specs.reduce((total, { name, shape }) => total + storageBytes(target(name, true), shape), 0)
   const wide = bytes <= shareOfFree * availableMemory()
-  const storage = (name: string): Storage => target(name, wide)
+  const storage = (name: string): Storage => target(sourceName(config, name), wide)
   return {
     text: wide ? 'f32' : 'as stored',
     parts: specs.some(({ name }) => linear.has(name) && kindOf(storage(name)) === 'blocks') ? 'blocks' : 'whole',
@@ -178,12 +183,12 @@ export function cachedDecoder({ config, runtime, weights, form, constant }: Cach
     shape: { layers: config.numHiddenLayers, kvHeads: config.numKeyValueHeads, headDim: config.headDim },
     weights,
     embedding: { name: embeddingName(config), scale: config.embeddingScale },
-    headName,
     kinds: [...new Set(byLayer)],
     constant,
-    write: (adapted, separateHead) => {
-      const own = separateHead || form.separateHead
-      const options = { config, ...form, separateHead: own, adapted: (path: string) => adapted.has(path) }
+    write: (adapted, replaced) => {
+      const separateHead = form.separateHead || [headName, embeddingName(config)].some((name) => replaced.has(name))
+      const storage = (name: string): Storage => (replaced.has(name) ? 'F32' : form.storage(name))
+      const options = { config, ...form, storage, separateHead, adapted: (path: string) => adapted.has(path) }
       return cachedStages(options).map((stage) => ({ ...stage, kinds: stage.kinds.map((kind) => kinds.get(kind)!) }))
     },
   })

@@ -70,6 +70,9 @@ async function besideBase(
   for (const name of names) {
     if (trainable(name)) replaced.set(name, await read(name, shapes.get(name) ?? embedding?.shape ?? []))
   }
+  // Where head and embedding stay one, what is trained of it is both.
+  const both = separateHead ? undefined : replaced.get(embedding?.name ?? '')
+  if (config.tieWordEmbeddings && both !== undefined) replaced.set(headName, both)
   return { rank, scale, modules, replaced }
 }
 

@@ -69,14 +69,14 @@ describe('integers with the same blocks are kept', () => {
 
 describe('what has no integers of its own, or more bits, is rounded', () => {
   test.each([
-    ['floats', floats(), 8],
-    ['floats', floats(), 4],
-    ['rows that are no whole blocks', floats([5, 45]), 8],
-    ['rows that are no whole blocks', floats([5, 45]), 4],
-    ['Q8_0', blocks('Q8_0'), 4],
-    ['Q8_0, apart', split(), 4],
-    ['Q5_0', blocks('Q5_0'), 8],
-  ] as const)('%s in %3$i bits', (_, weight, bits) => {
+    ['floats', 8, floats()],
+    ['floats', 4, floats()],
+    ['rows that are no whole blocks', 8, floats([5, 45])],
+    ['rows that are no whole blocks', 4, floats([5, 45])],
+    ['Q8_0', 4, blocks('Q8_0')],
+    ['Q8_0, apart', 4, split()],
+    ['Q5_0', 8, blocks('Q5_0')],
+  ] as const)('%s in %i bits', (_, bits, weight) => {
     const { data } = widened(weight)
     const [rows = 0, columns = 0] = weight.shape
     const { numbers } = inNBits(weight, bits)

@@ -38,11 +38,10 @@ interface CachedDecoderOptions {
   readonly shape: CacheShape
   readonly weights: WeightStore
   readonly embedding: { readonly name: string; readonly scale: number }
-  readonly headName: string
   /** How its layers see positions. */
   readonly kinds: readonly PositionKind[]
-  /** Writes the programs for these adapted modules; `separateHead`: the head is not the embedding, although the checkpoint ties them. */
-  readonly write: (adapted: ReadonlySet<string>, separateHead: boolean) => readonly CachedPart[]
+  /** Writes the programs for these adapted modules, where these weights are replaced by others in f32. */
+  readonly write: (adapted: ReadonlySet<string>, replaced: ReadonlySet<string>) => readonly CachedPart[]
   /** Weights that are constants of the programs, read anew for each that is compiled; undefined for those that are fed. */
   readonly constant?: ((name: string) => (() => Promise<StoredWeight>) | undefined) | undefined
 }
@@ -108,6 +107,7 @@ export class CachedDecoder {
     const used = [...new Set(adapters)].filter((adapter) => adapter !== undefined)
     const parts = await this.#ready(used)
     const replaced = used[0]?.replaced ?? new Map<string, StoredWeight>()
+    if (replaced.size > 0 && adapters.some((one) => one !== used[0])) throw alone()
     const adapted = parts.some((part) => part.adapted.length > 0)
     // Programs that hold constants may be for adapters that nobody uses now.
     const set = adapted ? this.#setOf(used.length === 0 ? [noAdapter] : used) : undefined
@@ -154,17 +154,18 @@ export class CachedDecoder {
   }
 
   async #ready(adapters: readonly LoadedAdapter[]): Promise<readonly ReadyPart[]> {
-    const { constant, headName, embedding } = this.#o
+    const { constant } = this.#o
     const paths = new Set(adapters.flatMap(({ modules }) => [...modules.keys()]))
-    const separateHead = adapters.some(({ replaced }) => replaced.has(headName) || replaced.has(embedding.name))
-    if (constant === undefined) return this.#written(paths, separateHead)
+    if (constant === undefined) {
+      return this.#written(paths, new Set(adapters.flatMap((adapter) => [...adapter.replaced.keys()])))
+    }
     // One program holds the constants at a time: it serves all adapters so far.
     const current = this.#fixed
     if (current !== undefined && [...paths].every((path) => current.paths.has(path))) return current.parts
     const all = new Set([...(current?.paths ?? []), ...paths])
     this.#fixed = undefined
     for (const { program } of current?.parts ?? []) await this.#o.runtime.release(program)
-    const parts = this.#written(all, false)
+    const parts = this.#written(all, new Set())
     for (const part of parts) await this.#fix(part, constant)
     this.#fixed = { paths: all, parts }
     return parts
@@ -188,12 +189,12 @@ export class CachedDecoder {
     await this.#o.runtime.fix(program, feeds)
   }
 
-  #written(paths: ReadonlySet<string>, separateHead: boolean): readonly ReadyPart[] {
-    const key = [separateHead, ...[...paths].sort()].join(' ')
+  #written(paths: ReadonlySet<string>, replaced: ReadonlySet<string>): readonly ReadyPart[] {
+    const key = [paths, replaced].map((names) => [...names].sort().join(' ')).join(' | ')
     const known = this.#parts.get(key)
     if (known !== undefined) return known
     const { constant = () => undefined } = this.#o
-    const made = this.#o.write(paths, separateHead).map((part) => {
+    const made = this.#o.write(paths, replaced).map((part) => {
       return { ...part, fed: part.parameters.filter(({ name }) => constant(name) === undefined) }
     })
     this.#parts.set(key, made)
@@ -204,13 +205,14 @@ export class CachedDecoder {
     const last = this.#set
     if (last?.adapters.length === adapters.length && last.adapters.every((one, i) => one === adapters[i]))
       return last.set
-    if (adapters.length > 1 && adapters.some(({ replaced }) => replaced.size > 0)) {
-      throw internalError('an adapter that replaces weights in a batch with others')
-    }
     const set = adapterSet(adapters)
     this.#set = { adapters, set }
     return set
   }
+}
+
+function alone(): Error {
+  return internalError('an adapter that replaces weights of the base in a batch with others')
 }
 
 function wantedRows(rows: number, seq: number, logits: NewTokens['logits']): Int32Array {
