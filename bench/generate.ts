@@ -66,7 +66,7 @@ function randomAdapter({ config }: Generation): LoadedAdapter {
       return [path, { a: random(rank * inFeatures, `${path}.a`), b: random(rank * outFeatures, `${path}.b`) }] as const
     }),
   )
-  return { rank, scale: 2, modules: new Map(modules), replaced: new Map(), separateHead: false }
+  return { rank, scale: 2, modules: new Map(modules), replaced: new Map() }
 }
 
 const someIds = (count: number, vocabulary: number): Int32Array =>

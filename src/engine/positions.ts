@@ -24,6 +24,8 @@ export interface Rotation {
   readonly tables: (positions: number, length: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
   /** Where the tables differ with the length: lengths of one number have the same. */
   readonly regime?: ((length: number) => number) | undefined
+  /** Whether keys of one regime are of no use in another, so that a text which grows into it is computed again. */
+  readonly restarts?: boolean | undefined
 }
 
 /** The lowest f32, as transformers masks: minus infinity would make a fully masked row NaN. */

@@ -12,7 +12,7 @@ const generationConfig = z.object({
   do_sample: z.boolean().nullish(),
   temperature: z.number().min(0).nullish(),
   top_k: z.int().min(0).nullish(),
-  top_p: z.number().gt(0).max(1).nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
   min_p: z.number().min(0).max(1).nullish(),
   repetition_penalty: z.number().gt(0).nullish(),
   eos_token_id: ids,

@@ -44,6 +44,8 @@ interface Row {
   readonly sampler: Sampler
   readonly stream: TextStream
   readonly made: number[]
+  /** How many tokens went through the model before the row joined the batch. */
+  begun: number
   /** What was taken last, and is fed next. */
   last: number
 }
@@ -78,21 +80,24 @@ export class Generator {
     requests: readonly GenerateRequest[],
     cancelled: () => boolean = () => false,
   ): AsyncGenerator<GeneratedToken, void> {
-    const waiting = [...requests.entries()]
+    const waiting = requests.map((request, index) => newRow(index, request))
     const batch = new Batch(this.#decoder)
     while (!cancelled()) {
       const next = waiting[0]
-      if (next !== undefined && batch.takes(next[1].adapter)) {
+      if (next !== undefined && batch.takes(next.request.adapter)) {
         waiting.shift()
-        const begun = await this.#begin(...next, cancelled)
+        const begun = await this.#begin(next, cancelled)
         if (begun === undefined) return
-        const token = await this.#token(begun.row, begun.logits)
+        const token = await this.#token(next, begun.logits)
         yield token
-        if (token.finish === undefined) batch.join(begun.row, begun.cache)
-        else this.#keep(begun.row, begun.cache)
+        if (token.finish === undefined) batch.join(next, begun.cache)
+        else this.#keep(next, begun.cache)
         continue
       }
       if (batch.rows.length === 0) return
+      const restarted = batch.leaveRestarted()
+      waiting.unshift(...restarted)
+      if (restarted.length > 0) continue
       const logits = await batch.step()
       const tokens = await this.#tokens(batch.rows, logits)
       yield* tokens
@@ -104,14 +109,15 @@ export class Generator {
     }
   }
 
-  /** Takes a prompt through the model; of one that begins as an earlier text did, only what is new. */
+  /** Takes a prompt, and what was made of it, through the model; of one that begins as an earlier text did, only what is new. */
   async #begin(
-    index: number,
-    request: GenerateRequest,
+    row: Row,
     cancelled: () => boolean,
-  ): Promise<{ readonly row: Row; readonly cache: KeyValueCache; readonly logits: Float32Array } | undefined> {
-    const { ids, adapter, sampling, seed, logprobs, stops } = request
-    const { cache, length } = this.#prefixes.take(ids, adapter) ?? { cache: this.#decoder.newCache(), length: 0 }
+  ): Promise<{ readonly cache: KeyValueCache; readonly logits: Float32Array } | undefined> {
+    const [ids, { adapter }] = [idsOf(row), row.request]
+    const known = this.#prefixes.take(ids, { adapter, regime: this.#decoder.regime(ids.length) })
+    const { cache, length } = known ?? { cache: this.#decoder.newCache(), length: 0 }
+    row.begun = ids.length
     for (let start = length; start < ids.length; start += chunk) {
       if (cancelled()) return undefined
       const end = Math.min(start + chunk, ids.length)
@@ -121,16 +127,7 @@ export class Generator {
         logits: end === ids.length ? 'last' : 'none',
         length: ids.length,
       })
-      if (logits === undefined) continue
-      const row = {
-        index,
-        request,
-        sampler: new Sampler(sampling, { seed, row: index, logprobs }),
-        stream: new TextStream(stops),
-        made: [],
-        last: -1,
-      }
-      return { row, cache, logits }
+      if (logits !== undefined) return { cache, logits }
     }
     return undefined
   }
@@ -150,15 +147,15 @@ export class Generator {
       const { id } = taken[i]!
       row.made.push(id)
       row.last = id
-      return row.request.endIds.has(id) ? undefined : row.stream.add(id)
+      return row.request.endIds.has(id) ? row.stream.pending() : row.stream.add(id)
     })
-    const texts = await this.#tokenizer.decode(pairs.flatMap((pair) => pair ?? []))
-    let at = 0
+    const texts = await this.#tokenizer.decode(pairs.flat())
     return rows.map((row, i) => {
       const { id, logprob, top } = taken[i]!
+      const ended = row.request.endIds.has(id)
       const full = row.made.length >= row.request.maxNewTokens
-      const text = pairs[i] === undefined ? '' : row.stream.take([texts[at++] ?? '', texts[at++] ?? ''], { last: full })
-      const finish = pairs[i] === undefined ? 'eos' : row.stream.stopped ? 'stop' : full ? 'length' : undefined
+      const text = row.stream.take([texts[2 * i] ?? '', texts[2 * i + 1] ?? ''], { last: ended || full })
+      const finish = ended ? 'eos' : row.stream.stopped ? 'stop' : full ? 'length' : undefined
       return {
         index: row.index,
         id,
@@ -170,10 +167,24 @@ export class Generator {
   }
 
   /** Keeps what a text left in the cache, for one that goes on from it. */
-  #keep({ request, made }: Row, cache: KeyValueCache): void {
-    const ids = Int32Array.from([...request.ids, ...made]).subarray(0, cache.lengthOf(0))
-    this.#prefixes.keep(ids, request.adapter, cache)
+  #keep(row: Row, cache: KeyValueCache): void {
+    const length = cache.lengthOf(0)
+    const regime = this.#decoder.regime(length)
+    // Its first keys were made for another length.
+    if (regime !== this.#decoder.regime(row.begun)) return
+    this.#prefixes.keep(idsOf(row).subarray(0, length), { adapter: row.request.adapter, regime }, cache)
   }
+}
+
+function newRow(index: number, request: GenerateRequest): Row {
+  const { sampling, seed, logprobs, stops } = request
+  const sampler = new Sampler(sampling, { seed, row: index, logprobs })
+  return { index, request, sampler, stream: new TextStream(stops), made: [], begun: 0, last: -1 }
+}
+
+/** The prompt and what was made of it. */
+function idsOf({ request, made }: Row): Int32Array {
+  return Int32Array.from([...request.ids, ...made])
 }
 
 /** Rows that are computed together. */
@@ -197,6 +208,16 @@ class Batch {
     this.rows.push(row)
     if (this.#cache === undefined || this.#cache.rows === 0) this.#cache = cache
     else this.#cache.join(cache)
+  }
+
+  /** Takes out the rows whose next token is no continuation of what the cache holds of them. */
+  leaveRestarted(): Row[] {
+    const found: Row[] = []
+    for (let i = this.rows.length - 1; i >= 0; i--) {
+      const { request, made } = this.rows[i]!
+      if (this.#decoder.restartsAt(request.ids.length + made.length)) found.push(this.leave(i).row)
+    }
+    return found
   }
 
   /** -> logits [rows, vocabulary] of what follows. */

@@ -4,10 +4,18 @@ import type { KeyValueCache } from '../engine/cached/key-value-cache.ts'
 interface Kept {
   readonly ids: Int32Array
   readonly adapter: LoadedAdapter | undefined
+  readonly regime: string
   readonly cache: KeyValueCache
 }
 
-/** What earlier texts left in their caches, for texts that begin as they did: the next turn of a conversation. An adapter changes keys and values. */
+/** What keys and values depend on beside the tokens. */
+export interface PrefixOf {
+  readonly adapter: LoadedAdapter | undefined
+  /** How positions are seen: see `CachedDecoder.regime`. */
+  readonly regime: string
+}
+
+/** What earlier texts left in their caches, for texts that begin as they did: the next turn of a conversation. */
 export class PrefixCache {
   readonly #mostBytes: number
   /** Those used last come last. */
@@ -18,8 +26,8 @@ export class PrefixCache {
   }
 
   /** Keeps a cache of one row with these tokens, and drops what was used longest ago where all take too much. */
-  keep(ids: Int32Array, adapter: LoadedAdapter | undefined, cache: KeyValueCache): void {
-    this.#kept.push({ ids, adapter, cache })
+  keep(ids: Int32Array, { adapter, regime }: PrefixOf, cache: KeyValueCache): void {
+    this.#kept.push({ ids, adapter, regime, cache })
     let bytes = this.#kept.reduce((total, kept) => total + kept.cache.bytes, 0)
     while (bytes > this.#mostBytes && this.#kept.length > 0) bytes -= this.#kept.shift()?.cache.bytes ?? 0
   }
@@ -30,11 +38,11 @@ export class PrefixCache {
    */
   take(
     ids: Int32Array,
-    adapter: LoadedAdapter | undefined,
+    { adapter, regime }: PrefixOf,
   ): { readonly cache: KeyValueCache; readonly length: number } | undefined {
     let best: { readonly kept: Kept; readonly length: number } | undefined
     for (const kept of this.#kept) {
-      if (kept.adapter !== adapter) continue
+      if (kept.adapter !== adapter || kept.regime !== regime) continue
       const length = Math.min(commonLength(kept.ids, ids), ids.length - 1)
       if (length > (best?.length ?? fewestTokens - 1)) best = { kept, length }
     }

@@ -23,6 +23,11 @@ export class TextStream {
   /** The two sequences that have to be decoded once an id is added: the context, and the context with what is new. */
   add(id: number): readonly [number[], number[]] {
     this.#ids.push(id)
+    return this.pending()
+  }
+
+  /** Those that have to be decoded where no id is added: what is held back of a character may be left. */
+  pending(): readonly [number[], number[]] {
     return [this.#ids.slice(this.#context, this.#taken), this.#ids.slice(this.#context)]
   }
 

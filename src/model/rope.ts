@@ -14,6 +14,14 @@ export function lengthRegime({ scaling }: Rope): ((length: number) => number) | 
 }
 
 /**
+ * Whether a text that grows into another regime is computed again from its beginning, as transformers does: the factors of `longrope` are
+ * other ones then, those of `dynamic` grow with each token, and earlier ones stay.
+ */
+export function restartsWithLength({ scaling }: Rope): boolean {
+  return scaling.type === 'longrope'
+}
+
+/**
  * Tables for positions 0 to `positions` - 1 of an example of `length` tokens. Rounded to f32 after each operation, as PyTorch computes
  * them, so that long contexts agree. Su et al. 2021; scaling as in transformers' `modeling_rope_utils.py`, except that there a batch is
  * scaled by its longest example.

@@ -4,7 +4,7 @@ import type { PositionKind } from '../engine/positions.ts'
 import type { WeightStore } from '../engine/weights.ts'
 import { cachedStages } from '../model/cached.ts'
 import type { DecoderConfig, LayerKind } from '../model/decoder.ts'
-import { embeddingName } from '../model/names.ts'
+import { embeddingName, headName } from '../model/names.ts'
 import type { Storage } from '../storage/stored.ts'
 import { positionKinds } from './positions.ts'
 
@@ -34,11 +34,12 @@ export function cachedDecoder({ config, runtime, weights, form, constant }: Cach
     weights,
     embedding: { name: embeddingName(config), scale: config.embeddingScale },
     constant,
-    write: ({ adapted, replaced, separateHead }) => {
+    kinds: [...new Set(byLayer)],
+    write: (adapted, replaced) => {
       const options = {
         config,
         parts: form.parts,
-        separateHead: separateHead || form.separateHead,
+        separateHead: form.separateHead || [headName, embeddingName(config)].some((name) => replaced.has(name)),
         adapted: (path: string) => adapted.has(path),
         storage: (name: string): Storage => (replaced.has(name) ? 'F32' : form.storage(name)),
       }

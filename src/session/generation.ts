@@ -11,7 +11,7 @@ import { quantizedWeights } from '../model/sources/quantized.ts'
 import type { WeightSource } from '../model/sources/source.ts'
 import { linearPaths } from '../model/weight-specs.ts'
 import { storageBytes, widened } from '../storage/formats.ts'
-import { quantizeNBits } from '../storage/nbit.ts'
+import { inNBits } from '../storage/in-nbits.ts'
 import { kindOf, type Storage, type StoredWeight } from '../storage/stored.ts'
 import { LowrankError } from '../util/errors.ts'
 import { cachedDecoder, type HeldForm } from './cached-decoder.ts'
@@ -54,10 +54,12 @@ export async function openGeneration(options: GenerationOptions): Promise<Genera
       form.convert(name, await source.load(sourceName(base.config, name)))
     const weights = new Map<string, StoredWeight>()
     for (const { name } of source.specs) if (!form.constant(name)) weights.set(name, await load(name))
-    // A head that an adapter unties, but does not train, is still the embedding.
-    const embedding = weights.get(embeddingName(base.config))
-    if (base.config.tieWordEmbeddings && embedding !== undefined) weights.set(headName, embedding)
-    const constant = (name: string) => (form.constant(name) ? () => load(name) : undefined)
+    // What a tied head is where an adapter has an embedding of its own.
+    const tied = weights.get(sourceName(base.config, headName))
+    if (tied !== undefined) weights.set(headName, tied)
+    // Where nothing is a constant, each set of adapted modules has a program of its own.
+    const constant =
+      precision === 'exact' ? undefined : (name: string) => (form.constant(name) ? () => load(name) : undefined)
     const decoder = cachedDecoder({ config: base.config, runtime, weights: residentWeights(weights), form, constant })
     await decoder.prepare(undefined)
     return {
@@ -113,7 +115,7 @@ function exactForm({ config, specs, ...source }: WeightSource): ChosenForm {
   }
   const bytes = specs.reduce((total, { name, shape }) => total + storageBytes(target(name, true), shape), 0)
   const wide = bytes <= shareOfFree * availableMemory()
-  const storage = (name: string): Storage => target(name, wide)
+  const storage = (name: string): Storage => target(sourceName(config, name), wide)
   return {
     text: wide ? 'f32' : 'as stored',
     parts: specs.some(({ name }) => linear.has(name) && kindOf(storage(name)) === 'blocks') ? 'blocks' : 'whole',
@@ -137,7 +139,7 @@ function fastForm({ config, storage: stored }: WeightSource, precision: Exclude<
     parts: 'whole',
     storage,
     convert: (name, weight) => {
-      if (linear.has(name)) return nBitWeight(weight, bits(name))
+      if (linear.has(name)) return inNBits(weight, bits(name))
       return storage(name) === 'F32' ? widened(weight) : weight
     },
     constant: (name) => linear.has(name),
@@ -147,11 +149,6 @@ function fastForm({ config, storage: stored }: WeightSource, precision: Exclude<
 
 function linearNames(config: DecoderConfig): ReadonlySet<string> {
   return new Set(linearPaths(config).map((path) => `${path}.weight`))
-}
-
-function nBitWeight(weight: StoredWeight, bits: 8 | 4): StoredWeight {
-  const { data, shape } = widened(weight)
-  return { storage: { kind: 'nbit', bits }, shape, numbers: quantizeNBits(data, shape, bits) }
 }
 
 function replacedError(folder: string, name: string): LowrankError {

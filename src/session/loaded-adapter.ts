@@ -71,7 +71,10 @@ async function besideBase(
   for (const name of names) {
     if (trainable(name)) replaced.set(name, await read(name, shapes.get(name) ?? embedding?.shape ?? []))
   }
-  return { rank, scale, modules, replaced, separateHead }
+  // Where head and embedding stay one, what is trained of it is both.
+  const both = separateHead ? undefined : replaced.get(embedding?.name ?? '')
+  if (config.tieWordEmbeddings && both !== undefined) replaced.set(headName, both)
+  return { rank, scale, modules, replaced }
 }
 
 /** A filled up to the common rank; B transposed likewise, with what its scale has beyond the common one. */

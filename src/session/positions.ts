@@ -1,6 +1,6 @@
 import type { PositionKind } from '../engine/positions.ts'
 import type { DecoderConfig, LayerKind } from '../model/decoder.ts'
-import { lengthRegime, ropeTables } from '../model/rope.ts'
+import { lengthRegime, restartsWithLength, ropeTables } from '../model/rope.ts'
 
 /** How each block sees positions, as the engine computes it. */
 export function positionKinds({ layers }: Pick<DecoderConfig, 'layers'>): PositionKind[] {
@@ -13,6 +13,7 @@ export function positionKinds({ layers }: Pick<DecoderConfig, 'layers'>): Positi
         width: rope.channels / 2,
         tables: (positions, length) => ropeTables(rope, positions, length),
         regime: lengthRegime(rope),
+        restarts: restartsWithLength(rope),
       },
     }
     kinds.set(kind, made)

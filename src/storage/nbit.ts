@@ -27,6 +27,25 @@ export function quantizeNBits(weight: Float32Array, [rows = 0, columns = 0]: rea
   return { codes, scales }
 }
 
+/** Packs integers [rows, columns] of -128 to 127, or of -8 to 7, with the scales [rows, blocks] that they have. */
+export function packNBits(
+  integers: Int8Array,
+  scales: Float32Array,
+  [rows = 0, columns = 0]: readonly number[],
+  bits: 8 | 4,
+): NBits {
+  const width = Math.ceil(columns / nBitBlock) * nBitBlock
+  const codes = new Uint8Array((rows * width * bits) / 8).fill(bits === 8 ? 128 : 0x88)
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < columns; i++) {
+      const [integer, at] = [integers[row * columns + i]!, row * width + i]
+      if (bits === 8) codes[at] = integer + 128
+      else codes[at >> 1] = (codes[at >> 1]! & ~(15 << (4 * (at & 1)))) | ((integer + 8) << (4 * (at & 1)))
+    }
+  }
+  return { codes, scales }
+}
+
 /** The f32 form. */
 export function dequantizeNBits(
   { codes, scales }: NBits,

@@ -11,8 +11,6 @@ export interface LoadedAdapter {
   readonly modules: ReadonlyMap<string, AdapterMatrices>
   /** Weights in f32 that stand for those of the base: modules that were trained whole, and biases. */
   readonly replaced: ReadonlyMap<string, StoredWeight>
-  /** Whether the head is no longer the embedding that it was tied to. */
-  readonly separateHead: boolean
 }
 
 export interface AdapterMatrices {

@@ -31,24 +31,17 @@ type ReadyPart = CachedPart & {
 }
 
 /** What programs for adapters are fed where no row has one. */
-const noAdapter: LoadedAdapter = { rank: 1, scale: 0, modules: new Map(), replaced: new Map(), separateHead: false }
-
-/** What programs are written for. */
-interface Variant {
-  /** Paths of the modules that have adapters. */
-  readonly adapted: ReadonlySet<string>
-  /** Weights that are fed in f32, whatever the base holds. */
-  readonly replaced: ReadonlySet<string>
-  /** Whether the head is not the embedding, although the checkpoint ties them. */
-  readonly separateHead: boolean
-}
+const noAdapter: LoadedAdapter = { rank: 1, scale: 0, modules: new Map(), replaced: new Map() }
 
 interface CachedDecoderOptions {
   readonly runtime: Runtime
   readonly shape: CacheShape
   readonly weights: Pick<WeightStore, 'resident' | 'block'>
   readonly embedding: { readonly name: string; readonly scale: number }
-  readonly write: (variant: Variant) => readonly CachedPart[]
+  /** How its layers see positions. */
+  readonly kinds: readonly PositionKind[]
+  /** Writes the programs for these adapted modules, where these weights are replaced by others in f32. */
+  readonly write: (adapted: ReadonlySet<string>, replaced: ReadonlySet<string>) => readonly CachedPart[]
   /** Weights that are constants of the programs, read anew for each that is compiled; undefined for those that are fed. */
   readonly constant?: ((name: string) => (() => Promise<StoredWeight>) | undefined) | undefined
 }
@@ -83,6 +76,18 @@ export class CachedDecoder {
     return new KeyValueCache(this.#o.shape, rows)
   }
 
+  /** Equal for lengths whose texts see positions alike: only then may one go on from what is remembered of another. */
+  regime(length: number): string {
+    return this.#o.kinds.map(({ rope }) => rope?.regime?.(length) ?? 0).join()
+  }
+
+  /** Whether a text that grows to this length is no continuation of what is remembered, and has to be computed again. */
+  restartsAt(length: number): boolean {
+    return this.#o.kinds.some(({ rope }) => {
+      return rope?.restarts === true && rope.regime?.(length) !== rope.regime?.(length - 1)
+    })
+  }
+
   /** Compiles what runs with this adapter need, so that the first one does not wait for it. */
   async prepare(adapter: LoadedAdapter | undefined): Promise<void> {
     const parts = await this.#ready(adapter === undefined ? [] : [adapter])
@@ -102,6 +107,7 @@ export class CachedDecoder {
     const used = [...new Set(adapters)].filter((adapter) => adapter !== undefined)
     const parts = await this.#ready(used)
     const replaced = used[0]?.replaced ?? new Map<string, StoredWeight>()
+    if (replaced.size > 0 && adapters.some((one) => one !== used[0])) throw alone()
     const adapted = parts.some((part) => part.adapted.length > 0)
     // Programs that hold constants may be for adapters that nobody uses now.
     const set = adapted ? this.#setOf(used.length === 0 ? [noAdapter] : used) : undefined
@@ -151,8 +157,7 @@ export class CachedDecoder {
     const { constant } = this.#o
     const paths = new Set(adapters.flatMap(({ modules }) => [...modules.keys()]))
     if (constant === undefined) {
-      const replaced = new Set(adapters.flatMap((adapter) => [...adapter.replaced.keys()]))
-      return this.#written({ adapted: paths, replaced, separateHead: adapters.some((one) => one.separateHead) })
+      return this.#written(paths, new Set(adapters.flatMap((adapter) => [...adapter.replaced.keys()])))
     }
     // One program holds the constants at a time: it serves all adapters so far.
     const current = this.#fixed
@@ -160,7 +165,7 @@ export class CachedDecoder {
     const all = new Set([...(current?.paths ?? []), ...paths])
     this.#fixed = undefined
     for (const { program } of current?.parts ?? []) await this.#o.runtime.release(program)
-    const parts = this.#written({ adapted: all, replaced: new Set(), separateHead: false })
+    const parts = this.#written(all, new Set())
     for (const part of parts) await this.#fix(part, constant)
     this.#fixed = { paths: all, parts }
     return parts
@@ -184,12 +189,12 @@ export class CachedDecoder {
     await this.#o.runtime.fix(program, feeds)
   }
 
-  #written(variant: Variant): readonly ReadyPart[] {
-    const key = [variant.separateHead, ...[variant.adapted, variant.replaced].map((names) => [...names].sort())].join()
+  #written(paths: ReadonlySet<string>, replaced: ReadonlySet<string>): readonly ReadyPart[] {
+    const key = [paths, replaced].map((names) => [...names].sort().join(' ')).join(' | ')
     const known = this.#parts.get(key)
     if (known !== undefined) return known
     const { constant = () => undefined } = this.#o
-    const made = this.#o.write(variant).map((part) => {
+    const made = this.#o.write(paths, replaced).map((part) => {
       return { ...part, fed: part.parameters.filter(({ name }) => constant(name) === undefined) }
     })
     this.#parts.set(key, made)
@@ -200,13 +205,14 @@ export class CachedDecoder {
     const last = this.#set
     if (last?.adapters.length === adapters.length && last.adapters.every((one, i) => one === adapters[i]))
       return last.set
-    if (adapters.length > 1 && adapters.some(({ replaced }) => replaced.size > 0)) {
-      throw internalError('an adapter that replaces weights in a batch with others')
-    }
     const set = adapterSet(adapters)
     this.#set = { adapters, set }
     return set
   }
+}
+
+function alone(): Error {
+  return internalError('an adapter that replaces weights of the base in a batch with others')
 }
 
 function wantedRows(rows: number, seq: number, logits: NewTokens['logits']): Int32Array {
