@@ -129,7 +129,9 @@ describe('several adapters in a batch', () => {
 
   test('each row is as with its adapter alone', async () => {
     const { decoder, adapter, close } = await opened()
-    const adapters = await Promise.all(folders.map(async (folder) => (folder === undefined ? undefined : adapter(folder))))
+    const adapters = await Promise.all(
+      folders.map(async (folder) => (folder === undefined ? undefined : adapter(folder))),
+    )
     const expected = await Promise.all(folders.map((folder) => uncached(folder)))
     // They differ from each other by more than what is compared.
     for (const [i, own] of expected.entries()) {
