@@ -1,4 +1,4 @@
-import { type Quantization, quantizationText } from '../config/index.ts'
+import type { Quantization } from '../config/index.ts'
 import { findData } from '../hub/resolve.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
 import { openWeights } from '../model/sources/checkpoint.ts'
@@ -65,6 +65,9 @@ interface Comparing {
   readonly dtype: string
 }
 
+/** What is compared: each opened when its turn comes. */
+type Models = [name: string, open: () => Promise<Opened>][]
+
 type Opened = Pick<OpenOptions, 'model' | 'adapter' | 'quantization' | 'source'>
 
 const [nf4, int8]: readonly Quantization[] = [
@@ -116,40 +119,35 @@ function isPlain({ adapters }: MergeInputs): boolean {
 }
 
 /** The models to compare, the reference first. */
-function modelsOf(
-  { output, dtype: asked }: MergeConfig,
-  inputs: MergeInputs,
-  dtype: string,
-): [name: string, open: () => Promise<Opened>][] {
+function modelsOf({ output }: MergeConfig, inputs: MergeInputs, dtype: string): Models {
   const { model, adapters, trainedOn } = inputs
   const base: Opened = { model: model.folder, quantization: trainedOn }
   const merged = async (quantization: Quantization | undefined): Promise<WeightSource> =>
     (await openMerged({ ...inputs, quantization })).merged
   const written = (): Promise<WeightSource> => openWeights(output)
   const of = async (source: Promise<WeightSource>): Promise<Opened> => ({ model: output, source: await source })
-  const held = trainedOn === undefined ? '' : ` (${quantizationText(trainedOn)})`
+  const inBf16: Models = [['merged, bf16', () => of(roundedTo('BF16', written()))]]
+  const held = trainedOn === undefined ? '' : ` in ${shortly(trainedOn)}`
   return [
     isPlain(inputs)
       ? [`base${held} + adapter, unmerged`, async () => ({ ...base, adapter: adapters[0]?.folder })]
       : [`base${held} + adapters, merged in f32`, () => of(merged(trainedOn))],
     [`base${held} alone`, async () => base],
     [`merged, as written (${dtype})`, () => of(written())],
-    ...(dtype === 'bf16' || asked === 'bf16'
-      ? []
-      : [['merged, bf16', async () => of(roundedTo('BF16', written()))] as const].map(
-          ([name, open]) => [name, open] as [string, () => Promise<Opened>],
-        )),
+    ...(dtype === 'bf16' ? [] : inBf16),
     ['merged, then 8-bit', async () => of(quantizedTo(int8, written()))],
     ['merged, then 4-bit (nf4)', async () => of(quantizedTo(nf4, written()))],
     ...intoOriginal(inputs, () => of(roundedTo('BF16', merged(undefined)))),
   ]
 }
 
+/** As a column has room for. */
+function shortly(quantization: Quantization): string {
+  return quantization.kind === '8bit' ? '8-bit' : `4-bit ${quantization.quantType}`
+}
+
 /** Into the weights that the model has, where the adapter was trained on others. */
-function intoOriginal(
-  { quantization }: MergeInputs,
-  open: () => Promise<Opened>,
-): [name: string, open: () => Promise<Opened>][] {
+function intoOriginal({ quantization }: MergeInputs, open: () => Promise<Opened>): Models {
   return quantization === undefined ? [] : [['merged into the original weights, bf16', open]]
 }
 

@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import { type Quantization, quantizationText } from '../config/index.ts'
+import { peakMemory } from '../engine/machine.ts'
 import { type FloatTensor, saveModel } from '../export/save.ts'
 import { openModelFiles } from '../formats/model-files.ts'
 import { headName } from '../model/names.ts'
@@ -58,6 +59,8 @@ export interface MergeResult {
   /** Where data were given. */
   readonly comparison?: MergeComparison
   readonly seconds: number
+  /** Highest resident memory in bytes. */
+  readonly peakMemory: number
 }
 
 /**
@@ -71,7 +74,7 @@ export async function* runMerge(config: MergeConfig, context: TaskContext): Asyn
   const comparing = config.data === undefined ? undefined : await import('./merge-report.ts')
   await using data = comparing === undefined ? undefined : yield* comparing.readComparisonData(config, inputs, context)
   const opened = await openMerged(inputs)
-  let result: Omit<MergeResult, 'seconds'>
+  let result: Omit<MergeResult, 'seconds' | 'peakMemory'>
   try {
     const { merged, original } = opened
     refuseScaled(model.name, original)
@@ -81,10 +84,10 @@ export async function* runMerge(config: MergeConfig, context: TaskContext): Asyn
       adapter: adapters.map((one) => one.folder),
     })
     try {
-      const record = recordOf(inputs, config.dtype)
-      companions.set(mergeRecordName, Buffer.from(record))
-      const base = { config: await (await openModelFiles(model.folder)).text('config.json'), companions }
       const writer = new MergeWriter(merged, original, config, context)
+      const held = heldAs(inputs.quantization ?? original.quantization)
+      companions.set(mergeRecordName, Buffer.from(recordOf(inputs, { held, dtype: writer.dtype })))
+      const base = { config: await (await openModelFiles(model.folder)).text('config.json'), companions }
       const work = saveModel({
         folder: config.output,
         base,
@@ -99,7 +102,7 @@ export async function* runMerge(config: MergeConfig, context: TaskContext): Asyn
         outputDir: config.output,
         ...written,
         dtype: writer.dtype,
-        base: heldAs(inputs.quantization ?? original.quantization),
+        base: held,
         ...writer.changes(),
       }
     } catch (error) {
@@ -114,7 +117,7 @@ export async function* runMerge(config: MergeConfig, context: TaskContext): Asyn
       ? undefined
       : yield* comparing.compareMerged({ config, inputs, data, dtype: result.dtype }, context)
   const seconds = (performance.now() - begun) / 1000
-  return { ...result, ...(comparison === undefined ? {} : { comparison }), seconds }
+  return { ...result, ...(comparison === undefined ? {} : { comparison }), seconds, peakMemory: peakMemory() }
 }
 
 function heldAs(quantization: Quantization | undefined): string {
@@ -169,7 +172,10 @@ function differing(a: ReadonlyMap<string, Uint8Array>, b: ReadonlyMap<string, Ui
   })
 }
 
-function recordOf({ model, adapters, quantization, sha256 }: MergeInputs, dtype: string): string {
+function recordOf(
+  { model, adapters, sha256 }: MergeInputs,
+  { held, dtype }: { readonly held: string; readonly dtype: string },
+): string {
   const { version } = createRequire(import.meta.url)('lowrank/package.json') as { version: string }
   return formatMergeRecord({
     lowrank: version,
@@ -177,7 +183,7 @@ function recordOf({ model, adapters, quantization, sha256 }: MergeInputs, dtype:
       name: model.name,
       ...(model.origin === undefined ? {} : { revision: model.origin.revision }),
       ...(sha256 === undefined ? {} : { sha256 }),
-      held: heldAs(quantization),
+      held,
     },
     adapters: adapters.map(({ name, scale, sha256: hash }) => ({ name, scale, sha256: hash })),
     dtype,

@@ -18,6 +18,7 @@ interface Merged {
   readonly dtype: string
   readonly base: string
   readonly seconds: number
+  readonly peakMemory: number
   readonly layers: readonly (Change & { readonly layer: number | string })[]
   readonly total: Change
   readonly comparison?: Comparison
@@ -37,9 +38,11 @@ interface Comparison {
 
 /** The result of a merge, at most 100 columns wide. */
 export function mergeLines(result: Merged): string[] {
-  const { outputDir, bytes, tensors, dtype, base, seconds, layers, total, comparison } = result
+  const { outputDir, bytes, tensors, dtype, base, seconds, peakMemory, layers, total, comparison } = result
   return [
-    `saved in ${outputDir}  ${formatSize(bytes)}  ${dtype}  (${plural(tensors, 'tensor')}, ${duration(seconds)}; base ${base})`,
+    `saved in ${outputDir}`,
+    `${formatSize(bytes)}  ${dtype}  (${plural(tensors, 'tensor')}, ${duration(seconds)}, peak memory ${formatSize(peakMemory)})`,
+    `base: ${base}`,
     '',
     ...table(
       ['layer', 'weights', 'added', 'rounding', 'of added', 'lost'],
