@@ -4,10 +4,9 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { merge, type MergeConfigInput, type MergeResult, type TrainConfigInput } from 'lowrank'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { writeRandomAdapter } from '../../scripts/random-adapter.ts'
 import { writeRandomModel } from '../../scripts/random-nf4.ts'
 import { openCheckpoint } from '../../src/formats/safetensors.ts'
-import { writeAdapter } from '../../src/model/peft/adapter.ts'
-import { linearPaths, linearSpecs } from '../../src/model/weight-specs.ts'
 import { openWeights } from '../../src/model/sources/checkpoint.ts'
 import { widened } from '../../src/storage/formats.ts'
 import { bytesToF32 } from '../../src/util/dtype.ts'
@@ -440,7 +439,7 @@ describe('a merge that does not end', () => {
   beforeAll(async () => {
     const shape = { layers: 6, hidden: 512, ffn: 1536, heads: 8, kvHeads: 2, vocabulary: 2496 }
     await writeRandomModel(large, shape, quickstart, { storage: 'BF16' })
-    await writeRandomAdapter(large, adapter, 64)
+    await writeRandomAdapter(adapter, large, 64)
   })
 
   test('leaves nothing when it is cancelled', async () => {
@@ -484,22 +483,3 @@ describe('a merge that does not end', () => {
     },
   )
 })
-
-/** An adapter of all linear layers of a Llama. */
-async function writeRandomAdapter(path: string, to: string, r: number): Promise<void> {
-  const { config, close } = await openWeights(path)
-  const specs = new Map(linearSpecs(config).map((spec) => [spec.module, spec]))
-  const tensors = linearPaths(config).flatMap((linear) => {
-    const spec = specs.get(linear.replace(/^.*\.layers\.\d+\./, ''))
-    if (spec === undefined) return []
-    return [
-      { name: `base_model.model.${linear}.lora_A.weight`, shape: [r, spec.inFeatures] },
-      { name: `base_model.model.${linear}.lora_B.weight`, shape: [spec.outFeatures, r] },
-    ].map(({ name, shape }) => {
-      return { name, shape, data: Float32Array.from({ length: shape[0]! * shape[1]! }, (_, i) => Math.sin(i) / 100) }
-    })
-  })
-  const lora = { r, loraAlpha: r, targetModules: 'all-linear', loraDropout: 0, bias: 'none', useRslora: false } as const
-  await writeAdapter({ folder: to, config: lora, base: { name: path }, tensors, files: new Map(), card: undefined })
-  await close()
-}
