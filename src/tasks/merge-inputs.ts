@@ -81,6 +81,12 @@ export async function* findInputs(
     adapters.push({ name, folder, scale, sha256, base: await baseOfAdapter(folder) })
   }
   await refuseTwice(adapters)
+  for (const { name, scale } of adapters) {
+    if (scale > 0) continue
+    yield status(
+      `warning: the scale of ${name} is negative: its effect is subtracted. Of a model that was merged with it, this does not make the base again`,
+    )
+  }
   await refuseMerged(model, adapters, given.anyBase)
   const sha256 = yield* checkBases(model, adapters, given.anyBase)
   const trainedOn = given.into === 'original' ? commonBase(adapters, false) : undefined
@@ -100,7 +106,14 @@ const scaled = /^(.+):([^:/\\]*)$/s
 async function withScale(text: string): Promise<{ readonly name: string; readonly scale: number }> {
   const exists = (path: string): Promise<boolean> => stat(path).then(Boolean, () => false)
   const [, name = text, written = ''] = scaled.exec(text) ?? []
-  if (name === text || (await exists(text))) return { name: text, scale: 1 }
+  if (await exists(text)) return { name: text, scale: 1 }
+  const [first = '', ...others] = text.split(',')
+  if (others.length > 0 && (await exists(first.replace(/:[^:/\\]*$/, '')))) {
+    throw new LowrankError('config', `adapter ${text}: there is no folder of this name`, {
+      hint: `Give each adapter with a flag of its own: --adapter ${first} --adapter ${others.join(' --adapter ')}`,
+    })
+  }
+  if (name === text) return { name: text, scale: 1 }
   const scale = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(written) ? Number(written) : NaN
   if (!Number.isFinite(scale) && !(await exists(name))) return { name: text, scale: 1 }
   if (Number.isFinite(scale) && scale !== 0) return { name, scale }

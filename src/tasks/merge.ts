@@ -198,6 +198,7 @@ class MergeWriter {
   readonly #total: number
   readonly #sums = new Map<number | string, ChangeSums>()
   #done = 0
+  readonly #begun = performance.now()
   #reportAt = 0
   #stopped = false
 
@@ -227,11 +228,12 @@ class MergeWriter {
     this.#stopped = true
   }
 
-  /** What there is to report: a line a second. */
+  /** What there is to report: a line now and then. */
   progress(): string[] {
     const now = performance.now()
     if (now < this.#reportAt || this.#done === 0) return []
-    this.#reportAt = now + 1000
+    // Of a merge of hours there are some hundreds.
+    this.#reportAt = now + Math.max(2000, (now - this.#begun) / 20)
     const share = percent(this.#done / this.#total, 0)
     return [`merging: ${formatSize(this.#done)} of ${formatSize(this.#total)} written (${share})`]
   }

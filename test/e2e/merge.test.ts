@@ -82,7 +82,7 @@ describe('a merged model', () => {
     expect(result.total).toMatchObject({ weights: 28, rounding: 0, lost: 0 })
     expect(result.total.delta).toBeGreaterThan(1e-3)
     expect(stderr).toContain(`base model: as it is stored (by ${join(at('lora'), 'run.json')})`)
-    expect(stderr).toMatch(/merging: .* of .* written \(100 %\)/)
+    expect(stderr).toMatch(/merging: .* of .* written \(\d+ %\)/)
     const others = listFiles(model).filter((name) => !/^(run\.json|metrics\.jsonl|report\.html)$/.test(name))
     expect(listFiles(output)).toEqual([...others, 'merge.json'].sort())
     for (const name of ['tokenizer.json', 'tokenizer_config.json', 'config.json', 'generation_config.json'])
@@ -143,6 +143,7 @@ describe('a merged model', () => {
     )
     const expected = base!.map((value, i) => one![i]! - 0.5 * (other![i]! - value))
     for (const [i, value] of expected.entries()) expect(Math.abs(sum![i]! - value)).toBeLessThan(1e-6)
+    expect(stderr).toContain(`warning: the scale of ${at('other')} is negative: its effect is subtracted.`)
     const { adapters } = readJson(join(output, 'merge.json')) as { adapters: { scale: number }[] }
     expect(adapters.map(({ scale }) => scale)).toEqual([1, -0.5])
   })
@@ -351,7 +352,9 @@ describe('refused, with nothing written:', () => {
     expect(await refusal({}, '--adapter', `${join(at('lora'), '.')}:2`)).toMatch(/is given twice/)
     expect(await refusal({ adapter: `${at('lora')}:0` })).toMatch(/a scale of 0 adds nothing/)
     expect(await refusal({ adapter: `${at('lora')}:half` })).toMatch(/the scale "half" is no number/)
-    expect(await refusal({ adapter: `${at('lora')}:0,5` })).toMatch(/the scale "0,5" is no number/)
+    expect(await refusal({ adapter: `${at('lora')}:0,5` })).toMatch(/there is no folder of this name/)
+    const both = await refusal({ adapter: `${at('lora')}:0.5,${at('other')}` })
+    expect(both).toContain(`own: --adapter ${at('lora')}:0.5 --adapter ${at('other')}`)
   })
 
   test('options that contradict each other', async () => {
