@@ -1,17 +1,24 @@
-import { evalOptions, quantizeOptions, replayOptions, selftestOptions } from '../src/commands/options.fixture.ts'
+import {
+  evalOptions,
+  mergeOptions,
+  quantizeOptions,
+  replayOptions,
+  selftestOptions,
+} from '../src/commands/options.fixture.ts'
 import type { Compute } from '../src/commands/compute.ts'
 import { commands } from '../src/commands/table.ts'
 import { parseTrainConfig } from '../src/config/index.ts'
 import type * as api from '../src/index.ts'
 import { runEvaluation } from '../src/tasks/evaluate.ts'
 import { runFinetune } from '../src/tasks/finetune.ts'
+import { runMerge } from '../src/tasks/merge.ts'
 import { runQuantize } from '../src/tasks/quantize.ts'
 import { runReplay } from '../src/tasks/replay.ts'
 import { runSelftest } from '../src/tasks/selftest/selftest.ts'
 import { resultOf, type StatusEvent, type TaskContext } from '../src/util/task.ts'
 
 /** Functions of the public API that compute. */
-export type Tasks = Pick<typeof api, 'finetune' | 'evaluate' | 'quantize' | 'replay' | 'selftest'>
+export type Tasks = Pick<typeof api, 'finetune' | 'evaluate' | 'quantize' | 'merge' | 'replay' | 'selftest'>
 
 const context = (signal?: AbortSignal): TaskContext => ({ cancelled: () => signal?.aborted === true })
 const telling =
@@ -29,6 +36,8 @@ export const directTasks: Tasks = {
     resultOf(runEvaluation(evalOptions.parse(config), context(signal)), telling(onStatus)),
   quantize: (config, { signal, onStatus } = {}) =>
     resultOf(runQuantize(quantizeOptions.parse(config), context(signal)), telling(onStatus)),
+  merge: (config, { signal, onStatus } = {}) =>
+    resultOf(runMerge(mergeOptions.parse(config), context(signal)), telling(onStatus)),
   replay: (run, options, { signal, onStatus } = {}) =>
     resultOf(runReplay({ ...replayOptions.parse(options), run }, context(signal)), telling(onStatus)),
   selftest: (config, { signal, onStatus } = {}) =>

@@ -15,7 +15,7 @@ import {
   type Source,
   type TrainConfig,
 } from './index.ts'
-import { evalOptions, quantizeOptions } from '../commands/options.fixture.ts'
+import { evalOptions, mergeOptions, quantizeOptions } from '../commands/options.fixture.ts'
 import { LowrankError } from '../util/errors.ts'
 
 const required = { model: 'm', train: 't.jsonl', outputDir: 'out' }
@@ -274,6 +274,27 @@ test('the examples that come with the package have no problem and no idle option
     const sources = [loadConfigFile(join(folder, 'qlora.yaml')), flags({ method })]
     expect(trainOptions.read(sources).method).toBe(method)
   }
+})
+
+describe('flags that are repeated', () => {
+  const given = (...adapters: readonly string[]): unknown[] => {
+    const entries = adapters.map((value) => ({ name: 'adapter', value, where: '--adapter' }))
+    const source: Source = { entries, spelling: 'flag', text: true }
+    return mergeOptions.read([flags({ model: 'm', output: 'o' }), source]).adapter as unknown[]
+  }
+
+  test('are a list, in which a comma is a comma', () => {
+    expect(given('a')).toEqual(['a'])
+    expect(given('a,b', 'c:0.5', 'a,b')).toEqual(['a,b', 'c:0.5', 'a,b'])
+  })
+
+  test('are one text or a list of them to the API', () => {
+    const adapterOf = (adapter: unknown): unknown => mergeOptions.parse({ model: 'm', output: 'o', adapter }).adapter
+    expect(adapterOf('a:2')).toEqual(['a:2'])
+    expect(adapterOf(['a', 'b:2'])).toEqual(['a', 'b:2'])
+    expect(messageOf(() => adapterOf([]))).toContain('adapter: found []')
+    expect(messageOf(() => adapterOf(['a', 7]))).toContain('adapter')
+  })
 })
 
 describe('flags', () => {

@@ -7,6 +7,14 @@ export { checkCall, checkText } from './call.ts'
 export { optionSet, type Entry, type OptionSet, type Source } from './parse.ts'
 export { heldRules, quantizationOf, quantizationText, quantizedRules, type Quantization } from './quantization.ts'
 export type { GenerationSettings, Precision } from './groups/generation.ts'
+export {
+  heldRules,
+  mergeRules,
+  quantizationOf,
+  quantizationText,
+  quantizedRules,
+  type Quantization,
+} from './quantization.ts'
 export { quantizationSchema, type QuantizationOptions } from './groups/quantization.ts'
 export {
   defaultOf,

@@ -179,6 +179,45 @@ it('reads into a given buffer', async () => {
   await reader.close()
 })
 
+it('reads a part of a tensor', async () => {
+  const path = join(folder, 'a.safetensors')
+  await writeSafetensors(path, [tensor('a', [1, 2, 3, 4]), tensor('b', [5])])
+  const reader = await openSafetensors(path)
+  const part = await reader.read('a', undefined, { start: 4, end: 12 })
+  expect([...new Float32Array(part.buffer)]).toEqual([2, 3])
+  const message = 'internal: bytes 8 to 20 of tensor "a", which has 16'
+  await expect(reader.read('a', undefined, { start: 8, end: 20 })).rejects.toMatchObject({ message })
+  await reader.close()
+})
+
+it.each([
+  ['in pieces that fill the same buffer', 4],
+  ['too few of them', 3],
+  ['too many', 5],
+])('writes a tensor %s', async (_, pieces) => {
+  const path = join(folder, 'a.safetensors')
+  const shared = new Float32Array(1)
+  const data = async function* (): AsyncGenerator<Uint8Array> {
+    for (let i = 0; i < pieces; i++) {
+      shared[0] = i
+      yield new Uint8Array(shared.buffer)
+    }
+  }
+  const writing = writeSafetensors(path, [{ ...tensor('a', [1, 2, 3, 4]), data }, tensor('b', [5])])
+  if (pieces !== 4) {
+    await expect(writing).rejects.toMatchObject({
+      message: `internal: cannot write tensor "a" to ${path}: 16 bytes expected, ${4 * pieces} given`,
+    })
+    expect(await readdir(folder)).toEqual([])
+    return
+  }
+  await writing
+  const reader = await openSafetensors(path)
+  expect([...new Float32Array((await reader.read('a')).buffer)]).toEqual([0, 1, 2, 3])
+  expect([...new Float32Array((await reader.read('b')).buffer)]).toEqual([5])
+  await reader.close()
+})
+
 it('reads while the thread that asked computes', async () => {
   const path = join(folder, 'a.safetensors')
   await writeSafetensors(path, [tensor('a', [1, 2])])

@@ -21,13 +21,17 @@ test.each([
   ['in 8 bits', parseTrainConfig({ ...required, method: 'qlora', loadIn8bit: true })],
 ])('the record of a run says that the base was held %s', async (_, config) => {
   await put('run.json', { config, status: 'done' })
-  expect(await baseOfAdapter(folder)).toEqual({ quantization: quantizationOf(config), file: join(folder, 'run.json') })
+  const unknown = { name: 'm', hashes: {}, origin: undefined }
+  const file = join(folder, 'run.json')
+  expect(await baseOfAdapter(folder)).toEqual({ quantization: quantizationOf(config), file, ...unknown })
 })
 
 test('so does that of a checkpoint', async () => {
-  await put('trainer_state.json', { inputs: { config: qlora } })
+  const model = { id: 'org/name', revision: 'abc' }
+  await put('trainer_state.json', { inputs: { config: qlora, hashes: { model: '12ab' }, origins: { model } } })
   const file = join(folder, 'trainer_state.json')
-  expect(await baseOfAdapter(folder)).toEqual({ quantization: quantizationOf(qlora), file })
+  const known = { name: 'm', hashes: { model: '12ab' }, origin: model }
+  expect(await baseOfAdapter(folder)).toEqual({ quantization: quantizationOf(qlora), file, ...known })
 })
 
 test.each([

@@ -38,6 +38,8 @@ import { elements } from '../util/shape.ts'
 export interface DecoderOptions {
   /** Folder of the base model. */
   readonly model: string
+  /** Its weights, where they are not those that lie there; closed with the decoder. */
+  readonly source?: WeightSource | undefined
   /** Folder of a PEFT adapter to put on top. */
   readonly adapter?: string | undefined
   /** Computing threads; by default one for each core. */
@@ -152,11 +154,12 @@ export class PreparedDecoder {
   }
 
   static async open(options: DecoderOptions): Promise<PreparedDecoder> {
-    const { model, training } = options
+    const { model, source, training } = options
     const base =
-      training?.init === 'random'
+      source ??
+      (training?.init === 'random'
         ? randomWeights(await readDecoderConfig(model), training.seed)
-        : await openWeights(model)
+        : await openWeights(model))
     let adapter: Adapter | undefined
     try {
       adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter)
