@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Quantization } from '../../config/index.ts'
 import { type TensorSource, writeSafetensors } from '../../formats/safetensors.ts'
 import { storageBytes, storedBytes, widened } from '../../storage/formats.ts'
-import type { StoredWeight } from '../../storage/stored.ts'
+import { isFloat, type StoredWeight } from '../../storage/stored.ts'
 import { f32ToBytes, type FloatDtype } from '../../util/dtype.ts'
 import { parseDecoderConfig } from '../config.ts'
 import { withQuantizationConfig } from '../bitsandbytes/config.ts'
@@ -14,7 +14,7 @@ import { weightSpecs } from '../weight-specs.ts'
 import { openWeights, randomWeights } from './checkpoint.ts'
 import { type LlamaJson, writeLlamaGguf } from './gguf.fixture.ts'
 import { inFloats, quantizedNames, quantizedWeights } from './quantized.ts'
-import type { WeightSource } from './source.ts'
+import { loadWidened, type WeightSource } from './source.ts'
 
 /*
  * What every source of weights promises: the same model through each of them.
@@ -193,6 +193,13 @@ describe.each(Object.entries(cases))('%s', (_name, { write, open, tolerance }) =
     expect(first).toEqual(kept)
   })
 
+  test('gives each in f32, also where that is read and widened in one memory', async () => {
+    for (const { name, shape } of specs) {
+      const wide = await loadWidened(source, name)
+      expect(wide, name).toEqual({ storage: 'F32', shape, data: widened(await source.load(name)).data })
+    }
+  })
+
   test('names a weight that it does not have', async () => {
     await expect(source.load('model.layers.7.mlp.up_proj.weight')).rejects.toThrow('model.layers.7.mlp.up_proj.weight')
   })
@@ -215,6 +222,22 @@ describe.each(Object.entries(cases))('%s', (_name, { write, open, tolerance }) =
     })
     expect(openFiles(lacking) ?? 0).toBe(0)
   })
+})
+
+test.each(['BF16', 'F16'] as const)('what is widened of a folder in %s was read into its own memory', async (dtype) => {
+  const source = await openWeights(await floatFolder(dtype))
+  const read: ArrayBufferLike[] = []
+  const watched: WeightSource = {
+    ...source,
+    load: async (name, reuse) => {
+      const weight = await source.load(name, reuse)
+      if (isFloat(weight)) read.push(weight.data.buffer)
+      return weight
+    },
+  }
+  for (const { name } of specs) expect((await loadWidened(watched, name)).data.buffer, name).toBe(read.at(-1))
+  expect(read).toHaveLength(specs.length)
+  await source.close()
 })
 
 test('weights that are random, of a folder and of a GGUF file are the same bit for bit', async () => {
