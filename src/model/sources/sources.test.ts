@@ -83,7 +83,7 @@ async function quantizedFolder(quantization: Quantization, without?: string): Pr
   return folder
 }
 
-async function ggufFile(matrices: 'F32' | 'Q8_0', without?: string): Promise<string> {
+async function ggufFile(matrices: FloatDtype | 'Q8_0', without?: string): Promise<string> {
   const file = join(root, `model-${folders++}.gguf`)
   await writeLlamaGguf(file, model(), { config: json, matrices, ...(without !== undefined && { without }) })
   return file
@@ -124,6 +124,8 @@ const cases: Readonly<Record<string, Case>> = {
     open: async (path) => quantizedWeights(await openWeights(path), int8, () => false),
   },
   'a GGUF file in F32': { write: (without) => ggufFile('F32', without), open: openWeights, tolerance: 0 },
+  'a GGUF file in BF16': { write: (without) => ggufFile('BF16', without), open: openWeights, tolerance: 2 ** -8 },
+  'a GGUF file in F16': { write: (without) => ggufFile('F16', without), open: openWeights, tolerance: 2 ** -11 },
   'a GGUF file in Q8_0': { write: (without) => ggufFile('Q8_0', without), open: openWeights, tolerance: int8Step },
   'a GGUF file, its blocks as floats': {
     write: (without) => ggufFile('Q8_0', without),
