@@ -2,7 +2,8 @@
  * The training step that benchmarks measure: forward, backward and optimizer of 4 x 256 random tokens, half of them labels, with LoRA
  * of rank 32 on q and v and no dropout.
  */
-import { openDecoder, type OpenDecoder, type OpenOptions } from '../src/session/decoder.ts'
+import { type OpenDecoder, type OpenOptions, PreparedDecoder } from '../src/session/decoder.ts'
+import { headRowsOf } from '../src/session/plan.ts'
 import { makeBatch } from '../src/text/batches.ts'
 import { AdamW, isDecayed } from '../src/train/optimizer.ts'
 import { accumulateGradients } from '../src/train/step.ts'
@@ -32,12 +33,13 @@ export async function openTrainingStep(options: {
     bias: 'none',
     useRslora: false,
   } as const
-  const decoder = await openDecoder({
+  const prepared = await PreparedDecoder.open({
     model,
     quantization,
     training: { lora, init: 'pretrained', seed: 1 },
-    choice: { activations, expandWeights, headRows: activations === 'keep' ? 512 : 128 },
   })
+  const [many, some] = headRowsOf(prepared.config)
+  const decoder = await prepared.load({ activations, expandWeights, headRows: activations === 'keep' ? many : some })
   const { pipeline, trainables, config } = decoder
   for (const { name, data } of trainables.values()) fillUniform(data, -0.02, 0.02, stream(1, name))
   const optimizer = new AdamW(trainables.values(), {

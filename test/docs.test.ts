@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { format, resolveConfig } from 'prettier'
 import { expect, test } from 'vitest'
-import { supportPage } from '../scripts/support.ts'
+import { provedTable, supportPage } from '../scripts/support.ts'
 import { commands } from '../src/commands/table.ts'
 import { memoryChoiceSchema } from '../src/config/index.ts'
 
@@ -59,12 +59,19 @@ test('docs/api.md has a row for every event, with every field', () => {
   expect(missing).toEqual([])
 })
 
-test('the table of families in docs/support.md is that of the program', async () => {
+test('the tables in docs/support.md are those of the program', async () => {
   const page = supportPage(root)
   const options = await resolveConfig(join(root, 'docs/support.md'))
   expect(await format(page, { ...options, parser: 'markdown' }), 'run npm run docs:support').toBe(
     read('docs/support.md'),
   )
+})
+
+test('a test that docs/support.md would name exists', () => {
+  expect(provedTable(root, 'kinds', [{ what: 'this', tests: ['test/docs.test.ts'] }]).at(-1)).toContain('docs.test.ts')
+  const table = (tests: readonly string[]) => () => provedTable(root, 'kinds', [{ what: 'that', tests }])
+  expect(table(['test/docs.test.ts', 'test/none.test.ts'])).toThrow('that: no test test/none.test.ts')
+  expect(table([])).toThrow('that: no test')
 })
 
 test('every page of the documentation is reached from README.md or another page', () => {

@@ -26,8 +26,7 @@ import { embeddingName, sourceName } from '../model/names.ts'
 import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
 import { openWeights, randomWeights } from '../model/sources/checkpoint.ts'
-import type { WeightSource } from '../model/sources/source.ts'
-import { widened } from '../storage/formats.ts'
+import { loadWidened, type WeightSource } from '../model/sources/source.ts'
 import { isFloat, isFloatStorage, type Storage, type StoredWeight } from '../storage/stored.ts'
 import type { Trainable } from '../engine/trainable.ts'
 import type { TensorSource } from '../formats/safetensors.ts'
@@ -223,7 +222,7 @@ export class PreparedDecoder {
     const trainables = new Map<string, Trainable>()
     for (const weight of wanted) {
       if (onDisk(weight)) continue
-      const loaded = await this.#load(weight, choice)
+      const loaded = await this.#load(weight)
       resident.set(weight.name, loaded)
       if (weight.trainable && isFloat(loaded) && loaded.data instanceof Float32Array) {
         const { data, shape } = loaded
@@ -298,7 +297,7 @@ export class PreparedDecoder {
     return this.adaptation.trainable(name) || (expandWeights && isFloatStorage(stored)) ? 'F32' : stored
   }
 
-  async #load({ name, shape, storage }: WantedWeight, choice: MemoryChoice): Promise<StoredWeight> {
+  async #load({ name, shape, storage }: WantedWeight): Promise<StoredWeight> {
     if (this.adaptation.trainable(name)) {
       if (this.#adapter !== undefined) {
         const folder = this.#o.adapter ?? ''
@@ -306,8 +305,8 @@ export class PreparedDecoder {
       }
       if (name.includes('.lora_')) return initialLoraWeight(name, shape, this.#o.training?.seed ?? 0)
     }
-    const weight = await this.#source.load(sourceName(this.config, name))
-    return storage === 'F32' || this.#storage(name, choice) === 'F32' ? widened(weight) : weight
+    const stored = sourceName(this.config, name)
+    return storage === 'F32' ? loadWidened(this.#source, stored) : this.#source.load(stored)
   }
 }
 

@@ -18,19 +18,30 @@ export interface MemoryPlan extends MemoryChoice {
 /** Without a bound, speed is bought with memory where the run takes no more than this share of what is free. */
 const shareOfFree = 0.7
 
-const [manyRows, someRows, fewRows] = [512, 128, 32]
+type HeadRows = readonly [many: number, some: number, few: number]
+
+/**
+ * How many rows may go through the head at once, from most to fewest. Their logits take no more than 2^28 bytes, of which two copies exist:
+ * beyond that, more rows make no step faster, and the arena never gives back what they took.
+ */
+export function headRowsOf({ vocabSize }: { readonly vocabSize: number }): HeadRows {
+  const most = Math.max(1, Math.floor(2 ** 28 / (4 * vocabSize)))
+  return [Math.min(512, most), Math.min(128, most), Math.min(32, most)]
+}
 
 /** What memory may be spent on, the fastest first. */
-function choices(setting: PlanOptions['setting'], streamable: boolean, microBatches: number): MemoryChoice[] {
-  const keep = [true, false].map((expandWeights): MemoryChoice => ({
-    activations: 'keep',
-    expandWeights,
-    headRows: manyRows,
-  }))
+function choices(
+  setting: PlanOptions['setting'],
+  streamable: boolean,
+  { microBatches, headRows: [many, some, few] }: Pick<Workload, 'microBatches'> & { headRows: HeadRows },
+): MemoryChoice[] {
+  const keep = [true, false].flatMap((expandWeights) =>
+    [many, some].map((headRows): MemoryChoice => ({ activations: 'keep', expandWeights, headRows })),
+  )
   const frugal = { activations: 'recompute', expandWeights: false } as const
-  const recompute = [someRows, fewRows].map((headRows): MemoryChoice => ({ ...frugal, headRows }))
+  const recompute = [some, few].map((headRows): MemoryChoice => ({ ...frugal, headRows }))
   const groups = [...new Set([microBatches, Math.ceil(microBatches / 4), 1])]
-  const streamed = groups.map((group): MemoryChoice => ({ ...frugal, headRows: fewRows, streamed: { group } }))
+  const streamed = groups.map((group): MemoryChoice => ({ ...frugal, headRows: few, streamed: { group } }))
   return [
     ...(setting === 'recompute' ? [] : keep),
     ...(setting === 'keep' ? [] : recompute),
@@ -59,7 +70,8 @@ export function planMemory(
   const streamable = prepared.streamable && prepared.lora !== undefined
   const free = availableMemory()
   const budget = bound ?? shareOfFree * free
-  const possible = made === undefined ? choices(setting, streamable, workload.microBatches) : [made]
+  const possible =
+    made === undefined ? choices(setting, streamable, { ...workload, headRows: headRowsOf(prepared.config) }) : [made]
   const plans = possible.map((choice) => () => {
     const items = memoryItems(prepared, workload, choice)
     const expected = items.reduce((total, { bytes }) => total + bytes, 0)

@@ -1,8 +1,9 @@
 import { architectures } from '../../formats/gguf/architectures.ts'
 import { type TestTensor, type TypedValue, writeGguf } from '../../formats/gguf/writer.fixture.ts'
-import { dequantizeBlocks } from '../../storage/gguf/index.ts'
+import { dequantizeBlocks, isBlockType } from '../../storage/gguf/index.ts'
 import { quantizeQ6, quantizeQ8 } from '../../storage/gguf/quantize.fixture.ts'
 import { widened } from '../../storage/formats.ts'
+import { bytesToF32, f32ToBytes, type FloatDtype } from '../../util/dtype.ts'
 import type { WeightSource } from './source.ts'
 
 /** The names of a block's modules in a file, by those of a hub model. */
@@ -33,7 +34,7 @@ export interface LlamaJson {
 export interface LlamaGguf {
   readonly config: LlamaJson
   /** How matrices are stored; the rest is f32. */
-  readonly matrices: 'F32' | 'Q8_0'
+  readonly matrices: FloatDtype | 'Q8_0'
   /** How the embedding and the head are stored, where that is otherwise. */
   readonly head?: 'Q6_K' | undefined
   readonly metadata?: Readonly<Record<string, TypedValue>>
@@ -42,9 +43,15 @@ export interface LlamaGguf {
 }
 
 const quantizers = {
-  F32: { width: 1, quantize: (data: Float32Array) => new Uint8Array(data.slice().buffer) },
+  F32: { width: 1, quantize: (data: Float32Array) => f32ToBytes(data, 'F32').slice() },
+  F16: { width: 1, quantize: (data: Float32Array) => f32ToBytes(data, 'F16') },
+  BF16: { width: 1, quantize: (data: Float32Array) => f32ToBytes(data, 'BF16') },
   Q8_0: { width: 32, quantize: quantizeQ8 },
   Q6_K: { width: 256, quantize: quantizeQ6 },
+}
+
+function valuesOf(type: keyof typeof quantizers, bytes: Uint8Array, count: number): Float32Array {
+  return isBlockType(type) ? dequantizeBlocks(type, bytes, new Float32Array(count)) : bytesToF32(bytes, type)
 }
 
 /** Writes the weights of a Llama as the converter of llama.cpp does; returns them, by the names of the hub, with the values that they have there. */
@@ -68,8 +75,7 @@ export async function writeLlamaGguf(
     const { width, quantize } = quantizers[type]
     if ((shape[1] ?? 1) % width !== 0) throw new Error(`${name}: rows of ${shape[1]} are no blocks`)
     const bytes = quantize(data)
-    const values = type === 'F32' ? data : dequantizeBlocks(type, bytes, new Float32Array(data.length))
-    written.push({ name, shape, data: values.slice() })
+    written.push({ name, shape, data: valuesOf(type, bytes, data.length).slice() })
     const ordered = heads === 0 ? bytes : interleaved(bytes, shape[0] ?? 0, heads)
     tensors.push({ name: stored, type, shape, data: ordered })
   }

@@ -5,7 +5,7 @@ import { type F32Weight, kindOf, type Storage, type StoredWeight } from '../../s
 import { LowrankError } from '../../util/errors.ts'
 import { headName } from '../names.ts'
 import { linearPaths } from '../weight-specs.ts'
-import type { WeightSource } from './source.ts'
+import { loadWidened, type WeightSource } from './source.ts'
 import { widened } from '../../storage/formats.ts'
 
 /**
@@ -33,7 +33,7 @@ export function quantizedWeights(
     storage: (name) => (quantizes(name) && !except(name) ? storageOf(quantization) : source.storage(name)),
     load: async (name, reuse, rows) => {
       if (!quantizes(name) || except(name)) return source.load(name, reuse, rows)
-      return quantizeWeight(widened(await source.load(name)), quantization, name)
+      return quantizeWeight(await loadWidened(source, name), quantization, name)
     },
   }
 }

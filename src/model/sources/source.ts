@@ -1,8 +1,10 @@
 import type { Quantization } from '../../config/index.ts'
 import type { TensorSource } from '../../formats/safetensors.ts'
-import type { FloatWeight, Storage, StoredWeight } from '../../storage/stored.ts'
-import { describeElement, indexOfNonFinite } from '../../util/dtype.ts'
+import { widened } from '../../storage/formats.ts'
+import { type F32Weight, type FloatWeight, isFloat, type Storage, type StoredWeight } from '../../storage/stored.ts'
+import { bf16ToF32, describeElement, f16ToF32, indexOfNonFinite } from '../../util/dtype.ts'
 import { LowrankError } from '../../util/errors.ts'
+import { elements } from '../../util/shape.ts'
 import type { DecoderConfig } from '../decoder.ts'
 import type { WeightSpec } from '../weight-specs.ts'
 
@@ -30,6 +32,24 @@ export interface WeightSource {
 export interface Rows {
   readonly start: number
   readonly end: number
+}
+
+/**
+ * A weight in f32. One that is stored in 16 bits is read into the second half of the memory of its f32 form, and widened from there: a copy
+ * beside it would stay until the garbage collector comes, and that of an output head is a gigabyte.
+ */
+export async function loadWidened(source: WeightSource, name: string): Promise<F32Weight> {
+  const storage = source.storage(name)
+  const shape = source.specs.find((spec) => spec.name === name)?.shape
+  if (shape === undefined || (storage !== 'BF16' && storage !== 'F16')) return widened(await source.load(name))
+  const data = new Float32Array(elements(shape))
+  const bits = new Uint16Array(data.buffer, 2 * data.length, data.length)
+  const read = await source.load(name, { storage, shape, data: bits })
+  if (!isFloat(read) || read.data.buffer !== data.buffer) return widened(read)
+  // Element i is written to the bytes from 4 i on. Those that are still to be read begin at 2 n + 2 i + 2 of 4 n: never before their end.
+  if (storage === 'BF16') bf16ToF32(bits, data)
+  else f16ToF32(bits, data)
+  return { storage: 'F32', shape, data }
 }
 
 /** @throws LowrankError `code`: an element is not finite, and so would be every loss. */

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Quantization } from '../../config/index.ts'
 import { type TensorSource, writeSafetensors } from '../../formats/safetensors.ts'
 import { storageBytes, storedBytes, widened } from '../../storage/formats.ts'
-import type { StoredWeight } from '../../storage/stored.ts'
+import { isFloat, type StoredWeight } from '../../storage/stored.ts'
 import { f32ToBytes, type FloatDtype } from '../../util/dtype.ts'
 import { parseDecoderConfig } from '../config.ts'
 import { withQuantizationConfig } from '../bitsandbytes/config.ts'
@@ -14,7 +14,7 @@ import { weightSpecs } from '../weight-specs.ts'
 import { openWeights, randomWeights } from './checkpoint.ts'
 import { type LlamaJson, writeLlamaGguf } from './gguf.fixture.ts'
 import { inFloats, quantizedNames, quantizedWeights } from './quantized.ts'
-import type { WeightSource } from './source.ts'
+import { loadWidened, type WeightSource } from './source.ts'
 
 /*
  * What every source of weights promises: the same model through each of them.
@@ -83,7 +83,7 @@ async function quantizedFolder(quantization: Quantization, without?: string): Pr
   return folder
 }
 
-async function ggufFile(matrices: 'F32' | 'Q8_0', without?: string): Promise<string> {
+async function ggufFile(matrices: FloatDtype | 'Q8_0', without?: string): Promise<string> {
   const file = join(root, `model-${folders++}.gguf`)
   await writeLlamaGguf(file, model(), { config: json, matrices, ...(without !== undefined && { without }) })
   return file
@@ -124,6 +124,8 @@ const cases: Readonly<Record<string, Case>> = {
     open: async (path) => quantizedWeights(await openWeights(path), int8, () => false),
   },
   'a GGUF file in F32': { write: (without) => ggufFile('F32', without), open: openWeights, tolerance: 0 },
+  'a GGUF file in BF16': { write: (without) => ggufFile('BF16', without), open: openWeights, tolerance: 2 ** -8 },
+  'a GGUF file in F16': { write: (without) => ggufFile('F16', without), open: openWeights, tolerance: 2 ** -11 },
   'a GGUF file in Q8_0': { write: (without) => ggufFile('Q8_0', without), open: openWeights, tolerance: int8Step },
   'a GGUF file, its blocks as floats': {
     write: (without) => ggufFile('Q8_0', without),
@@ -193,6 +195,13 @@ describe.each(Object.entries(cases))('%s', (_name, { write, open, tolerance }) =
     expect(first).toEqual(kept)
   })
 
+  test('gives each in f32, also where that is read and widened in one memory', async () => {
+    for (const { name, shape } of specs) {
+      const wide = await loadWidened(source, name)
+      expect(wide, name).toEqual({ storage: 'F32', shape, data: widened(await source.load(name)).data })
+    }
+  })
+
   test('names a weight that it does not have', async () => {
     await expect(source.load('model.layers.7.mlp.up_proj.weight')).rejects.toThrow('model.layers.7.mlp.up_proj.weight')
   })
@@ -215,6 +224,22 @@ describe.each(Object.entries(cases))('%s', (_name, { write, open, tolerance }) =
     })
     expect(openFiles(lacking) ?? 0).toBe(0)
   })
+})
+
+test.each(['BF16', 'F16'] as const)('what is widened of a folder in %s was read into its own memory', async (dtype) => {
+  const source = await openWeights(await floatFolder(dtype))
+  const read: ArrayBufferLike[] = []
+  const watched: WeightSource = {
+    ...source,
+    load: async (name, reuse) => {
+      const weight = await source.load(name, reuse)
+      if (isFloat(weight)) read.push(weight.data.buffer)
+      return weight
+    },
+  }
+  for (const { name } of specs) expect((await loadWidened(watched, name)).data.buffer, name).toBe(read.at(-1))
+  expect(read).toHaveLength(specs.length)
+  await source.close()
 })
 
 test('weights that are random, of a folder and of a GGUF file are the same bit for bit', async () => {

@@ -1,0 +1,59 @@
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import type { MemoryChoice } from '../config/index.ts'
+import { PreparedDecoder } from './decoder.ts'
+import type { Workload } from './memory-items.ts'
+import { headRowsOf, planMemory } from './plan.ts'
+
+const quickstart = join(import.meta.dirname, '../../examples/quickstart/model')
+const lora = {
+  r: 8,
+  loraAlpha: 16,
+  targetModules: ['q_proj'],
+  loraDropout: 0,
+  bias: 'none',
+  useRslora: false,
+} as const
+const workload: Workload = {
+  training: { batch: 8, seq: 256, rows: 1024 },
+  evaluation: undefined,
+  microBatches: 1,
+  stateBytes: (_, count) => 8 * count,
+  keepsBest: false,
+  data: 0,
+}
+
+test('as the bound falls, the next best choice is made, each of less memory', async () => {
+  const prepared = await PreparedDecoder.open({
+    model: quickstart,
+    training: { lora, init: 'pretrained', seed: 1 },
+  })
+  const made: MemoryChoice[] = []
+  for (let bound = 64e9; ;) {
+    try {
+      const { expected, activations, expandWeights, headRows } = planMemory(prepared, workload, {
+        setting: 'auto',
+        bound,
+      })
+      expect(expected).toBeLessThanOrEqual(bound)
+      made.push({ activations, expandWeights, headRows })
+      bound = expected - 1
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'config', message: expect.stringContaining('the smallest plan') as string })
+      break
+    }
+  }
+  await prepared.close()
+  expect(made).toEqual([
+    { activations: 'keep', expandWeights: true, headRows: 512 },
+    { activations: 'keep', expandWeights: true, headRows: 128 },
+    { activations: 'recompute', expandWeights: false, headRows: 128 },
+    { activations: 'recompute', expandWeights: false, headRows: 32 },
+  ])
+})
+
+test('logits of a chunk take no more than 268 MB', () => {
+  expect(headRowsOf({ vocabSize: 49_152 })).toEqual([512, 128, 32])
+  expect(headRowsOf({ vocabSize: 262_144 })).toEqual([256, 128, 32])
+  expect(headRowsOf({ vocabSize: 4_000_000 })).toEqual([16, 16, 16])
+})
