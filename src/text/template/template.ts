@@ -49,7 +49,8 @@ export class ChatTemplate {
   readonly marks: boolean
   readonly #template: Template
   readonly #variables: Readonly<Record<string, unknown>>
-  #task: () => string = () => ''
+  #task: () => unknown = () => ''
+  #isTimed = false
   readonly #context = createContext({ run: () => this.#task() })
 
   /** `variables`: what templates ask for by name, `bos_token` and the like. */
@@ -85,11 +86,9 @@ export class ChatTemplate {
       documents: null,
       add_generation_prompt: prompt,
     }
-    this.#task = () => this.#template.render(items)
     let text: string
     try {
-      // The virtual machine is for its clock: whatever runs within it is ended in time.
-      text = call.runInContext(this.#context, { timeout: mostMilliseconds }) as string
+      text = this.#timed(() => this.#template.render(items))
     } catch (error) {
       throw new TemplateProblem(`${this.origin} cannot write it: ${messageOf(error)}`)
     }
@@ -98,6 +97,31 @@ export class ChatTemplate {
       throw new TemplateProblem(`${this.origin} cannot write it: an object stands where a text is expected`)
     }
     return this.marks ? withoutMarks(text) : { text, generated: [] }
+  }
+
+  /**
+   * Does what renders many conversations, with one clock for all of them, since to set one takes longer than to render. Where they take
+   * longer than one may, it is done again with a clock for each.
+   */
+  together<T>(task: () => T): T {
+    try {
+      return this.#timed(task)
+    } catch (error) {
+      if ((error as { readonly code?: unknown }).code !== 'ERR_SCRIPT_EXECUTION_TIMEOUT') throw error
+      return task()
+    }
+  }
+
+  /** The virtual machine is for its clock: whatever runs within it is ended in time. */
+  #timed<T>(task: () => T): T {
+    if (this.#isTimed) return task()
+    this.#task = task
+    this.#isTimed = true
+    try {
+      return call.runInContext(this.#context, { timeout: mostMilliseconds }) as T
+    } finally {
+      this.#isTimed = false
+    }
   }
 }
 

@@ -72,11 +72,14 @@ function completed(component: JsonObject): unknown {
 }
 
 /** Whether spaces are a sign of the vocabulary, and none of its tokens goes from something else across that to a letter. */
-function keepsBlanks({ normalizer, pre_tokenizer: preTokenizer }: JsonObject, { vocab }: JsonObject): boolean {
+function keepsBlanks({ normalizer, pre_tokenizer: preTokenizer }: JsonObject, model: JsonObject): boolean {
   const sign = '\u2581'
   const replaced = { type: 'Replace', pattern: { String: ' ' }, content: sign }
   const nothing = { type: 'Split', pattern: { String: ' ' }, behavior: 'MergedWithPrevious', invert: false }
+  const { vocab, unk_token: unknown } = model
   if (shape(normalizer) !== shape(replaced) || !isJsonObject(vocab) || !(sign in vocab)) return false
+  // Without, what is not known is left out, and the library counts characters wrongly behind it.
+  if (typeof unknown !== 'string') return false
   if (preTokenizer !== null && preTokenizer !== undefined && shape(preTokenizer) !== shape(nothing)) return false
   return !Object.keys(vocab).some((token) => across.test(token))
 }
