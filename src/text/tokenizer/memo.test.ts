@@ -22,7 +22,7 @@ const added = (content: string, id: number, more: Partial<AddedToken> = {}): Add
 })
 
 /** A character of each kind that expressions tell apart, and some that they do not. */
-const characters = [...'aBsté\u00ffб12½,.\'"/-<>\u2581', ' ', '\n', '\r', '\t', '\u00a0', '\u0301', '日', '😀', 'ſ']
+const characters = Array.from('aBbsté\u00ffб12½,.\'"/-<>\u2581 \n\r\t\u00a0\u0301日😀ſ')
 
 /** Bytes as byte-level vocabularies spell them. */
 function spelled(text: string): string[] {
@@ -30,7 +30,9 @@ function spelled(text: string): string[] {
     (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae
   const bytes = Array.from({ length: 256 }, (_, byte) => byte)
   const hidden = bytes.filter((byte) => !visible(byte))
-  return [...Buffer.from(text)].map((byte) => String.fromCodePoint(visible(byte) ? byte : 256 + hidden.indexOf(byte)))
+  return Array.from(Buffer.from(text), (byte) =>
+    String.fromCodePoint(visible(byte) ? byte : 256 + hidden.indexOf(byte)),
+  )
 }
 
 /** Every two of these merge, whatever they are: where a text is cut in another way, other ones do. */
