@@ -1,23 +1,26 @@
 /**
- * Records of English-like text in any amount: prompts with completions and chats of several turns, in turn. Words are drawn as they are
- * used, few of them often and many seldom (about one over its rank), rare ones with prefixes and endings, names, numbers, dates and code
- * among them: a tokenizer that remembers words meets new ones all the time.
+ * Records of English-like text in any amount: prompts with completions, or chats of several turns. Words are drawn as they are used, few of
+ * them often and many seldom (about one over its rank), rare ones with prefixes and endings, names, numbers, dates and code among them: a
+ * tokenizer that remembers words meets new ones all the time.
  */
-import { stream, uniform } from '../src/util/random.ts'
+import { type Stream, stream, uniform } from '../src/util/random.ts'
 
-/** The lines of a JSONL file. Line i depends on (seed, i) only. */
-export function* proseLines(seed: number): Generator<string> {
-  for (let line = 0; ; line++) yield JSON.stringify(line % 2 === 0 ? pair(seed, line) : chat(seed, line))
+export type ProseKind = 'pairs' | 'chats'
+
+/** The lines of a JSONL file. Line i depends on (kind, seed, i) only. */
+export function* proseLines(kind: ProseKind, seed: number): Generator<string> {
+  for (let line = 0; ; line++) {
+    const writer = new Writer(stream(seed, kind, line))
+    yield JSON.stringify(kind === 'pairs' ? pair(writer) : chat(writer))
+  }
 }
 
-function pair(seed: number, line: number): unknown {
-  const writer = new Writer(seed, line)
+function pair(writer: Writer): unknown {
   const prompt = `${writer.question()}\n\n${writer.paragraphs(1 + writer.below(3))}\n\nAnswer:`
   return { prompt, completion: ` ${writer.paragraphs(1)}` }
 }
 
-function chat(seed: number, line: number): unknown {
-  const writer = new Writer(seed, line)
+function chat(writer: Writer): unknown {
   const messages = [{ role: 'system', content: writer.sentence() }]
   for (let turns = 1 + writer.below(3); turns > 0; turns--) {
     messages.push({ role: 'user', content: `${writer.paragraphs(1)} ${writer.question()}` })
@@ -33,8 +36,8 @@ class Writer {
   readonly #draws: Float64Array
   #at = 0
 
-  constructor(seed: number, line: number) {
-    this.#draws = uniform(stream(seed, 'prose', line), drawn)
+  constructor(source: Stream) {
+    this.#draws = uniform(source, drawn)
   }
 
   #draw(): number {
