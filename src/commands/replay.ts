@@ -65,7 +65,10 @@ function replayLines(result: ReplayResult, width: number): string[] {
     String(example.labelTokens),
     number(example.loss),
   ])
-  const lines = table(['line', 'micro-batch', 'tokens', 'labels', 'loss'], rows)
+  const lines = table(
+    [examples.every(({ unit }) => unit === 'row') ? 'row' : 'line', 'micro-batch', 'tokens', 'labels', 'loss'],
+    rows,
+  )
   const taken = Math.max(...lines.map((line) => line.length)) + 2
   return [
     `step ${step}, epoch ${epoch.toFixed(2)}: ${counts.join(' in ')}, ${plural(labelTokens, 'label token')}; ${weightsText(result)}`,

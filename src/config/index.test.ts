@@ -356,7 +356,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual(sets.map(({ schema }) => Object.keys(schema.shape).length))
-  expect(counts).toEqual([81, 21, 8])
+  expect(counts).toEqual([82, 22, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

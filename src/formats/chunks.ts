@@ -21,6 +21,12 @@ const chunkBytes = 256 * 1024
 /** Milliseconds between two looks at whether to go on waiting for a pipe. */
 const tick = 100
 
+interface ChunkOptions {
+  readonly cancelled?: (() => boolean) | undefined
+  /** Is told of the bytes of each chunk. */
+  readonly onBytes?: ((count: number) => void) | undefined
+}
+
 /**
  * The bytes of a file, of a pipe or of standard input (`-`), from the beginning to the end.
  *
@@ -28,7 +34,7 @@ const tick = 100
  */
 export async function* readChunks(
   path: string,
-  { cancelled = (): boolean => false }: { readonly cancelled?: (() => boolean) | undefined } = {},
+  { cancelled = (): boolean => false, onBytes }: ChunkOptions = {},
 ): AsyncGenerator<Uint8Array> {
   const checkCancelled = (): void => {
     if (cancelled()) throw new LowrankError('cancelled', `cancelled while reading ${inputName(path)}`)
@@ -37,6 +43,7 @@ export async function* readChunks(
   try {
     for await (const chunk of isPipe ? readPipe(descriptor, checkCancelled) : readFile(descriptor)) {
       checkCancelled()
+      onBytes?.(chunk.byteLength)
       yield chunk
     }
   } catch (error) {

@@ -1,4 +1,4 @@
-import { duration, formatSize } from '../util/format.ts'
+import { progressText } from '../util/format.ts'
 
 /** What there is to report while a repository is fetched: messages, each once, and how far it is. */
 export class Progress {
@@ -22,7 +22,6 @@ export class Progress {
   get text(): string | undefined {
     if (this.#done >= this.#total) return undefined
     const seconds = (performance.now() - this.#since) / 1000
-    const left = this.#came > 0 ? `, ${duration((seconds / this.#came) * (this.#total - this.#done))} left` : ''
-    return `${formatSize(this.#done)} of ${formatSize(this.#total)}${left}`
+    return progressText(this.#done, this.#total, this.#came > 0 ? seconds / this.#came : undefined)
   }
 }

@@ -37,6 +37,14 @@ const records = {
   'trainer_state.json': z.object({ inputs: record }),
 }
 
+const date = z.object({ templateDate: z.iso.date() })
+const dates = {
+  'run.json': z.object({ config: date }).transform(({ config }) => config.templateDate),
+  'trainer_state.json': z
+    .object({ inputs: z.object({ config: date }) })
+    .transform(({ inputs }) => inputs.config.templateDate),
+}
+
 /**
  * What the record beside an adapter says of its base. PEFT's files do not: with the base held in another way, an adapter gives other
  * losses. Undefined where there is no record, as with adapters made elsewhere.
@@ -50,6 +58,29 @@ export async function baseOfAdapter(folder: string): Promise<AdapterBase | undef
     if (!parsed.success) continue
     const { config, hashes, origins } = 'config' in parsed.data ? parsed.data : parsed.data.inputs
     return { quantization: quantizationOf(config), file, name: config.model, hashes, origin: origins?.model }
+  }
+  return undefined
+}
+
+/**
+ * The day that the template of a run wrote, where a model or adapter is evaluated: as the options say, else the one that was recorded beside
+ * it. Undefined where there is none.
+ */
+export async function dayFor({
+  model,
+  adapter,
+  templateDate,
+}: {
+  readonly model: string
+  readonly adapter?: string | undefined
+  readonly templateDate?: string | undefined
+}): Promise<string | undefined> {
+  if (templateDate !== undefined) return templateDate
+  for (const [name, schema] of Object.entries(dates)) {
+    const file = join(adapter ?? model, name)
+    if (!(await stat(file).catch(() => undefined))?.isFile()) continue
+    const parsed = schema.safeParse(await readJsonObject(file, { code: 'adapter' }).catch(() => undefined))
+    if (parsed.success) return parsed.data
   }
   return undefined
 }

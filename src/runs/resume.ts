@@ -2,6 +2,7 @@ import type { TrainConfig } from '../config/index.ts'
 import { latestCheckpoint, readCheckpoint, settleCheckpoints, type Checkpoint } from './checkpoint.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { changedInputs, changedVersions, type RunInputs } from './run-inputs.ts'
+import { dayOf } from '../text/template/date.ts'
 import { LowrankError } from '../util/errors.ts'
 
 /** Where a run is to begin. */
@@ -11,18 +12,33 @@ type ResumeConfig = Pick<TrainConfig, 'outputDir' | 'resume' | 'resumeFrom' | 'r
 interface Start {
   /** The checkpoint to go on from; undefined: the first step. */
   readonly from: Checkpoint | undefined
-  readonly notices: readonly TrainEvent[]
+  readonly notices: TrainEvent[]
 }
 
 /**
- * Finds the checkpoint that a run is asked to go on from, and checks that it is the same run still.
+ * Finds the checkpoint that a run is asked to go on from.
  *
- * @throws LowrankError `checkpoint`: it is damaged, or none is whole; `config`: the run has changed since, and `resumeAnyway` is not set.
+ * @throws LowrankError `checkpoint`: it is damaged, or none is whole.
  */
-export async function findStart(config: ResumeConfig, inputs: RunInputs): Promise<Start> {
+export async function findStart(config: ResumeConfig): Promise<Start> {
   const notices: TrainEvent[] = []
   const from = await findCheckpoint(config, notices)
-  if (from === undefined) return { from, notices }
+  return { from, notices }
+}
+
+/** The day that the templates of a run write: that of its options, or that on which it began. */
+export function dayOfRun(from: Checkpoint | undefined, now = new Date()): string {
+  const recorded = from?.record.inputs.config['templateDate']
+  return typeof recorded === 'string' ? recorded : dayOf(now)
+}
+
+/**
+ * Checks that a run that goes on is the same still; what there is to say about it.
+ *
+ * @throws LowrankError `config`: the run has changed since, and `resumeAnyway` is not set.
+ */
+export function checkResumed(from: Checkpoint, config: ResumeConfig, inputs: RunInputs): TrainEvent[] {
+  const notices: TrainEvent[] = []
   const { record, folder } = from
   const changes = [...changedInputs(record.inputs, inputs)]
   const { activations } = record.memory
@@ -46,7 +62,7 @@ export async function findStart(config: ResumeConfig, inputs: RunInputs): Promis
     notices.push({ type: 'warning', message })
   }
   notices.push({ type: 'resume', step: record.state.step, path: folder })
-  return { from, notices }
+  return notices
 }
 
 async function findCheckpoint(config: ResumeConfig, notices: TrainEvent[]): Promise<Checkpoint | undefined> {

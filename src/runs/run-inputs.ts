@@ -78,13 +78,14 @@ export async function describeInputs(
  * count, as they were read.
  */
 async function hashSources(sources: readonly DataSource[], read: Dataset | undefined): Promise<string> {
+  const hashOf = async (path: string): Promise<string> => read?.hashes?.get(path) ?? hashFile(path)
   const [only] = sources
   if (only !== undefined && sources.length === 1 && only.weight === 1 && only.path !== standardInput)
-    return hashFile(only.path)
+    return hashOf(only.path)
   const lines: string[] = []
   for (const { path, weight } of sources) {
     const hash =
-      path === standardInput ? hashText((read?.fingerprints ?? new Float64Array()).join()) : await hashFile(path)
+      path === standardInput ? hashText((read?.fingerprints ?? new Float64Array()).join()) : await hashOf(path)
     lines.push(`${hash} ${weight}`)
   }
   return hashText(lines.join('\n'))

@@ -16,7 +16,15 @@ export type ReadOptions = Pick<TrainConfig, 'maxLength'> &
   Partial<
     Pick<
       TrainConfig,
-      'shape' | 'columns' | 'chat' | 'chatTemplate' | 'trainOnInputs' | 'lastTurnOnly' | 'skipBadLines' | 'dataCache'
+      | 'shape'
+      | 'columns'
+      | 'chat'
+      | 'chatTemplate'
+      | 'templateDate'
+      | 'trainOnInputs'
+      | 'lastTurnOnly'
+      | 'skipBadLines'
+      | 'dataCache'
     >
   >
 
@@ -47,7 +55,7 @@ export async function readTokens(options: ReadTokensOptions): Promise<Dataset> {
     prefix,
     eosId,
     vocabSize,
-    template: template && [template.hash, tokenizer.roles],
+    template: template && [template.hash, tokenizer.roles, ...(template.writesDate ? [template.day] : [])],
     options: [shape, columns, chat, trainOnInputs, turns, maxLength, skipBadLines],
   }
   return cachedDataset(folder, { sources, key }, read)

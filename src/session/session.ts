@@ -83,8 +83,8 @@ export class Session {
   }
 
   /** What writes conversations: see `chooseTemplate`. */
-  async template({ chatTemplate }: Pick<ReadOptions, 'chatTemplate'>): Promise<ChatTemplate | undefined> {
-    return chooseTemplate(this.#parts, chatTemplate, this.tokenizer)
+  async template(options: Pick<ReadOptions, 'chatTemplate' | 'templateDate'>): Promise<ChatTemplate | undefined> {
+    return chooseTemplate(this.#parts, options, this.tokenizer)
   }
 
   /** Reads examples with the model's tokenizer and template. */

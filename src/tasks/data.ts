@@ -98,7 +98,7 @@ async function* openData(given: DataTaskConfig, context: TaskContext): AsyncGene
   const { cancelled } = context
   const tokenizer = await loadTokenizer(config.model, { cancelled })
   try {
-    const template = await chooseTemplate(config, config.chatTemplate, tokenizer)
+    const template = await chooseTemplate(config, config, tokenizer)
     return {
       tokenizer,
       template: template?.origin,

@@ -1,6 +1,6 @@
 import type { QuantizationOptions, TrainConfig } from '../config/index.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
-import { baseFor } from '../runs/adapter-base.ts'
+import { baseFor, dayFor } from '../runs/adapter-base.ts'
 import type { ReadOptions } from '../session/read-tokens.ts'
 import { openSession } from '../session/session.ts'
 import { evaluationWorkload } from '../train/workload.ts'
@@ -8,7 +8,7 @@ import { evalBatches } from '../text/batches.ts'
 import { evaluateBatches } from '../train/evaluate.ts'
 import type { EvaluationResult } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
-import { reported, type StatusEvent, type TaskContext } from '../util/task.ts'
+import { reported, status, type StatusEvent, type TaskContext } from '../util/task.ts'
 
 type Shared = 'model' | 'adapter' | 'threads' | 'memory' | 'perDeviceEvalBatchSize'
 
@@ -31,7 +31,10 @@ export async function* runEvaluation(
   const quantization = yield* baseFor(config)
   const sources = yield* findData(config.data, { cancelled })
   await using session = await openSession({ model, adapter, threads, quantization, cancelled })
-  const { examples, summary } = yield* reported((report) => session.read(sources, config, report))
+  const dated = { ...config, templateDate: await dayFor(config) }
+  const template = await session.template(dated)
+  if (template?.writesDate === true) yield status(`the chat template writes the date: ${template.day}`)
+  const { examples, summary } = yield* reported((report) => session.read(sources, dated, report))
   session.tokenizer.close()
   const batches = evalBatches(examples, batchSize)
   const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })

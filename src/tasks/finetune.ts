@@ -13,7 +13,7 @@ import { sessionOf, type OpenModel } from '../session/session.ts'
 import { findDataFiles } from './find-data.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
-import { findStart } from '../runs/resume.ts'
+import { checkResumed, dayOfRun, findStart } from '../runs/resume.ts'
 import { fileSinks } from '../report/sinks/index.ts'
 import { withSinks } from '../report/sinks/sink.ts'
 import { longestOf } from '../text/batches.ts'
@@ -78,8 +78,11 @@ export async function* runFinetune(
   let unused = true
   try {
     yield noted({ type: 'status', message: `reading ${config.train}` })
+    const { from, notices } = await findStart(config)
     await using session = await sessionOf(config, cancelled)
-    const data = yield* reported((report) => readData(session, dataFiles, config, report))
+    const dated = { ...config, templateDate: config.templateDate ?? dayOfRun(from) }
+    const data = yield* reported((report) => readData(session, dataFiles, dated, report))
+    const writesDate = (await session.template(dated))?.writesDate === true
     // Its memory is free until there are samples to be made.
     session.tokenizer.close()
     yield noted({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
@@ -95,8 +98,9 @@ export async function* runFinetune(
     if (size > noticed) {
       yield noted({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     }
-    const inputs = await describeInputs(config, session.decoder.threads, { ...given, origins, files: dataFiles, data })
-    const { from, notices } = await findStart(config, inputs)
+    const described = { ...given, origins, files: dataFiles, data }
+    const inputs = await describeInputs(writesDate ? dated : config, session.decoder.threads, described)
+    if (from !== undefined) notices.push(...checkResumed(from, config, inputs))
     for (const event of notices) yield noted(event)
     // The same choice, since it decides in which order is summed.
     const choice = config.resumeAnyway ? undefined : from?.record.memory

@@ -15,8 +15,9 @@ import { reported, status, type StatusEvent, type TaskContext } from '../util/ta
 
 /** An example of a replayed step. */
 export interface ReplayedExample {
-  /** Line of the training data, from 1. */
+  /** Line, or row, of the training data, from 1. */
   readonly line: number
+  readonly unit: 'line' | 'row'
   /** Micro-batch of the step, from 1. */
   readonly microBatch: number
   readonly tokens: number
@@ -237,10 +238,10 @@ async function lastStep(
   const completions: Int32Array[] = []
   const onLosses = (losses: Float32Array, index: number): void => {
     for (const { example, lossSum, labelTokens } of exampleLosses(batches[index]!, losses)) {
-      const { ids, labelMask, line } = example
+      const { ids, labelMask, line, unit = 'line' } = example
       completions.push(ids.filter((_, t) => labelMask[t] === 1))
       const loss = lossSum / labelTokens
-      examples.push({ line, microBatch: index + 1, tokens: ids.length, labelTokens, loss })
+      examples.push({ line, unit, microBatch: index + 1, tokens: ids.length, labelTokens, loss })
     }
   }
   const { epoch, loss, labelTokens } = await trainStep(training, { cancelled, onLosses })

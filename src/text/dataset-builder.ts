@@ -1,5 +1,4 @@
 import { LowrankError } from '../util/errors.ts'
-import { count } from '../util/format.ts'
 import { GrowingArray } from '../util/growing-array.ts'
 import type { Encoded, SampleEncoder } from './encode.ts'
 import { idOf, isLabel } from './example.ts'
@@ -51,9 +50,9 @@ export class DatasetBuilder {
     return this.#index.length / indexFields
   }
 
-  /** What there is so far, in words. */
-  get progress(): string {
-    return `${count(this.#examples)} examples, ${count(this.#counts.tokens)} tokens`
+  /** What there is so far. */
+  get made(): { readonly examples: number; readonly tokens: number } {
+    return { examples: this.#examples, tokens: this.#counts.tokens }
   }
 
   /** What comes next is of this file. */
@@ -68,8 +67,10 @@ export class DatasetBuilder {
     if (this.#bad.length < shownLines) this.#bad.push(`${place}: ${problem}`)
   }
 
-  /** Takes samples in, as they were tokenized. */
+  /** Takes samples in, of one file, as they were tokenized. */
   async add(samples: readonly PlacedSample[], encoded: readonly Encoded[]): Promise<void> {
+    const first = samples[0]?.place
+    if (first !== undefined) this.#sources.findLast(({ path }) => path === first.path)!.unit ??= first.unit
     for (const [i, marked] of encoded.entries()) {
       const { place, sample } = samples[i]!
       const where = placeText(place)
@@ -146,8 +147,8 @@ export class DatasetBuilder {
       skippedLines: this.#badLines,
       findings: this.#findings.list(),
     }
-    const runs = this.#sources.map(({ first }, i) => {
-      return { first, length: (this.#sources[i + 1]?.first ?? examples.length) - first }
+    const runs = this.#sources.map(({ first, unit }, i) => {
+      return { first, length: (this.#sources[i + 1]?.first ?? examples.length) - first, unit }
     })
     return { examples, runs, summary, problems: this.#bad, fingerprints: this.#exact.values }
   }

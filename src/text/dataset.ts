@@ -1,6 +1,6 @@
 import type { Example, Examples } from './example.ts'
 import type { Finding } from './findings.ts'
-import type { Place } from './readers/index.ts'
+import { type Place, placeText } from './readers/index.ts'
 import type { Sample } from './shapes/index.ts'
 
 /** What a dataset became: counted, so that nothing disappears in silence. */
@@ -29,18 +29,24 @@ export interface DatasetSummary {
 /** A dataset, tokenized. */
 export interface Dataset {
   readonly examples: Examples
-  /** Which of them are of each file, in the order of the files. */
-  readonly runs: readonly { readonly first: number; readonly length: number }[]
+  /** Which of them are of each file, in the order of the files, and what its records are numbered by. */
+  readonly runs: readonly {
+    readonly first: number
+    readonly length: number
+    readonly unit?: Place['unit'] | undefined
+  }[]
   readonly summary: DatasetSummary
   /** What is wrong with the first records that were passed over. */
   readonly problems: readonly string[]
   /** A number for the text of each example, the same where the texts are. */
   readonly fingerprints: Float64Array
+  /** SHA-256 of each file that was read, as hex, by its path: where that is known already. */
+  readonly hashes?: ReadonlyMap<string, string> | undefined
 }
 
-/** Where an example is from: `data.jsonl:12`. */
-export function placeOf({ line, path }: Example, summary: Pick<DatasetSummary, 'path'>): string {
-  return `${path ?? summary.path}:${line}`
+/** Where an example is from: `data.jsonl:12`; `data.parquet, row 12`. */
+export function placeOf({ line, unit = 'line', path }: Example, summary: Pick<DatasetSummary, 'path'>): string {
+  return placeText({ path: path ?? summary.path, unit, number: line })
 }
 
 /** Bytes that examples take in memory: what says where they are, and their ids where they are not in a file. */

@@ -44,15 +44,17 @@ export class SampleEncoder {
   async encode(samples: readonly Sample[]): Promise<Encoded[]> {
     const { chat = false, trainOnInputs = false } = this.#options
     const found = new Array<Encoded>(samples.length)
-    const [pairs, texts, marked]: [Placed<PairSample>[], Placed<TextSample>[], Placed<MarkedText>[]] = [[], [], []]
+    const [pairs, texts, chats]: [Placed<PairSample>[], Placed<TextSample>[], Placed<ChatSample>[]] = [[], [], []]
     for (const [at, sample] of samples.entries()) {
       if (sample.kind === 'text') texts.push({ at, sample })
       else if (sample.kind === 'pair' && !chat) pairs.push({ at, sample })
-      else {
-        const written = this.#write(sample.kind === 'chat' ? sample : asChat(sample))
-        if ('problem' in written) found[at] = written
-        else marked.push({ at, sample: written })
-      }
+      else chats.push({ at, sample: sample.kind === 'chat' ? sample : asChat(sample) })
+    }
+    const marked: Placed<MarkedText>[] = []
+    for (const [i, written] of this.#writeAll(chats.map(({ sample }) => sample)).entries()) {
+      const { at } = chats[i]!
+      if ('problem' in written) found[at] = written
+      else marked.push({ at, sample: written })
     }
     const rows = await tokenizeRows(this.#tokenizer, [
       ...pairs.map(({ sample }) => sample),
@@ -63,9 +65,16 @@ export class SampleEncoder {
       const all = trainOnInputs || i >= pairs.length
       found[at] = markFrom(ids, all ? 0 : border)
     }
-    const chats = await this.#tokenizer.encodeMarked(marked.map(({ sample }) => sample))
-    for (const [i, { at }] of marked.entries()) found[at] = chats[i]!
+    const ids = await this.#tokenizer.encodeMarked(marked.map(({ sample }) => sample))
+    for (const [i, { at }] of marked.entries()) found[at] = ids[i]!
     return found
+  }
+
+  #writeAll(chats: readonly ChatSample[]): (MarkedText | Problem)[] {
+    if (chats.length === 0) return []
+    const { template } = this.#options
+    if (template === undefined) throw noTemplate()
+    return template.together(() => chats.map((one) => this.#write(one)))
   }
 
   /** A conversation as the template writes it. */

@@ -1,3 +1,5 @@
+import type { Place } from './readers/index.ts'
+
 /** A tokenized training example. */
 export interface Example {
   /** Token ids, [tokens]. */
@@ -6,6 +8,8 @@ export interface Example {
   readonly labelMask: Uint8Array
   /** Where it comes from: the line of its file, or the row, from 1. */
   readonly line: number
+  /** Whether that is a row, of what has no lines. */
+  readonly unit?: Place['unit'] | undefined
   /** The file, where there are several. */
   readonly path?: string | undefined
   /** `ids.length` and the number of labels, where they are known without reading the tokens. */

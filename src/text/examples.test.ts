@@ -1,7 +1,9 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { placeOf } from './dataset.ts'
 import { readExamples, type ReadExamplesOptions } from './examples.ts'
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts'
 
@@ -54,6 +56,27 @@ async function read(
   return readExamples({ sources: [{ path, weight: 1 }], tokenizer, maxLength: 6, ...options })
 }
 const line = (prompt: unknown, completion: unknown): string => `${JSON.stringify({ prompt, completion, extra: 1 })}\n`
+
+describe('where an example is from', () => {
+  const golden = fileURLToPath(new URL('../../test/golden/parquet', import.meta.url))
+  it('is a row of Parquet, in what is found too', async () => {
+    const path = join(golden, 'five-none.parquet')
+    const sources = [{ path, weight: 1 }]
+    const { examples, summary, runs } = await readExamples({ sources, tokenizer, maxLength: 6 })
+    expect(placeOf(examples.at(1)!, summary)).toBe(`${path}, row 2`)
+    expect(runs[0]?.unit).toBe('row')
+    expect(summary.findings.find(({ kind }) => kind === 'cut')?.places[0]).toBe(`${path}, row 1`)
+  })
+
+  it('is a line of a table, the one where the row begins', async () => {
+    const path = join(folder, 'a.csv')
+    await writeFile(path, 'prompt,completion\n"a\na",b\n\na,b\na,b\n')
+    const sources = [{ path, weight: 1 }]
+    const { examples, summary } = await readExamples({ sources, tokenizer, maxLength: 6 })
+    expect(placeOf(examples.at(1)!, summary)).toBe(`${path}:5`)
+    expect(summary.findings).toEqual([{ kind: 'duplicate', count: 1, places: [`${path}:6`] }])
+  })
+})
 
 describe('readExamples', () => {
   it('labels the completion and EOS, behind BOS and prompt', async () => {

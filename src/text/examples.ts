@@ -1,10 +1,10 @@
 import { LowrankError } from '../util/errors.ts'
-import { duration } from '../util/format.ts'
 import type { Dataset, PlacedSample } from './dataset.ts'
 import { DatasetBuilder } from './dataset-builder.ts'
 import { type EncodeOptions, SampleEncoder } from './encode.ts'
 import { type DataSource, placeText, readRecords } from './readers/index.ts'
 import { type Columns, isProblem, type Sample, type ShapeName, ShapeReader } from './shapes/index.ts'
+import { ReadProgress } from './progress.ts'
 import type { TokenSink } from './store.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
@@ -40,11 +40,12 @@ export async function readExamples(options: ReadExamplesOptions): Promise<Datase
   const path = sources.map((source) => source.path).join(',')
   const encoder = new SampleEncoder(tokenizer, options)
   const builder = new DatasetBuilder({ ...options, encoder, path })
-  const progress = progressOf(options, builder)
+  const progress = await ReadProgress.of(sources, options)
   const shapes = new Set<string>()
   for (const source of sources) {
     builder.begin(source.path)
     const reader = new ShapeReader(options.shape, options.columns)
+    const wanted = (columns: readonly string[]): readonly string[] | undefined => reader.wanted(columns)
     const pending: Promise<void>[] = []
     let batch: PlacedSample[] = []
     let size = 0
@@ -61,9 +62,9 @@ export async function readExamples(options: ReadExamplesOptions): Promise<Datase
       taking.catch(() => undefined)
       pending.push(taking)
       if (pending.length > 2) await pending.shift()
-      progress(source.path)
+      progress.look(source.path, builder.made)
     }
-    for await (const entry of readRecords(source.path, cancelled === undefined ? {} : { cancelled })) {
+    for await (const entry of readRecords(source.path, { cancelled, wanted, onBytes: progress.add })) {
       const found = 'error' in entry ? { problem: entry.error } : reader.read(entry.value)
       if (isProblem(found)) {
         builder.refuse(placeText(entry.place), found)
@@ -78,20 +79,6 @@ export async function readExamples(options: ReadExamplesOptions): Promise<Datase
     if (reader.name !== undefined) shapes.add(reader.name)
   }
   return builder.finish({ skipBadLines, shape: [...shapes].join(', ') })
-}
-
-/** Seconds after which the first message comes; those after it come ever more seldom. */
-const patience = 5
-
-function progressOf({ report }: ReadExamplesOptions, builder: DatasetBuilder): (path: string) => void {
-  const begun = performance.now()
-  let next = begun + 1000 * patience
-  return (path) => {
-    const now = performance.now()
-    if (report === undefined || now < next) return
-    next = now + Math.max(1000 * patience, (now - begun) / 5)
-    report(`tokenizing ${path}: ${builder.progress} in ${duration((now - begun) / 1000)}`)
-  }
 }
 
 /** Characters that are tokenized at once: enough that asking costs little, and few enough that a cancel is seen soon. */

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Sample } from './shapes/index.ts'
 import type { Message } from './template/template.ts'
 
@@ -121,7 +121,7 @@ export function fingerprints(sample: Sample, { all }: Texts): { readonly exact: 
 }
 
 function fingerprint(text: string): number {
-  return createHash('sha1').update(text).digest().readUIntLE(0, 6)
+  return hash('sha1', text, 'buffer').readUIntLE(0, 6)
 }
 
 /** Positions of numbers that came before already. */

@@ -1,5 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 import { type Example, type Examples, idsOf, labelMaskOf } from './example.ts'
+import type { Place } from './readers/index.ts'
 
 /** Numbers of an index that each example has. */
 export const indexFields = 4
@@ -26,6 +27,8 @@ export interface TokenSink {
 export interface SourceStart {
   readonly path: string
   readonly first: number
+  /** What its records are numbered by; known with its first one. */
+  unit?: Place['unit'] | undefined
 }
 
 /** Examples whose tokens lie in memory or in a file, with 16 bytes of each in memory. */
@@ -48,8 +51,9 @@ export class ExampleStore implements Examples {
     const i = position < 0 ? this.length + position : position
     if (i < 0 || i >= this.length) return undefined
     const [start, tokens, labels, line] = this.index.subarray(i * indexFields, (i + 1) * indexFields) as unknown as Four
-    const path = this.#sources.length < 2 ? undefined : this.#sources.findLast(({ first }) => first <= i)?.path
-    return new StoredExample(this.#tokens, start, { tokens, labels, line, path })
+    const source = this.#sources.findLast(({ first }) => first <= i)
+    const path = this.#sources.length < 2 ? undefined : source?.path
+    return new StoredExample(this.#tokens, start, { tokens, labels, line, path, unit: source?.unit })
   }
 
   slice(start = 0, end = this.length): Example[] {
@@ -69,6 +73,7 @@ class StoredExample implements Example {
   readonly tokens: number
   readonly labels: number
   readonly line: number
+  readonly unit: Place['unit'] | undefined
   readonly path: string | undefined
   readonly #source: TokenSource
   readonly #start: number
@@ -77,13 +82,14 @@ class StoredExample implements Example {
   constructor(
     source: TokenSource,
     start: number,
-    known: Required<Pick<Example, 'tokens' | 'labels' | 'line'>> & Pick<Example, 'path'>,
+    known: Required<Pick<Example, 'tokens' | 'labels' | 'line'>> & Pick<Example, 'path' | 'unit'>,
   ) {
     this.#source = source
     this.#start = start
     this.tokens = known.tokens
     this.labels = known.labels
     this.line = known.line
+    this.unit = known.unit
     this.path = known.path
   }
 

@@ -12,7 +12,7 @@ import type { DataSource } from './readers/index.ts'
 import { ExampleStore, type ExampleIndex, FileTokens, indexFields, type TokenSink, type TokenSource } from './store.ts'
 
 /** What the files of an entry are; another form of them gets another number. */
-const version = 1
+const version = 2
 
 const names = { tokens: 'tokens.bin', index: 'index.bin', fingerprints: 'fingerprints.bin', dataset: 'dataset.json' }
 
@@ -35,16 +35,16 @@ export async function cachedDataset(
   { sources, key }: { readonly sources: readonly DataSource[]; readonly key: TokenKey },
   build: (tokens: TokenSink) => Promise<Dataset>,
 ): Promise<Dataset> {
-  const hashes: unknown[] = []
-  // Findings name places by path.
-  for (const { path } of sources) hashes.push([path, await hashFile(path)])
+  const hashes = new Map<string, string>()
+  for (const { path } of sources) hashes.set(path, await hashFile(path))
   const id = createHash('sha256')
-    .update(JSON.stringify([version, hashes, key]))
+    // Findings name places by path.
+    .update(JSON.stringify([version, [...hashes], key]))
     .digest('hex')
     .slice(0, 40)
   const entry = join(folder, id)
   const found = await openEntry(entry, sources)
-  if (found !== undefined) return found
+  if (found !== undefined) return { ...found, hashes }
   const temporary = `${entry}.${process.pid}-${Date.now().toString(36)}.tmp`
   await mkdir(temporary, { recursive: true }).catch((error: Error) => {
     throw writeError(temporary, error)
@@ -66,7 +66,7 @@ export async function cachedDataset(
       await rename(temporary, entry)
     })
     // The file of its tokens stays open, by whatever name.
-    return { ...dataset, summary: { ...dataset.summary, onDisk: true } }
+    return { ...dataset, hashes, summary: { ...dataset.summary, onDisk: true } }
   } catch (error) {
     sink.abandon()
     await rm(temporary, { recursive: true, force: true })
@@ -89,7 +89,7 @@ async function openEntry(
     if (!isJsonObject(rest) || index.length !== indexFields * fingerprints.length) return undefined
     const { runs, summary, problems } = rest as unknown as Omit<Dataset, 'examples' | 'fingerprints'>
     if (size.size !== 4 * summary.tokens) return undefined
-    const starts = runs.map(({ first }, i) => ({ path: sources[i]!.path, first }))
+    const starts = runs.map(({ first, unit }, i) => ({ path: sources[i]!.path, first, unit }))
     // What was used last is the last that a user removes.
     const now = new Date()
     await utimes(entry, now, now).catch(() => undefined)

@@ -2,6 +2,7 @@ import type { JsonObject } from '../formats/json.ts'
 import { type ModelFiles, openModelFiles } from '../formats/model-files.ts'
 import { LowrankError } from '../util/errors.ts'
 import { checkTokenizerJson } from './tokenizer/check.ts'
+import { cutsOf } from './tokenizer/cuts.ts'
 import { Engine } from './tokenizer/process.ts'
 import type { MarkedText } from './template/turns.ts'
 import { specialTokens } from './tokenizer/special-tokens.ts'
@@ -83,7 +84,8 @@ export async function loadTokenizer(
     given = undefined
     return made
   }
-  const engine = new Engine({ path, text: files.isGguf ? text : undefined, added: special.added, cancelled })
+  const cuts = cutsOf(given, [...json.addedTokens, ...special.added])
+  const engine = new Engine({ path, text: files.isGguf ? text : undefined, added: special.added, cuts, cancelled })
   if (!files.isGguf) given = undefined
   try {
     await checkIds(engine, special.declared, path)
@@ -96,9 +98,12 @@ export async function loadTokenizer(
         : await eosFromToken(engine, special.eos, `${configPath}: eos_token`)
     const cleansUp = config['clean_up_tokenization_spaces'] === true && json.model !== 'BPE'
     return {
-      encode: (texts) => engine.ask('encode', [...texts], lengthOf(texts)),
-      encodeMarked: (texts) =>
-        engine.ask('encodeMarked', texts.map(inCodePoints), lengthOf(texts.map(({ text }) => text))),
+      encode: (texts) =>
+        idsOf(
+          engine,
+          texts.map((text) => ({ text, spans: [] })),
+        ),
+      encodeMarked: (texts) => idsOf(engine, texts),
       decode: async (sequences, { skipSpecialTokens = true } = {}) => {
         const texts = await engine.ask('decode', { sequences, skipSpecialTokens }, lengthOf(sequences))
         return cleansUp ? texts.map(cleanUp) : texts
@@ -121,14 +126,10 @@ export async function loadTokenizer(
   }
 }
 
-/** Places as the engine counts them. */
-function inCodePoints({ text, spans }: MarkedText): MarkedText {
-  let [at, points] = [0, 0]
-  const point = (place: number): number => {
-    for (; at < place; points++) at += (text.codePointAt(at) ?? 0) > 0xffff ? 2 : 1
-    return points
-  }
-  return { text, spans: spans.map(({ start, end }) => ({ start: point(start), end: point(end) })) }
+async function idsOf(engine: Engine, texts: readonly MarkedText[]): Promise<Int32Array[]> {
+  const { lengths, ids } = await engine.ask('encode', texts, lengthOf(texts.map(({ text }) => text)))
+  let end = 0
+  return Array.from(lengths, (length) => ids.subarray(end, (end += length)))
 }
 
 const maxTokenizerBytes = 256 * 2 ** 20

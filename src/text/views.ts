@@ -61,7 +61,8 @@ export function divided(
     const view = new ExampleView(examples, indices.sort())
     const runs = [{ first: 0, length: view.length }]
     const fingerprints = Float64Array.from(indices, (index) => dataset.fingerprints[index]!)
-    return { examples: view, runs, summary: { ...summary, path, ...countsOf(view) }, problems: [], fingerprints }
+    const counted = { ...summary, path, ...countsOf(view) }
+    return { ...dataset, examples: view, runs, summary: counted, problems: [], fingerprints }
   }
   const part = of(order.slice(0, count), `${summary.path}, ${count} of its examples`)
   // What was found is found in all of it, and told once.

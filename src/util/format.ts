@@ -17,6 +17,12 @@ export function duration(seconds: number): string {
   return `${Math.floor(whole / 3600)}h ${two((whole % 3600) / 60)}m`
 }
 
+/** `120 MB of 538 MB, 12 s left`; `perByte`: seconds that each took so far, where that is known. */
+export function progressText(done: number, total: number, perByte: number | undefined): string {
+  const left = perByte === undefined ? '' : `, ${duration(perByte * (total - done))} left`
+  return `${formatSize(done)} of ${formatSize(total)}${left}`
+}
+
 /** `1,234,567`. */
 export function count(value: number): string {
   return value.toLocaleString('en-US')

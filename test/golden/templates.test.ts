@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { LowrankError } from '../../src/util/errors.ts'
 import { ChatTemplate, type Conversation, type Rendered, TemplateProblem } from '../../src/text/template/template.ts'
 
@@ -31,11 +31,11 @@ function render(template: ChatTemplate, conversation: Conversation, prompt: bool
   }
 }
 
-beforeAll(() => void vi.useFakeTimers({ now: new Date(2025, 6, 2, 9, 5, 7), toFake: ['Date'] }))
-afterAll(() => void vi.useRealTimers())
+/** The day on which they were made. */
+const day = '2025-07-02'
 
 describe.each(Object.entries(golden))('%s', (name, rows) => {
-  const template = new ChatTemplate(read(`${name}.jinja`), name, special)
+  const template = new ChatTemplate(read(`${name}.jinja`), name, special, day)
 
   test.each(rows.map((row, i) => ({ ...row, ...conversations[i]! })))('$name', (row) => {
     const expected = (value: Expected): string => (typeof value === 'string' ? value : 'refused')

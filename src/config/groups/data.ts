@@ -57,6 +57,13 @@ export const reading = {
     resume: 'free',
     unset: "the model's own",
   }),
+  templateDate: option(z.iso.date().optional(), {
+    group,
+    description: 'The day that a chat template writes, if it writes one (Llama 3.2)',
+    placeholder: 'YYYY-MM-DD',
+    accepts: 'a date such as 2026-11-27',
+    unset: 'today; of a run that goes on, or of an adapter, the day of its training',
+  }),
   trainOnInputs: option(z.boolean().default(false), {
     group,
     description: 'Learn everything, and not only the completions or what the assistant says',

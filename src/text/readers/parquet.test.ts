@@ -43,6 +43,27 @@ test('a text that is none is an error of its row; other bytes are no text, and n
   ])
 })
 
+test('of columns that are not wanted only the names are read', async () => {
+  const bytes = bytesOf('five-gzip.parquet')
+  const all = await recordsOf(join(golden, 'five-gzip.parquet'))
+  // The last page is of the second column.
+  const last = bytes.lastIndexOf(Buffer.from([0x1f, 0x8b]))
+  bytes.fill(0, last + 10, last + 20)
+  const path = write('half.parquet', bytes)
+  expect(await refusalOf(path)).toContain('half.parquet as Parquet')
+  const asked: (readonly string[])[] = []
+  const wanted = (columns: readonly string[]): string[] => {
+    asked.push(columns)
+    return ['text']
+  }
+  const read: number[] = []
+  const found = await recordsOf(path, { wanted, onBytes: (count) => read.push(count) })
+  expect(found).toEqual(all.map((record) => ({ ...(record as object), other: undefined })))
+  expect(Object.keys(found[0] as object)).toEqual(['text', 'other'])
+  expect(asked).toEqual([['text', 'other']])
+  expect(read.length).toBeGreaterThan(1)
+})
+
 test('no rows are no records', async () => {
   expect(await recordsOf(join(golden, 'no-rows.parquet'))).toEqual([])
 })

@@ -23,8 +23,16 @@ import { LowrankError, messageOf } from '../../util/errors.ts'
 import type { Input, RecordEntry } from './reader.ts'
 import { hashes, ZstdDecoder } from './zstd.ts'
 
-/** The rows of a Parquet file. One row group at a time is read and kept in memory, as its columns. */
-export async function* readParquet({ path, packed }: Pick<Input, 'path' | 'packed'>): AsyncGenerator<RecordEntry> {
+/**
+ * The rows of a Parquet file. One row group at a time is read and kept in memory, as its columns: those that are wanted. The others are keys
+ * of the records without a value.
+ */
+export async function* readParquet({
+  path,
+  packed,
+  wanted,
+  onBytes,
+}: Pick<Input, 'path' | 'packed' | 'wanted' | 'onBytes'>): AsyncGenerator<RecordEntry> {
   if (packed !== undefined || path === standardInput) {
     const how = packed === undefined ? 'through a pipe' : `${packed}-compressed`
     throw new LowrankError('data', `${inputName(path)} is a Parquet file that comes ${how}`, {
@@ -45,12 +53,12 @@ export async function* readParquet({ path, packed }: Pick<Input, 'path' | 'packe
   }
   try {
     let number = 0
-    for await (const columns of rowGroups(file)) {
-      const names = [...columns.keys()]
+    for await (const columns of rowGroups(file, { wanted, onBytes })) {
+      const known = [...columns]
       for (let row = 0; row < columns.rows; row++) {
         const place = { path, unit: 'row', number: ++number } as const
         const faults: string[] = []
-        const values = names.map((name) => [name, plain(columns.get(name)![row], faults)] as const)
+        const values = known.map(([name, column]) => [name, column && plain(column[row], faults)] as const)
         yield faults.length > 0 ? { place, error: faults[0]! } : { place, value: Object.fromEntries(values) }
       }
     }
@@ -73,7 +81,7 @@ function reasonOf(cause: unknown): string {
 }
 
 /** The top columns of a row group, by name. */
-class Columns extends Map<string, readonly unknown[]> {
+class Columns extends Map<string, readonly unknown[] | undefined> {
   readonly rows: number
 
   constructor(rows: number) {
@@ -82,23 +90,29 @@ class Columns extends Map<string, readonly unknown[]> {
   }
 }
 
-async function* rowGroups(file: AsyncBuffer): AsyncGenerator<Columns> {
+async function* rowGroups(
+  file: AsyncBuffer,
+  { wanted, onBytes }: Pick<Input, 'wanted' | 'onBytes'>,
+): AsyncGenerator<Columns> {
   const metadata = await parquetMetadataAsync(file, { geoparquet: false })
   const schema = parquetSchema(metadata)
   const names = schema.children.map(({ element }) => element.name)
   checkColumns(metadata, leavesOf(schema), file.byteLength)
+  const read = wanted?.(names) ?? names
   const checked = await checkedCompressors()
   let rowStart = 0
   for (const group of metadata.row_groups) {
     const columns = new Columns(Number(group.num_rows))
-    await checkPages(file, group)
+    for (const name of names) columns.set(name, undefined)
+    await checkPages(file, group, read)
     const rowEnd = rowStart + columns.rows
-    const pieces = new Map<string, unknown[][]>(names.map((name) => [name, []]))
+    const pieces = new Map<string, unknown[][]>(read.map((name) => [name, []]))
     await parquetRead({
       file,
       metadata,
       rowStart,
       rowEnd,
+      columns: [...read],
       compressors: checked,
       // What is not said to be text may be text, or a picture.
       utf8: false,
@@ -113,6 +127,7 @@ async function* rowGroups(file: AsyncBuffer): AsyncGenerator<Columns> {
       }
       columns.set(name, values)
     }
+    onBytes?.(Number(group.total_byte_size ?? 0n))
     yield columns
     rowStart = rowEnd
   }
@@ -152,8 +167,9 @@ function rangeOf(meta: ColumnMetaData): { readonly start: number; readonly end: 
 }
 
 /** Refuses pages that are not those of their column: by sizes below zero, and by what is not there, the package goes round in circles. */
-async function checkPages(file: AsyncBuffer, { columns }: RowGroup): Promise<void> {
+async function checkPages(file: AsyncBuffer, { columns }: RowGroup, read: readonly string[]): Promise<void> {
   for (const { meta_data: meta } of columns) {
+    if (!read.includes(meta!.path_in_schema[0]!)) continue
     const { start, end } = rangeOf(meta!)
     const reader = { view: new DataView(await file.slice(start, end)), offset: 0 }
     if (meta!.num_values > maxValues) throw new Error(`a column has ${meta!.num_values} values in a row group`)

@@ -22,6 +22,10 @@ export interface Input {
   readonly path: string
   /** Its bytes from the beginning, unpacked. */
   readonly chunks: AsyncIterable<Uint8Array>
+  /** Chooses, among the columns of a table that has them apart from one another, those that are read; undefined: all. */
+  readonly wanted?: ((columns: readonly string[]) => readonly string[] | undefined) | undefined
+  /** Is told of bytes of the file that are read elsewhere than from `chunks`. */
+  readonly onBytes?: ((count: number) => void) | undefined
   /** How it is compressed, if it is. */
   readonly packed?: string | undefined
   /** Its beginning, as text. */

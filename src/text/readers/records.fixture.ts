@@ -4,15 +4,15 @@ import { join } from 'node:path'
 import { afterAll, expect } from 'vitest'
 import xxhash from 'xxhash-wasm'
 import { LowrankError } from '../../util/errors.ts'
-import { placeText, readRecords } from './index.ts'
+import { placeText, type ReadOptions, readRecords } from './index.ts'
 
 /** What is written to a file. */
 export type Content = string | Uint8Array
 
 /** What a file holds, a record or `PLACE: error` each. */
-export async function recordsOf(path: string): Promise<unknown[]> {
+export async function recordsOf(path: string, options?: ReadOptions): Promise<unknown[]> {
   const records: unknown[] = []
-  for await (const entry of readRecords(path)) {
+  for await (const entry of readRecords(path, options)) {
     records.push('error' in entry ? `${placeText(entry.place)}: ${entry.error}` : entry.value)
   }
   return records

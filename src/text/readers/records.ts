@@ -73,6 +73,14 @@ export const readers: readonly Reader[] = [
 /** Bytes that show what a file is. */
 const headBytes = 64 * 1024
 
+export interface ReadOptions {
+  readonly cancelled?: (() => boolean) | undefined
+  /** Chooses, among the columns of a Parquet file, those that are read; undefined: all. */
+  readonly wanted?: Input['wanted']
+  /** Is told of bytes of the file, as it is stored, when they have been read. */
+  readonly onBytes?: ((count: number) => void) | undefined
+}
+
 /**
  * The records of a file, of a pipe or of standard input (`-`), in order. A malformed record is an error among them, for the caller to count.
  * The content decides what is read, and the extension where that leaves it open. Memory is bounded by the largest record.
@@ -81,17 +89,17 @@ const headBytes = 64 * 1024
  */
 export async function* readRecords(
   path: string,
-  { cancelled }: { readonly cancelled?: () => boolean } = {},
+  { cancelled, wanted, onBytes }: ReadOptions = {},
 ): AsyncGenerator<RecordEntry> {
-  const source = readChunks(path, { cancelled })
+  const source = readChunks(path, { cancelled, onBytes })
   try {
     const begun = await beginningOf(source)
     const compression = compressionOf(begun.head)
-    if (compression === undefined) yield* readContent(path, begun)
+    if (compression === undefined) yield* readContent(path, begun, { wanted, onBytes })
     else {
       const content = unpacked(compression, begun.chunks, path)
       try {
-        yield* readContent(path, await beginningOf(content), compression.name)
+        yield* readContent(path, await beginningOf(content), { packed: compression.name })
       } finally {
         await content.return(undefined)
       }
@@ -123,12 +131,16 @@ async function beginningOf(chunks: AsyncGenerator<Uint8Array>): Promise<Begun> {
   return { head: all.subarray(0, headBytes), chunks: whole() }
 }
 
-async function* readContent(path: string, { head, chunks }: Begun, packed?: string): AsyncGenerator<RecordEntry> {
+async function* readContent(
+  path: string,
+  { head, chunks }: Begun,
+  about: Pick<Input, 'packed' | 'wanted' | 'onBytes'>,
+): AsyncGenerator<RecordEntry> {
   const again = compressionOf(head)
   if (again !== undefined) {
     throw isForeign(path, { what: `compressed more than once (${again.name} within)`, hint: 'Unpack it once.' })
   }
-  const input: Input = { path, chunks, packed, head: headOf(head) }
+  const input: Input = { path, chunks, head: headOf(head), ...about }
   const binary = readers.find(({ signature }) => signature !== undefined && startsWith(head, signature))
   if (binary !== undefined) {
     yield* binary.read(input)

@@ -31,6 +31,16 @@ export class ShapeReader {
     return this.#shape?.name
   }
 
+  /** Of the columns that records have, those that they are read from; undefined where that is not known. */
+  wanted(columns: readonly string[]): readonly string[] | undefined {
+    const taken = this.#columns.map(([, from]) => from)
+    const sources = new Map(columns.filter((name) => !taken.includes(name)).map((name) => [name, name]))
+    for (const [to, from] of this.#columns) if (columns.includes(from)) sources.set(to, from)
+    const shape = this.#shape ?? shapes.find(({ keys }) => keys.some((key) => sources.has(key)))
+    const found = shape?.uses.flatMap((key) => sources.get(key) ?? []) ?? []
+    return found.length === 0 ? undefined : found
+  }
+
   read(value: unknown): Sample | Problem {
     if (!isJsonObject(value)) return { problem: `${kindOf(value)}, not a JSON object`, hint: expected }
     const missing = this.#columns.find(([, from]) => !Object.hasOwn(value, from))

@@ -10,6 +10,7 @@ export const messages: Shape = {
   name: 'messages',
   what: 'chats ("messages", as OpenAI has them)',
   keys: ['messages'],
+  uses: ['messages', 'tools'],
   read(record) {
     const chat = readChat(record)
     return isProblem(chat) ? chat : chatOf(chat.messages, chat)

@@ -8,6 +8,7 @@ export const pairs: Shape = {
   name: 'pairs',
   what: 'prompts and completions',
   keys: ['prompt', 'completion'],
+  uses: ['prompt', 'completion'],
   read(record) {
     const [prompt, completion] = [textOf(record, 'prompt'), textOf(record, 'completion')]
     if (isProblem(prompt)) return prompt
@@ -20,6 +21,7 @@ export const text: Shape = {
   name: 'text',
   what: 'plain texts ("text"), learned whole',
   keys: ['text'],
+  uses: ['text'],
   read(record) {
     const found = textOf(record, 'text')
     return isProblem(found) ? found : { kind: 'text', text: found }
@@ -31,6 +33,7 @@ export const alpaca: Shape = {
   name: 'alpaca',
   what: 'instructions with their outputs (Alpaca)',
   keys: ['instruction', 'output'],
+  uses: ['instruction', 'input', 'output', 'system'],
   read(record) {
     const optional = (key: string): ReturnType<typeof textOf> =>
       record[key] === undefined || record[key] === null ? '' : textOf(record, key)
@@ -71,6 +74,7 @@ export const conversations: Shape = {
   name: 'conversations',
   what: 'conversations (ShareGPT)',
   keys: ['conversations', 'conversation'],
+  uses: ['conversations', 'conversation', 'system', 'tools'],
   read(record) {
     const list = record['conversations'] ?? record['conversation']
     if (!Array.isArray(list)) {
@@ -121,6 +125,7 @@ export const preference: Shape = {
   name: 'preference',
   what: 'preferences ("chosen" and "rejected")',
   keys: ['chosen', 'rejected'],
+  uses: ['chosen', 'rejected'],
   read: () => ({
     problem: 'a preference ("chosen", "rejected"), from which is not learned yet',
     hint: 'Learn the preferred answers: map the columns (columns: { completion: chosen }), or write "chosen" as "messages".',

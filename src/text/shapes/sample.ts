@@ -41,6 +41,8 @@ export interface Shape {
   readonly what: string
   /** The keys by which it is known: any of them. */
   readonly keys: readonly string[]
+  /** All keys that are read. */
+  readonly uses: readonly string[]
   /** Reads a record of it. */
   read(record: JsonObject): Sample | Problem
 }

@@ -1,11 +1,46 @@
 import { describe, expect, it } from 'vitest'
-import { type Columns, type Sample, type ShapeName, ShapeReader } from './index.ts'
+import type { JsonObject } from '../../formats/json.ts'
+import { type Columns, type Sample, type ShapeName, ShapeReader, shapes } from './index.ts'
 
 const read = (value: unknown, name?: ShapeName, columns?: Columns): unknown =>
   new ShapeReader(name, columns).read(value)
 const user = (content: string): object => ({ role: 'user', content })
 const assistant = (content: string): object => ({ role: 'assistant', content })
 const call = (args: unknown): object => ({ id: 'a', type: 'function', function: { name: 'f', arguments: args } })
+
+describe('the columns that are read', () => {
+  const all = ['id', 'system', 'text', 'input', 'output', 'instruction', 'prompt', 'question', 'tools', 'messages']
+  it.each<[string, string[], ShapeName | undefined, Columns | undefined, string[] | undefined]>([
+    ['of the shape that is recognised', all, undefined, undefined, ['messages', 'tools']],
+    ['of the shape that is named', all, 'alpaca', undefined, ['instruction', 'input', 'output', 'system']],
+    ['by other names', all, 'pairs', { prompt: 'question', completion: 'text' }, ['question', 'text']],
+    ['of a shape by other names', ['q', 'a', 'id'], undefined, { prompt: 'q', completion: 'a' }, ['q', 'a']],
+    ['as far as they are there', ['prompt', 'id'], undefined, { completion: 'a' }, ['prompt']],
+    ['all of no known shape', ['a', 'b'], undefined, undefined, undefined],
+    ['all where none is there', ['a', 'b'], 'text', undefined, undefined],
+  ])('%s', (_, columns, name, mapping, expected) => {
+    expect(new ShapeReader(name, mapping).wanted(columns)).toEqual(expected)
+  })
+
+  it('are all that a shape reads', () => {
+    for (const shape of shapes) {
+      const asked = new Set<string>()
+      const text = { role: 'user', content: 'a', from: 'human', value: 'a' }
+      const answer = { role: 'assistant', content: 'a', from: 'gpt', value: 'a' }
+      const record = new Proxy({} as JsonObject, {
+        get: (_, key) => {
+          if (typeof key === 'string') asked.add(key)
+          return key === 'tools' ? [{}] : key === 'messages' || key === 'conversations' ? [text, answer] : 'a'
+        },
+      })
+      shape.read(record)
+      expect(
+        [...asked].every((key) => shape.uses.includes(key)),
+        `${shape.name}: ${[...asked].join()}`,
+      ).toBe(true)
+    }
+  })
+})
 
 describe('what a record becomes', () => {
   it.each<[string, object, unknown]>([

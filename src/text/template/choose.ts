@@ -14,6 +14,13 @@ export const templateName = 'chat_template.jinja'
 
 const maxTemplateBytes = 2 ** 20
 
+interface TemplateOptions {
+  /** Which one. */
+  readonly chatTemplate?: string | undefined
+  /** The day that it writes, if it writes one; today by default. */
+  readonly templateDate?: string | undefined
+}
+
 /**
  * The template that conversations are written with: the one that an adapter was trained with, the model's own, or the one that is named,
  * which is one of the model's, one of `namedTemplates`, or a file. Undefined where there is none and none is named.
@@ -22,11 +29,12 @@ const maxTemplateBytes = 2 ** 20
  */
 export async function chooseTemplate(
   { model, adapter }: { readonly model: string; readonly adapter?: string | undefined },
-  name: string | undefined,
+  { chatTemplate: name, templateDate }: TemplateOptions,
   tokenizer: Pick<Tokenizer, 'roles' | 'addedTokens'>,
 ): Promise<ChatTemplate | undefined> {
   const own = [...(await adapterTemplate(adapter)), ...(await ownTemplates(model))]
-  const made = (source: string, origin: string): ChatTemplate => new ChatTemplate(source, origin, tokenizer.roles)
+  const made = (source: string, origin: string): ChatTemplate =>
+    new ChatTemplate(source, origin, tokenizer.roles, templateDate)
   if (name === undefined) {
     // A model with several has one for most, and others for tools or documents.
     const [first] = own

@@ -72,6 +72,7 @@ const rewrites: Readonly<Record<string, (node: Node) => Node | undefined>> = {
     return negate === true ? { type: 'UnaryExpression', operator: { value: 'not' }, argument: found } : found
   },
   CallExpression({ callee, args }) {
+    if (nameOf(callee) === 'strftime_now') return call('strftime_now', args as unknown[])
     const { type, object, property, computed } = callee as Node
     const name = type === 'MemberExpression' && computed !== true ? nameOf(property) : undefined
     return name !== undefined && strips.includes(name) ? call(name, [object, ...(args as unknown[])]) : undefined
@@ -144,6 +145,11 @@ const functions: Readonly<Record<string, (operands: Operands) => unknown>> = {
 export const pythonFunctions: Readonly<Record<string, unknown>> = Object.fromEntries(
   Object.entries(functions).map(([name, f]) => [`python ${name}`, f]),
 )
+
+/** The variable that `asPython` needs besides: the engine knows no day but that of its clock, and the language of the machine. */
+export function pythonDate(write: (format: string) => string): Readonly<Record<string, unknown>> {
+  return { 'python strftime_now': ([format]: Operands) => write(text(format!)) }
+}
 
 function text({ type, value }: RuntimeValue): string {
   if (typeof value !== 'string') throw new Error(`${type} is no text`)

@@ -2,7 +2,8 @@ import { createContext, Script } from 'node:vm'
 import { Template } from '@huggingface/jinja'
 import { hashText } from '../../formats/hash.ts'
 import { LowrankError, messageOf } from '../../util/errors.ts'
-import { asPython, pythonFunctions } from './python.ts'
+import { dayOf, strftime } from './date.ts'
+import { asPython, pythonDate, pythonFunctions } from './python.ts'
 
 /** A message as a template sees it: role, content, and whatever else it has. */
 export type Message = { readonly role: string } & { readonly [key: string]: unknown }
@@ -47,17 +48,29 @@ export class ChatTemplate {
   readonly hash: string
   /** Whether it marks what the assistant says. */
   readonly marks: boolean
+  /** Whether it may write the day. */
+  readonly writesDate: boolean
+  /** The day that it writes: `2026-11-27`. */
+  readonly day: string
   readonly #template: Template
   readonly #variables: Readonly<Record<string, unknown>>
-  #task: () => string = () => ''
+  #task: () => unknown = () => ''
+  #isTimed = false
   readonly #context = createContext({ run: () => this.#task() })
 
-  /** `variables`: what templates ask for by name, `bos_token` and the like. */
-  constructor(source: string, origin: string, variables: Readonly<Record<string, unknown>> = {}) {
+  /** `variables`: what templates ask for by name, `bos_token` and the like; `day`: the one that they write. */
+  constructor(
+    source: string,
+    origin: string,
+    variables: Readonly<Record<string, unknown>> = {},
+    day: string = dayOf(new Date()),
+  ) {
     this.source = source
     this.origin = origin
     this.hash = hashText(source)
-    this.#variables = variables
+    this.writesDate = source.includes('strftime_now')
+    this.day = day
+    this.#variables = { ...variables, ...pythonFunctions, ...pythonDate((format) => strftime(day, format)) }
     const marked = withMarks(source)
     this.marks = marked !== source
     try {
@@ -78,18 +91,15 @@ export class ChatTemplate {
    */
   render({ messages, tools }: Conversation, { prompt = false } = {}): Rendered {
     const items = {
-      ...pythonFunctions,
       ...this.#variables,
       messages: messages.map(seen),
       tools: tools ?? null,
       documents: null,
       add_generation_prompt: prompt,
     }
-    this.#task = () => this.#template.render(items)
     let text: string
     try {
-      // The virtual machine is for its clock: whatever runs within it is ended in time.
-      text = call.runInContext(this.#context, { timeout: mostMilliseconds }) as string
+      text = this.#timed(() => this.#template.render(items))
     } catch (error) {
       throw new TemplateProblem(`${this.origin} cannot write it: ${messageOf(error)}`)
     }
@@ -98,6 +108,31 @@ export class ChatTemplate {
       throw new TemplateProblem(`${this.origin} cannot write it: an object stands where a text is expected`)
     }
     return this.marks ? withoutMarks(text) : { text, generated: [] }
+  }
+
+  /**
+   * Does what renders many conversations, with one clock for all of them, since to set one takes longer than to render. Where they take
+   * longer than one may, it is done again with a clock for each.
+   */
+  together<T>(task: () => T): T {
+    try {
+      return this.#timed(task)
+    } catch (error) {
+      if ((error as { readonly code?: unknown }).code !== 'ERR_SCRIPT_EXECUTION_TIMEOUT') throw error
+      return task()
+    }
+  }
+
+  /** The virtual machine is for its clock: whatever runs within it is ended in time. */
+  #timed<T>(task: () => T): T {
+    if (this.#isTimed) return task()
+    this.#task = task
+    this.#isTimed = true
+    try {
+      return call.runInContext(this.#context, { timeout: mostMilliseconds }) as T
+    } finally {
+      this.#isTimed = false
+    }
   }
 }
 

@@ -4,7 +4,9 @@ import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { LowrankError, messageOf } from '../../util/errors.ts'
 import { checkThreads } from '../../util/limits.ts'
+import type { MarkedText } from '../template/turns.ts'
 import type { AddedToken } from './check.ts'
+import type { Cuts } from './cuts.ts'
 
 /** What the process does. */
 export interface Tasks {
@@ -14,15 +16,14 @@ export interface Tasks {
       /** What the file of that path would hold, where there is none. */
       readonly text: string | undefined
       readonly added: readonly AddedToken[]
+      readonly cuts: Cuts | undefined
     }
     readonly output: void
   }
-  /** Ids of each text, without special tokens around it. */
-  readonly encode: { readonly input: readonly string[]; readonly output: Int32Array[] }
-  /** The same with the tokens of some characters marked: `marked` of `example.ts`. Places are code points. */
-  readonly encodeMarked: {
-    readonly input: readonly { readonly text: string; readonly spans: readonly { start: number; end: number }[] }[]
-    readonly output: Int32Array[]
+  /** Ids of each text, one behind the other, without special tokens around it; those of the spans are marked, as in `example.ts`. */
+  readonly encode: {
+    readonly input: readonly MarkedText[]
+    readonly output: { readonly lengths: Int32Array; readonly ids: Int32Array }
   }
   readonly decode: {
     readonly input: { readonly sequences: readonly ArrayLike<number>[]; readonly skipSpecialTokens: boolean }
@@ -52,6 +53,7 @@ interface EngineOptions {
   /** Makes its text, whenever the process starts, where it is no file by itself. */
   readonly text?: (() => Promise<string>) | undefined
   readonly added: readonly AddedToken[]
+  readonly cuts: Cuts | undefined
   /** Asked ten times a second while something is computed. */
   readonly cancelled: () => boolean
 }
@@ -87,10 +89,10 @@ export class Engine {
   }
 
   #start(): { process: EngineProcess; loaded: Promise<void> } {
-    const { path, text, added } = this.#options
+    const { path, text, added, cuts } = this.#options
     checkThreads('the process that tokenizes', nodeThreads + availableParallelism())
     const process = new EngineProcess(this.#options)
-    const load = async (): Promise<void> => process.ask('load', { path, text: await text?.(), added }, 0)
+    const load = async (): Promise<void> => process.ask('load', { path, text: await text?.(), added, cuts }, 0)
     const loaded = load().catch((error: unknown) => {
       this.close()
       throw error
