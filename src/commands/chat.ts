@@ -26,6 +26,7 @@ const options = optionSet(
       placeholder: 'TEXT',
     }),
     chatTemplate: reading.chatTemplate.meta({ group }),
+    templateDate: reading.templateDate.meta({ group }),
     ...generation,
     maxNewTokens: generation.maxNewTokens.default(1024),
     ...held,
@@ -58,10 +59,13 @@ export const openChat: (input: ChatInput, call?: StatusOptions) => Promise<ChatS
   notes: 'Each line is what the user says; /help lists the commands. What is piped in is answered line by line.',
   options,
   open: async ({ system, maxNewTokens, ...config }, call) => {
-    const { model: name, adapter, precision, chatTemplate, threads, method: _, ...rest } = config
+    const { model: name, adapter, precision, chatTemplate, templateDate, threads, method: _, ...rest } = config
     const { loadIn4bit, loadIn8bit, bnb4bitQuantType, bnb4bitUseDoubleQuant, bnb4bitBlockSize, ...sampling } = rest
     const base = { loadIn4bit, loadIn8bit, bnb4bitQuantType, bnb4bitUseDoubleQuant, bnb4bitBlockSize }
-    const model = await loadModel({ model: name, precision, chatTemplate, threads, ...base, adapter }, call)
+    const model = await loadModel(
+      { model: name, precision, chatTemplate, templateDate, threads, ...base, adapter },
+      call,
+    )
     try {
       if (model.info.template === undefined) throw noTemplate(name)
       const own = adapter === undefined ? null : adapterName(adapter)

@@ -31,6 +31,7 @@ const options = optionSet(
     prompts: dataFiles.valid.meta({ description: 'Files of {"prompt"} or {"messages"} records to continue instead' }),
     chat: reading.chat.meta({ group, description: 'A prompt is what a user says, and is answered' }),
     chatTemplate: reading.chatTemplate.meta({ group }),
+    templateDate: reading.templateDate.meta({ group }),
     ...generation,
     ...held,
     ...heldBase,

@@ -22,6 +22,7 @@ const loadOptions = optionSet(
     ...held,
     ...heldBase,
     chatTemplate: reading.chatTemplate,
+    templateDate: reading.templateDate,
     threads: machine.threads,
   }),
   heldRules,

@@ -16,6 +16,8 @@ export interface OpenGeneratorOptions extends GenerationOptions {
   /** An adapter whose template conversations are written with, where it has one of its own. */
   readonly adapter?: string | undefined
   readonly chatTemplate?: string | undefined
+  /** The day that a template writes, if it writes one; today by default. */
+  readonly templateDate?: string | undefined
   readonly cancelled?: (() => boolean) | undefined
 }
 
@@ -31,10 +33,10 @@ export type Asked = Partial<Omit<GenerationSettings, 'maxNewTokens'>> & {
  * @throws LowrankError `model`, `adapter`, `config`: what was refused, and why; `cancelled`.
  */
 export async function openGenerator(options: OpenGeneratorOptions): Promise<TextGenerator> {
-  const { model, adapter, chatTemplate, cancelled = () => false } = options
+  const { model, adapter, cancelled = () => false } = options
   const tokenizer = await loadTokenizer(model, { cancelled })
   try {
-    const template = await chooseTemplate({ model, adapter }, chatTemplate, tokenizer)
+    const template = await chooseTemplate({ model, adapter }, options, tokenizer)
     const defaults = await modelDefaults(model)
     const generation = await openGeneration(options)
     return new TextGenerator({ model, tokenizer, template, defaults, generation })

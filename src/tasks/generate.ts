@@ -15,6 +15,7 @@ export interface GenerationConfig extends GenerationSettings, QuantizationOption
   readonly threads?: number | undefined
   readonly precision: Precision
   readonly chatTemplate?: string | undefined
+  readonly templateDate?: string | undefined
   /** One of the two: a text, or the files of several. */
   readonly prompt?: string | undefined
   readonly prompts?: string | undefined
