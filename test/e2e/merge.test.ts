@@ -298,7 +298,7 @@ describe('refused, with nothing written:', () => {
   async function refusal(options: Readonly<Record<string, string>>, ...more: readonly string[]): Promise<string> {
     const args = flags({ model, adapter: at('lora'), output, ...options })
     const { code, stderr } = await lowrankHere(['merge', ...args, ...more])
-    expect(stderr).toMatch(/\nerror: /)
+    expect(stderr).toMatch(/^error: /m)
     expect(code, stderr).toBe(2)
     expect(existsSync(output)).toBe(false)
     return stderr
