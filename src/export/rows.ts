@@ -14,15 +14,26 @@ export interface F32Rows {
 /** Elements that are made f32 at once: the f32 form of a large embedding would take twice its memory and more. */
 const mostElements = 2 ** 21
 
-/** A weight row by row, in parts. */
+/** A weight row by row, in parts; of one that its source can only give whole, that is all that is in memory. */
 export async function* rowsOf(source: WeightSource, { name, shape }: WeightSpec): AsyncGenerator<F32Rows> {
-  const [rows, width] = shape.length < 2 ? [1, elements(shape)] : [shape[0] ?? 0, elements(shape.slice(1))]
+  if (shape.length < 2) {
+    yield { start: 0, end: 1, data: widened(await source.load(name)).data }
+    return
+  }
+  const [count, width] = [shape[0] ?? 0, elements(shape.slice(1))]
   const step = Math.max(1, Math.floor(mostElements / width))
-  const weight = await source.load(name)
-  const part = partsOf(weight, width, Math.min(step, rows))
-  for (let start = 0; start < rows; start += step) {
-    const end = Math.min(rows, start + step)
-    yield { start, end, data: part(start, end) }
+  let whole: ((start: number, end: number) => Float32Array) | undefined
+  for (let start = 0; start < count; start += step) {
+    const end = Math.min(count, start + step)
+    if (whole === undefined) {
+      const weight = await source.load(name, undefined, { start, end })
+      if (weight.shape[0] === end - start && end - start < count) {
+        yield { start, end, data: widened(weight).data }
+        continue
+      }
+      whole = partsOf(weight, width, step)
+    }
+    yield { start, end, data: whole(start, end) }
   }
 }
 
@@ -32,7 +43,7 @@ function partsOf(weight: StoredWeight, width: number, most: number): (start: num
     const { data } = widened(weight)
     return (start, end) => data.subarray(start * width, end * width)
   }
-  const memory = new Float32Array(most * width)
+  const memory = new Float32Array(Math.min(most, weight.shape[0] ?? 0) * width)
   return (start, end) => {
     for (let row = start; row < end; row++) {
       unpackRow(weight, row, memory.subarray((row - start) * width, (row - start + 1) * width))

@@ -86,7 +86,9 @@ export function readDraft(path: string, draft: GgufDraft): GgufContents {
   const fail = (what: string): never => {
     throw new LowrankError('internal', `internal: ${path} would not be readable: ${what}`)
   }
-  const read = (offset: number, length: number): Uint8Array => header.subarray(offset, offset + length)
+  // No Buffer: its `slice` is no copy.
+  const bytes = Uint8Array.from(header)
+  const read = (offset: number, length: number): Uint8Array => bytes.subarray(offset, offset + length)
   const { metadata, tensors } = parseGgufHeader({ path, size, read, fail })
   return {
     path,
