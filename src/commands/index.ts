@@ -5,6 +5,7 @@
 export * from './train.ts'
 export * from './eval.ts'
 export * from './quantize.ts'
+export * from './merge.ts'
 export * from './data-inspect.ts'
 export * from './data-check.ts'
 export * from './data-preview.ts'
