@@ -99,14 +99,24 @@ async function sayings(model: string, adapter: string, count: number): Promise<S
     while (tokens!.length < count) {
       const logits = await pipeline.nextLogits(Int32Array.from([...ids, ...tokens!]))
       first ??= logits
-      const [best, second] = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]!)
-      tokens!.push(best!)
-      gaps!.push(logits[best!]! - logits[second!]!)
+      const { best, gap } = choice(logits)
+      tokens!.push(best)
+      gaps!.push(gap)
       if (best === tokenizer.eosId) break
     }
     all.push({ ids, tokens: tokens!, gaps: gaps!, first: first! })
   }
   return all
+}
+
+/** The most likely token, and how far the next one is behind. */
+function choice(logits: Float32Array): { readonly best: number; readonly gap: number } {
+  let [best, second] = [0, -Infinity]
+  for (let i = 1; i < logits.length; i++) {
+    if (logits[i]! > logits[best]!) [second, best] = [logits[best]!, i]
+    else second = Math.max(second, logits[i]!)
+  }
+  return { best, gap: logits[best]! - second }
 }
 
 /** Compares greedy tokens; where another program goes another way at a tie as close as its rounding, the rest says nothing. */
@@ -174,8 +184,8 @@ async function withLlamaCpp(model: string, adapter: string, work: string, python
   }
   // Without its adapter the base says something else, or nothing was shown.
   const plain = await openLlamaCpp(llamaCpp, base)
-  const others = await Promise.all([plain.greedy(said[0]!.ids, count)])
-  report(String(others[0]) !== String(said[0]!.tokens), `${basename(model)}: the base alone says something else`)
+  const other = await plain.greedy(said[0]!.ids, count)
+  report(String(other) !== String(said[0]!.tokens), `${basename(model)}: the base alone says something else`)
   if (python !== undefined) await compareTokenizers(model, plain, python, work)
   await plain.close()
 }

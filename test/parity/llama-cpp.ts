@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url'
 
 /** What is used of node-llama-cpp, which is llama.cpp for Node.js. */
 interface NodeLlamaCpp {
-  getLlama(options: Readonly<Record<string, unknown>>): Promise<Llama>
+  readonly getLlama: (options: Readonly<Record<string, unknown>>) => Promise<Llama>
 }
 
 interface Llama {
