@@ -1,7 +1,7 @@
 /*
  * Exports in the programs that they are for: llama.cpp, mlx-lm, PEFT, the gguf package, Go's templates.
  *
- *     npm run parity:export -- --model DIR ... [--texts N] [--tokens N] [--only llama,mlx,peft,gguf,go]
+ *     npm run parity:export -- --model DIR ... [--texts N] [--tokens N] [--only llama,tokens,mlx,peft,gguf,go]
  *
  * Of each model an adapter with random numbers is made, with ranks and factors of its own for some modules. What is not installed is skipped
  * with a line: $LOWRANK_NODE_LLAMA_CPP is a folder with node_modules/node-llama-cpp, $LOWRANK_PYTHON a Python with torch, transformers, peft and
@@ -149,14 +149,14 @@ const { values } = parseArgs({
     model: { type: 'string', multiple: true, default: [] },
     texts: { type: 'string', default: '1000' },
     tokens: { type: 'string', default: '16' },
-    only: { type: 'string', default: 'llama,gguf,peft,mlx,go' },
+    only: { type: 'string', default: 'llama,tokens,gguf,peft,mlx,go' },
   },
 })
 const wanted = new Set(values.only.split(','))
 const count = Number(values.tokens)
 
 /** llama.cpp: whole models and the adapter on its base say what Lowrank says, and texts have the tokens of transformers. */
-async function withLlamaCpp(model: string, adapter: string, work: string, python: string | undefined): Promise<void> {
+async function withLlamaCpp(model: string, adapter: string, work: string): Promise<void> {
   const llamaCpp = await findLlamaCpp()
   if (llamaCpp === undefined) return
   const said = await sayings(model, adapter, count)
@@ -186,16 +186,17 @@ async function withLlamaCpp(model: string, adapter: string, work: string, python
   const plain = await openLlamaCpp(llamaCpp, base)
   const other = await plain.greedy(said[0]!.ids, count)
   report(String(other) !== String(said[0]!.tokens), `${basename(model)}: the base alone says something else`)
-  if (python !== undefined) await compareTokenizers(model, plain, python, work)
   await plain.close()
 }
 
-async function compareTokenizers(
-  model: string,
-  llama: Awaited<ReturnType<typeof openLlamaCpp>>,
-  python: string,
-  work: string,
-): Promise<void> {
+/** The tokens that llama.cpp makes of hard texts, beside those of transformers. */
+async function withTokens(model: string, work: string, python: string): Promise<void> {
+  const llamaCpp = await findLlamaCpp()
+  if (llamaCpp === undefined) return
+  const llama = await openLlamaCpp(
+    llamaCpp,
+    await write({ model, to: 'gguf', dtype: 'q4_0', output: join(work, 'tokens.gguf') }),
+  )
   const out = join(work, 'reference.json')
   await runPython(python, join(scripts, 'tokens.py'), [model, values.texts, '0', out])
   const { texts, ids } = JSON.parse(await readFile(out, 'utf8')) as { texts: string[]; ids: number[][] }
@@ -205,6 +206,7 @@ async function compareTokenizers(
       `  ${JSON.stringify(text)}: ${llama.tokenize(text).join(' ')}, not ${ids[texts.indexOf(text)]!.join(' ')}`,
     )
   }
+  await llama.close()
   report(
     wrong.length === 0,
     `${basename(model)}: tokens of ${texts.length} hard texts in llama.cpp, ${wrong.length} differ`,
@@ -317,7 +319,8 @@ for (const model of values.model) {
   try {
     const adapter = join(work, 'adapter')
     await makeAdapter(model, adapter)
-    if (wanted.has('llama')) await withLlamaCpp(model, adapter, work, python)
+    if (wanted.has('llama')) await withLlamaCpp(model, adapter, work)
+    if (python !== undefined && wanted.has('tokens')) await withTokens(model, work, python)
     if (python !== undefined && wanted.has('gguf')) await withGguf(model, work, python)
     if (python !== undefined && wanted.has('peft')) await withPeft(model, adapter, work, python)
     if (wanted.has('mlx')) await withMlx(model, adapter, work)
