@@ -8,6 +8,14 @@ import { type ByteRange, fill, openDescriptor } from '../read-at.ts'
 export type { GgufTensor } from './header.ts'
 export type { GgufArray, GgufMetadata, GgufValue } from './metadata.ts'
 
+/** What is in a GGUF file, wherever it is: on disk, or still to be written. */
+export interface GgufContents {
+  readonly path: string
+  readonly metadata: GgufMetadata
+  readonly tensors: ReadonlyMap<string, GgufTensor>
+  readonly read: (name: string) => Promise<Uint8Array<ArrayBuffer>>
+}
+
 /** A GGUF file whose header was checked. Call `close()` when done. */
 export class GgufFile {
   readonly path: string
