@@ -14,6 +14,8 @@ export interface OptionMeta {
   readonly unset?: string
   /** Whether its value stays out of messages. */
   readonly secret?: true
+  /** Whether its flag may be given several times, each a value of a list, in which a comma is a comma. */
+  readonly repeated?: true
   /**
    * Whether the option of a run may change when it goes on: `free`, since it decides what is reported and kept, not what is trained;
    * `evaluations`, likewise unless the weights that are kept, or the end of the run, depend on evaluations. Of paths the content counts,

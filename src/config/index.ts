@@ -5,7 +5,14 @@ export { closest, resolveName } from './names.ts'
 export { jsonSchema, optionsOf, type Option } from './options.ts'
 export { checkCall, checkText } from './call.ts'
 export { optionSet, type Entry, type OptionSet, type Source } from './parse.ts'
-export { heldRules, quantizationOf, quantizationText, quantizedRules, type Quantization } from './quantization.ts'
+export {
+  heldRules,
+  mergeRules,
+  quantizationOf,
+  quantizationText,
+  quantizedRules,
+  type Quantization,
+} from './quantization.ts'
 export type { GenerationSettings, Precision } from './groups/generation.ts'
 export { quantizationSchema, type QuantizationOptions } from './groups/quantization.ts'
 export {

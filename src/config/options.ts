@@ -21,10 +21,11 @@ interface JsonSchema {
   readonly unset?: string
   readonly secret?: boolean
   readonly path?: boolean
+  readonly repeated?: boolean
 }
 
-/** How the text of a flag becomes a value. `modules` is a list of names or one regular expression. */
-type OptionKind = 'boolean' | 'number' | 'text' | 'list' | 'numberList' | 'record' | 'modules'
+/** How the text of a flag becomes a value. `modules` is a list of names or one regular expression; of `repeated`, each flag is one of a list. */
+type OptionKind = 'boolean' | 'number' | 'text' | 'list' | 'repeated' | 'numberList' | 'record' | 'modules'
 
 /** One option as flags, files, help and messages need it; derived from the schema, never written by hand. */
 export interface Option {
@@ -85,6 +86,7 @@ export function optionsOf(schema: z.ZodObject): readonly Option[] {
 }
 
 function kindOf(schema: JsonSchema): OptionKind {
+  if (schema.repeated === true) return 'repeated'
   if (schema.path === true) return 'text'
   if (schema.anyOf !== undefined) return schema.anyOf.some((one) => one.type === 'array') ? 'modules' : 'number'
   switch (schema.type) {

@@ -128,11 +128,10 @@ function gather(
       if (earlier !== undefined && spelling !== 'flag') problems.push(`${where}: given twice; already at ${earlier}`)
       seen.set(option.key, where)
       if (value === null || value === undefined) continue
-      given.set(option.key, {
-        option,
-        where,
-        value: resolveValue(option.key, text && typeof value === 'string' ? readText(option, value, file) : value),
-      })
+      const own = resolveValue(option.key, text && typeof value === 'string' ? readText(option, value, file) : value)
+      // Of the same command line, before this one.
+      const before = option.kind === 'repeated' && earlier !== undefined ? (given.get(option.key)?.value ?? []) : []
+      given.set(option.key, { option, where, value: option.kind === 'repeated' ? [before, own].flat() : own })
     }
   }
   return { given, problems }

@@ -109,5 +109,22 @@ export const heldRules = rulesOf(({ method, adapter, loadIn8bit }) => ({
   open: adapter !== undefined && method === undefined && loadIn8bit !== true,
 }))
 
+/** The same where adapters are merged; into the original weights means that none are quantized. */
+export const mergeRules: Rules<Given & { readonly into?: 'trained' | 'original' }> = (() => {
+  const rules = rulesOf(({ method, loadIn8bit }) => ({
+    qlora: method === 'qlora',
+    open: method === undefined && loadIn8bit !== true,
+  }))
+  return {
+    ...rules,
+    check: (config, nameOf) => {
+      const asked = config.loadIn4bit === true ? 'loadIn4bit' : config.loadIn8bit === true ? 'loadIn8bit' : undefined
+      const key = asked ?? (config.method === 'qlora' ? 'method' : undefined)
+      if (config.into !== 'original' || key === undefined) return rules.check(config, nameOf)
+      return [`${nameOf('into')}: original means the weights as the model has them, which contradicts ${nameOf(key)}`]
+    },
+  }
+})()
+
 /** Where a model is to be quantized: to 4-bit NormalFloat with double quantization, unless something else is said. */
 export const quantizedRules = rulesOf(() => ({ qlora: true, open: false }))

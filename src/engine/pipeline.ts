@@ -233,6 +233,22 @@ export class Pipeline {
     return { losses, correct }
   }
 
+  /**
+   * Logits [n, vocabulary] of the predicted tokens of a micro-batch, as many rows at a time as go through the head together, with the tokens
+   * [n] that do follow. Both are valid until `use` returns.
+   */
+  async logits(batch: MicroBatch, use: (logits: Float32Array, targets: Int32Array) => void): Promise<void> {
+    const { head, weights, blocks } = this.#o
+    const [hidden] = await this.#hidden([batch])
+    const memory = this.#passingOf(blocks.length)
+    for (const { start, end } of this.#chunks(batch.targets.length)) {
+      memory.clear()
+      const x = rowsOf(floats(needed(hidden)), this.#width, start, end)
+      const results = await this.#run(head, head.logits, { x }, weights.resident, memory)
+      use(floats(results['logits']), batch.targets.subarray(start, end))
+    }
+  }
+
   /** Logits [vocabulary] of the token that follows `ids`; undefined once `cancelled` says so, which is asked before each block. */
   async nextLogits(ids: Int32Array): Promise<Float32Array>
   async nextLogits(ids: Int32Array, cancelled: () => boolean): Promise<Float32Array | undefined>

@@ -102,26 +102,44 @@ async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<vo
 }
 
 async function saveWholeModel(options: SaveOptions): Promise<void> {
-  const { folder, trainables, base, storage, saveDtype, maxShardSize, widenLarge, fileName, beside = [] } = options
-  const stored = new Set<FloatDtype>()
-  const tensors = [...trainables.values()].map(({ name, shape, data }): TensorSource => {
+  const { trainables, storage, saveDtype, widenLarge, fileName, beside = [] } = options
+  const tensors = [...trainables.values()].map(({ name, shape, data }): FloatTensor => {
     const asked = dtypeOf(name, { saveDtype, storage })
     const tooLarge = indexOfOverflow(data, asked)
     if (tooLarge !== -1 && !widenLarge) throw overflowError(name, `element ${tooLarge}`, data[tooLarge], asked)
     const dtype = tooLarge === -1 ? asked : 'F32'
-    stored.add(dtype)
     return { name: fileName(name), dtype, shape, data: () => f32ToBytes(data, dtype) }
   })
+  await saveModel({ ...options, tensors, beside, ownHead: trainables.has(headName) })
+}
+
+/** A tensor of floats to be written. */
+export type FloatTensor = TensorSource & { readonly dtype: FloatDtype }
+
+export interface SaveModelOptions extends Pick<SaveOptions, 'folder' | 'maxShardSize' | 'before' | 'beside'> {
+  readonly base: Pick<SavedBase, 'config' | 'companions'>
+  /** By their names in files. */
+  readonly tensors: readonly FloatTensor[]
+  /** Whether the head is a weight of its own. */
+  readonly ownHead: boolean
+}
+
+/**
+ * Writes a whole model as transformers does: the weights, then its companions, and config.json last, without which no folder is taken for a
+ * model. Returns the bytes of all tensors, and how many there are.
+ */
+export async function saveModel(
+  options: SaveModelOptions,
+): Promise<{ readonly bytes: number; readonly tensors: number }> {
+  const { folder, base, tensors, beside = [], maxShardSize, ownHead } = options
   const others = ['config.json', ...base.companions.keys()]
   const before = (weights: readonly string[]): Promise<void> | undefined => options.before?.([...weights, ...others])
-  await writeCheckpoint(folder, [...tensors, ...beside], { maxShardBytes: maxShardSize, before })
+  const written = await writeCheckpoint(folder, [...tensors, ...beside], { maxShardBytes: maxShardSize, before })
   for (const [name, bytes] of base.companions) await writeFileAtomic(join(folder, name), bytes)
-  const [dtype, ...otherDtypes] = stored
-  const text = asFloats(base.config, {
-    dtype: otherDtypes.length === 0 ? dtype : undefined,
-    ownHead: trainables.has(headName),
-  })
+  const [dtype, ...otherDtypes] = new Set(tensors.map((tensor) => tensor.dtype))
+  const text = asFloats(base.config, { dtype: otherDtypes.length === 0 ? dtype : undefined, ownHead })
   await writeFileAtomic(join(folder, 'config.json'), text)
+  return written
 }
 
 function dtypeOf(name: string, { saveDtype, storage }: Pick<SaveOptions, 'saveDtype' | 'storage'>): FloatDtype {

@@ -2,6 +2,12 @@ import { openSync, read } from 'node:fs'
 import { promisify } from 'node:util'
 import { type ErrorCode, LowrankError, messageOf } from '../util/errors.ts'
 
+/** A part of a tensor, in bytes from its start: from `start` up to `end`. */
+export interface ByteRange {
+  readonly start: number
+  readonly end: number
+}
+
 /** Opens at once, so that a read goes on while this thread computes. */
 export function openDescriptor(path: string, code: ErrorCode): number {
   try {

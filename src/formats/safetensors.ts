@@ -3,6 +3,7 @@ import { isAbsolute, join, normalize, sep } from 'node:path'
 import { type ErrorCode, internalError, LowrankError, messageOf } from '../util/errors.ts'
 import { writeStreamAtomic } from './atomic.ts'
 import { isJsonObject, readJsonObject } from './json.ts'
+import type { ByteRange } from './read-at.ts'
 import {
   elementBits,
   formatHeader,
@@ -23,21 +24,21 @@ export interface TensorReader {
   /**
    * The bytes of one tensor, little-endian, row-major: in a fresh buffer of exactly their size, or as the start of `into`, which
    * must be large enough and is not to be touched until the promise settles. Reads nothing else, and goes on while
-   * this thread computes.
+   * this thread computes. `range`: those of its bytes that are wanted, from `start` up to `end`.
    */
-  read(name: string, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>
+  read(name: string, into?: Uint8Array<ArrayBuffer>, range?: ByteRange): Promise<Uint8Array<ArrayBuffer>>
   close(): Promise<void>
 }
 
 /**
- * A tensor to be written; `data` may be a function, which is called when its turn comes. What it returns is written before
- * the next one is called, so that all may fill the same buffer.
+ * A tensor to be written; `data` may be a function, which is called when its turn comes, and may give the bytes piece by piece. What it
+ * returns is written before the next is asked for, so that all may fill the same buffer.
  */
 export interface TensorSource {
   readonly name: string
   readonly dtype: TensorDtype
   readonly shape: readonly number[]
-  readonly data: Uint8Array | (() => Uint8Array | Promise<Uint8Array>)
+  readonly data: Uint8Array | (() => Uint8Array | Promise<Uint8Array> | AsyncIterable<Uint8Array>)
 }
 
 /**
@@ -95,13 +96,24 @@ export async function writeSafetensors(
   await writeStreamAtomic(path, async (write) => {
     await write(header)
     for (const source of sources) {
-      const data = typeof source.data === 'function' ? await source.data() : source.data
-      if (data.byteLength !== source.byteLength) {
-        throw sourceError(path, source.name, `${source.byteLength} bytes expected, ${data.byteLength} given`)
+      const position = positions.get(source.name) ?? 0
+      let given = 0
+      for await (const piece of piecesOf(source)) {
+        given += piece.byteLength
+        if (given > source.byteLength) break
+        await write(piece, position + given - piece.byteLength)
       }
-      await write(data, positions.get(source.name))
+      if (given !== source.byteLength) {
+        throw sourceError(path, source.name, `${source.byteLength} bytes expected, ${given} given`)
+      }
     }
   })
+}
+
+async function* piecesOf({ data }: TensorSource): AsyncGenerator<Uint8Array> {
+  const given = typeof data === 'function' ? await data() : data
+  if (given instanceof Uint8Array) yield given
+  else yield* given
 }
 
 /** The same tensors by other names; `nameOf` gives that of a stored one, undefined to leave it out, and must not give two the same. */
@@ -114,7 +126,7 @@ export function renameTensors(reader: TensorReader, nameOf: (stored: string) => 
   return {
     tensors: new Map([...stored].map(([name, storedName]) => [name, reader.tensors.get(storedName)!])),
     metadata: reader.metadata,
-    read: (name, into) => reader.read(stored.get(name) ?? name, into),
+    read: (name, into, range) => reader.read(stored.get(name) ?? name, into, range),
     close: () => reader.close(),
   }
 }
@@ -157,7 +169,7 @@ class Reader implements TensorReader {
     this.#code = code
   }
 
-  async read(name: string, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+  async read(name: string, into?: Uint8Array<ArrayBuffer>, range?: ByteRange): Promise<Uint8Array<ArrayBuffer>> {
     const info = this.tensors.get(name)
     const file = info && this.#files.get(info.file)
     if (!info || !file) {
@@ -166,10 +178,14 @@ class Reader implements TensorReader {
     }
     // Its file would be opened again, and stay so.
     if (this.#closed) throw internalError(`${info.file} is read after it was closed`)
-    if (into !== undefined && into.byteLength < info.byteLength) {
-      throw internalError(`tensor "${name}" of ${info.byteLength} bytes is read into a buffer of ${into.byteLength}`)
+    const { start, end } = range ?? { start: 0, end: info.byteLength }
+    if (start < 0 || start > end || end > info.byteLength) {
+      throw internalError(`bytes ${start} to ${end} of tensor "${name}", which has ${info.byteLength}`)
     }
-    return file.read(info.offset, info.byteLength, into)
+    if (into !== undefined && into.byteLength < end - start) {
+      throw internalError(`tensor "${name}" of ${end - start} bytes is read into a buffer of ${into.byteLength}`)
+    }
+    return file.read(info.offset + start, end - start, into)
   }
 
   async close(): Promise<void> {

@@ -47,16 +47,22 @@ export async function* fromHub<C extends Named>(
   }
 }
 
+/** The same for one adapter of several: its folder, and which one of the hub it is. */
+export function adapterFromHub(name: string, context: TaskContext): AsyncGenerator<StatusEvent, Placed> {
+  return place(name, adapterNeeds, context)
+}
+
+interface Placed {
+  readonly folder: string
+  readonly origin?: Origin
+}
+
 /** How a model of the hub is named exactly. */
 export function exactName({ id, revision }: Origin): string {
   return `${id}@${revision}`
 }
 
-async function* place(
-  name: string,
-  needs: Needs,
-  { cancelled }: TaskContext,
-): AsyncGenerator<StatusEvent, { readonly folder: string; readonly origin?: Origin }> {
+async function* place(name: string, needs: Needs, { cancelled }: TaskContext): AsyncGenerator<StatusEvent, Placed> {
   const parsed = parseHubName(name)
   if (parsed === undefined || (await stat(name).catch(() => undefined)) !== undefined) return { folder: name }
   const { id, revision = 'main' } = parsed

@@ -14,3 +14,8 @@ export function isEmbedding(name: string): boolean {
 }
 
 export const headName = 'lm_head.weight'
+
+/** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
+export function sourceName(config: Pick<DecoderConfig, 'trunk' | 'tieWordEmbeddings'>, name: string): string {
+  return name === headName && config.tieWordEmbeddings ? embeddingName(config) : name
+}

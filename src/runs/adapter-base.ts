@@ -9,20 +9,32 @@ import {
   quantizationText,
 } from '../config/index.ts'
 import { readJsonObject } from '../formats/json.ts'
+import type { Origin } from '../hub/resolve.ts'
+import { originsSchema, textsSchema } from './recorded.ts'
 import { status, type StatusEvent } from '../util/task.ts'
 
 /** How the base model was held while an adapter was trained on it. */
-interface AdapterBase {
+export interface AdapterBase {
   /** Undefined: as it is stored. */
   readonly quantization: Quantization | undefined
   /** The file that says so. */
   readonly file: string
+  /** What it was called, the hashes of its files (see `RunInputs`), and the commit of one from the hub, where these are known. */
+  readonly name: string | undefined
+  readonly hashes: Readonly<Record<string, string>>
+  readonly origin: Origin | undefined
 }
+
+const record = z.object({
+  config: quantizationSchema.extend({ model: z.string().optional().catch(undefined) }),
+  hashes: textsSchema.catch({}),
+  origins: originsSchema.optional(),
+})
 
 // The record of a run, and that of a checkpoint, which is an adapter too.
 const records = {
-  'run.json': z.object({ config: quantizationSchema }),
-  'trainer_state.json': z.object({ inputs: z.object({ config: quantizationSchema }) }),
+  'run.json': record,
+  'trainer_state.json': z.object({ inputs: record }),
 }
 
 /**
@@ -36,8 +48,8 @@ export async function baseOfAdapter(folder: string): Promise<AdapterBase | undef
     const json = await readJsonObject(file, { code: 'adapter' }).catch(() => undefined)
     const parsed = schema.safeParse(json)
     if (!parsed.success) continue
-    const config = 'config' in parsed.data ? parsed.data.config : parsed.data.inputs.config
-    return { quantization: quantizationOf(config), file }
+    const { config, hashes, origins } = 'config' in parsed.data ? parsed.data : parsed.data.inputs
+    return { quantization: quantizationOf(config), file, name: config.model, hashes, origin: origins?.model }
   }
   return undefined
 }

@@ -42,7 +42,8 @@ export interface OutputFolder {
 /** Names of the files that say what a run did. */
 export const recordNames: readonly string[] = [recordName, metricsName, reportName]
 
-const lockName = '.lowrank.lock'
+/** Who has a file of this name writes to the folder. */
+export const lockName = '.lowrank.lock'
 
 /**
  * Takes the output folder of a run before anything is computed: it can be written, nothing that the run reads lies in its way, nothing

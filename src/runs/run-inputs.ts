@@ -13,6 +13,7 @@ import { exactName, type Origins } from '../hub/resolve.ts'
 import type { DataFiles, TrainingData } from '../session/data.ts'
 import type { Dataset } from '../text/dataset.ts'
 import type { DataSource } from '../text/readers/index.ts'
+import { configName, weightsName } from '../model/peft/adapter.ts'
 import { templateHash } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { originsSchema, textsSchema } from './recorded.ts'
@@ -55,20 +56,17 @@ export async function describeInputs(
   const runtime = load('onnxruntime-node/package.json') as { version: string }
   const { model, adapter, chatTemplate } = config
   const template = chatTemplate === undefined ? undefined : await templateHash(chatTemplate)
-  const index = await indexFiles(model)
   const recorded = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
   return {
     // As it is read back: without what is unset.
     config: JSON.parse(JSON.stringify(recorded)) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
-      // A file by itself may be called anything, as a folder may.
-      model: (await isGgufFile(model)) ? await hashFile(model) : await hashFiles(await modelFiles(model)),
-      ...(index.length === 0 ? {} : { modelIndex: await hashFiles(index) }),
+      ...(await hashesOfModel(model)),
       train: await hashSources(files.train, data?.train),
       ...(files.valid === undefined ? {} : { valid: await hashSources(files.valid, data?.valid) }),
       ...(template === undefined ? {} : { chatTemplate: template }),
-      ...(adapter === undefined ? {} : { adapter: await hashFiles(adapterFiles.map((name) => join(adapter, name))) }),
+      ...(adapter === undefined ? {} : { adapter: await hashOfAdapter(adapter) }),
     },
     ...(Object.keys(origins).length === 0 ? {} : { origins }),
     threads,
@@ -97,7 +95,20 @@ function originOf(url: string | undefined): string | undefined {
   return url === undefined ? undefined : new URL(url).origin
 }
 
-const adapterFiles = ['adapter_config.json', 'adapter_model.safetensors'] as const
+/** The hashes of a model, as the record of a run has them. */
+export async function hashesOfModel(model: string): Promise<{ readonly model: string; readonly modelIndex?: string }> {
+  const index = await indexFiles(model)
+  return {
+    // A file by itself may be called anything, as a folder may.
+    model: (await isGgufFile(model)) ? await hashFile(model) : await hashFiles(await modelFiles(model)),
+    ...(index.length === 0 ? {} : { modelIndex: await hashFiles(index) }),
+  }
+}
+
+/** The hash of an adapter, likewise. */
+export function hashOfAdapter(folder: string): Promise<string> {
+  return hashFiles([configName, weightsName].map((name) => join(folder, name)))
+}
 
 /** Bytes that `describeInputs` reads of a model. */
 export async function modelSize(folder: string): Promise<number> {

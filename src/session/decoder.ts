@@ -19,7 +19,7 @@ import { readAdapter, type Adapter } from '../model/peft/adapter.ts'
 import { lengthRegime, ropeTables } from '../model/rope.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import { attentionParts } from '../util/attention.ts'
-import { embeddingName, headName } from '../model/names.ts'
+import { embeddingName, sourceName } from '../model/names.ts'
 import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
 import { openWeights, randomWeights } from '../model/sources/checkpoint.ts'
@@ -35,6 +35,8 @@ import { elements } from '../util/shape.ts'
 export interface DecoderOptions {
   /** Folder of the base model. */
   readonly model: string
+  /** Its weights, where they are not those that lie there; closed with the decoder. */
+  readonly source?: WeightSource | undefined
   /** Folder of a PEFT adapter to put on top. */
   readonly adapter?: string | undefined
   /** Computing threads; by default one for each core. */
@@ -147,11 +149,12 @@ export class PreparedDecoder {
   }
 
   static async open(options: DecoderOptions): Promise<PreparedDecoder> {
-    const { model, training } = options
+    const { model, source, training } = options
     const base =
-      training?.init === 'random'
+      source ??
+      (training?.init === 'random'
         ? randomWeights(await readDecoderConfig(model), training.seed)
-        : await openWeights(model)
+        : await openWeights(model))
     let adapter: Adapter | undefined
     try {
       adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter)
@@ -345,9 +348,4 @@ function refuseScaled(model: string, { config, beside }: WeightSource): void {
     `method full writes a whole model in floats, but ${model} has ${scaled.name} in ${scaled.dtype}, which is not read`,
     { hint: 'Train an adapter (method lora), or name the model in floats.' },
   )
-}
-
-/** The checkpoint's name of a weight: a tied head that was separated starts as the embedding. */
-export function sourceName(config: DecoderConfig, name: string): string {
-  return name === headName && config.tieWordEmbeddings ? embeddingName(config) : name
 }

@@ -5,7 +5,8 @@ import { fillNormal, stream } from '../util/random.ts'
 import { elements } from '../util/shape.ts'
 import { quantizeFourBit } from './fourbit.ts'
 import { fedPart, storageBytes, storedBytes, unpackRow, weightParts, widened } from './formats.ts'
-import { quantizeQ6, quantizeQ8 } from './gguf/quantize.fixture.ts'
+import { quantizeQ6 } from './gguf/quantize.fixture.ts'
+import { quantizeBlocks } from './gguf/quantize.ts'
 import { emptySplit, splitBlocks } from './gguf/split.ts'
 import { quantizeInt8 } from './int8.ts'
 import { isFloat, kindOf, type Storage, type StorageKind, type StoredWeight } from './stored.ts'
@@ -24,10 +25,10 @@ const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[
     shape,
     ...quantizeInt8(data, shape[0] ?? 0, shape[1] ?? 0),
   }),
-  Q8_0: (data, shape) => ({ storage: { kind: 'blocks', type: 'Q8_0' }, shape, bytes: quantizeQ8(data) }),
+  Q8_0: (data, shape) => ({ storage: { kind: 'blocks', type: 'Q8_0' }, shape, bytes: quantizeBlocks('Q8_0', data) }),
   'Q8_0, codes and scales apart': (data, shape) => {
     const blocks = emptySplit('Q8_0', shape[0] ?? 0, shape[1] ?? 0)
-    splitBlocks('Q8_0', quantizeQ8(data), blocks, 0)
+    splitBlocks('Q8_0', quantizeBlocks('Q8_0', data), blocks, 0)
     return { storage: { kind: 'split', type: 'Q8_0' }, shape, blocks }
   },
   'Q6_K, codes and scales apart': (data, shape) => {

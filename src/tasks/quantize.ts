@@ -1,8 +1,7 @@
-import { mkdir, readdir, realpath, rm } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { quantizationOf, quantizationText, type QuantizationOptions } from '../config/index.ts'
-import { writeError, writeFileAtomic } from '../formats/atomic.ts'
-import { unfinishedName, writeCheckpoint } from '../formats/checkpoint.ts'
+import { writeFileAtomic } from '../formats/atomic.ts'
+import { writeCheckpoint } from '../formats/checkpoint.ts'
 import { openModelFiles } from '../formats/model-files.ts'
 import type { TensorSource } from '../formats/safetensors.ts'
 import { untied } from '../model/config.ts'
@@ -14,12 +13,14 @@ import { fromHub } from '../hub/resolve.ts'
 import { imageModules } from '../model/sources/names.ts'
 import { openWeights } from '../model/sources/checkpoint.ts'
 import type { WeightSource } from '../model/sources/source.ts'
+import { claimEmptyFolder } from '../runs/empty-folder.ts'
+import { mergedFrom, type MergeRecord, mergeRecordName, readMergeRecord } from '../runs/merge-record.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { bytesOf } from '../util/dtype.ts'
 import { internalError, LowrankError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
-import type { StatusEvent, TaskContext } from '../util/task.ts'
+import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
 
 export interface QuantizeConfig extends QuantizationOptions {
   readonly model: string
@@ -64,9 +65,11 @@ export async function* runQuantize(
       )
     }
     const opened = await openModelFiles(model)
-    const { files } = await opened.small(companionFiles)
+    const { files } = await opened.small([...companionFiles, mergeRecordName])
+    const merge = await readMergeRecord(model)
+    if (merge !== undefined) yield status(quantizesMerge(given.model, merge))
     const text = await opened.text('config.json')
-    const undo = await claimFolder(output, model)
+    const folder = await claimEmptyFolder(output, { model })
     try {
       const step = (): void => {
         if (cancelled())
@@ -84,14 +87,23 @@ export async function* runQuantize(
         floats: source.config.trunk === 'model' ? [] : imageModules.map((module) => `model.${module}`),
       })
       await writeFileAtomic(join(output, 'config.json'), described)
+      await folder.release()
       return { outputDir: output, ...written, seconds: (performance.now() - begun) / 1000 }
     } catch (error) {
-      await undo()
+      await folder.undo()
       throw error
     }
   } finally {
     await source.close()
   }
+}
+
+/** What was trained is small beside what quantizing changes. */
+function quantizesMerge(model: string, merge: MergeRecord): string {
+  return (
+    `warning: ${model} was merged from ${mergedFrom(merge)} (${mergeRecordName}): quantizing can change it more than the training did. ` +
+    'lowrank merge --data FILE measures it; the quantized base with the adapter beside it keeps what was trained'
+  )
 }
 
 /** All weights as they are saved; `step` is called before each is read, and may throw. */
@@ -116,27 +128,4 @@ function floatBytes(weight: StoredWeight): Uint8Array {
   const bytes = isFloat(weight) ? bytesOf(weight.data) : undefined
   if (bytes === undefined) throw internalError('a weight to be saved in floats is quantized')
   return bytes
-}
-
-/** Makes the output folder, which must be empty if it is there; returns what makes it so again. */
-async function claimFolder(output: string, model: string): Promise<() => Promise<void>> {
-  const [to, from] = await Promise.all([output, model].map((path) => realpath(path).catch(() => resolve(path))))
-  if (to === from) {
-    throw new LowrankError('config', `output: ${output} is the folder of the model itself`, {
-      hint: 'Choose another folder: the unquantized model is left as it is.',
-    })
-  }
-  const created = await mkdir(output, { recursive: true }).catch((error: Error) => {
-    throw writeError(output, error)
-  })
-  const found = (await readdir(output)).find((name) => name !== unfinishedName)
-  if (found !== undefined) {
-    throw new LowrankError('config', `output: the folder ${output} is not empty (${found})`, {
-      hint: 'Choose a folder that is empty or not there yet.',
-    })
-  }
-  return async () => {
-    if (created !== undefined) await rm(created, { recursive: true, force: true })
-    else for (const name of await readdir(output)) await rm(join(output, name), { recursive: true, force: true })
-  }
 }

@@ -154,11 +154,11 @@ export function indexOfNonFinite(data: Float32Array | Uint16Array, dtype: FloatD
   return -1
 }
 
-/** `NaN in element 12`: for messages. */
-export function describeElement(data: Float32Array | Uint16Array, dtype: FloatDtype, index: number): string {
+/** `NaN in element 12`: for messages. `first`: the place in the tensor of the first element of `data`. */
+export function describeElement(data: Float32Array | Uint16Array, dtype: FloatDtype, index: number, first = 0): string {
   const one = data.slice(index, index + 1)
   const [value] = bytesToF32(new Uint8Array(one.buffer), dtype)
-  return `${value} in element ${index}`
+  return `${value} in element ${first + index}`
 }
 
 /** The first element that is finite, but too large for `dtype`, rounded as the conversions above do; -1 where there is none. */

@@ -1,6 +1,6 @@
 import { cpSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { TypedValue } from '../../src/formats/gguf/writer.fixture.ts'
+import type { TypedValue } from '../../src/formats/gguf/values.ts'
 import { writeSafetensors } from '../../src/formats/safetensors.ts'
 import { openWeights } from '../../src/model/sources/checkpoint.ts'
 import { type LlamaJson, writeLlamaGguf } from '../../src/model/sources/gguf.fixture.ts'

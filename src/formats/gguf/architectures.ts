@@ -1,5 +1,7 @@
+import type { LayerKind } from '../../util/rope.ts'
 import type { JsonObject } from '../json.ts'
 import type { ArchitectureKeys } from './keys.ts'
+import type { TypedValue } from './values.ts'
 
 /** What the keys of an architecture are read with. */
 interface Described {
@@ -12,10 +14,34 @@ interface Described {
   readonly has: (tensor: string) => boolean
 }
 
+/** What is written of a decoder that is computed so. */
+export interface Computed {
+  readonly modelType: string
+  readonly hiddenSize: number
+  readonly intermediateSize: number
+  readonly numHiddenLayers: number
+  readonly numAttentionHeads: number
+  readonly numKeyValueHeads: number
+  readonly headDim: number
+  readonly vocabSize: number
+  readonly maxPositionEmbeddings: number
+  readonly layers: readonly LayerKind[]
+  readonly rmsNormEps: number
+  readonly attentionScale: number
+  readonly scoreCap: number | undefined
+  readonly logitCap: number | undefined
+  readonly multipliers: { readonly input: number; readonly residual: number; readonly logits: number }
+}
+
+/** Metadata by their keys, without the name of the architecture; what is undefined is left out. */
+export type OwnEntries = Readonly<Record<string, TypedValue | undefined>>
+
 /** An architecture as llama.cpp names it. */
 export interface Architecture {
   /** The `model_type` of its configuration. */
   readonly modelType: string
+  /** Other `model_type`s of models that are computed alike. */
+  readonly alike?: readonly string[]
   /** Modules of a block by their names in the file, beside or instead of the common ones. */
   readonly modules?: Readonly<Record<string, string>>
   /**
@@ -29,6 +55,8 @@ export interface Architecture {
   readonly ropeTheta?: number
   /** Its own part of config.json. */
   readonly describe?: (described: Described) => JsonObject
+  /** Its own metadata, of which `describe` makes the same decoder again. */
+  readonly entries?: (computed: Computed) => OwnEntries
 }
 
 /** The name of each module of a block. */
@@ -64,6 +92,14 @@ function gemmaScale({ layers, hiddenSize, heads, headDim }: Described, largest: 
   return { query_pre_attn_scalar: layers === largest ? hiddenSize / heads : headDim }
 }
 
+const f32 = (value: number | undefined): TypedValue | undefined => (value === undefined ? undefined : ['f32', value])
+
+/** The window of the layers that have one. */
+function windowEntry({ layers }: Computed): OwnEntries {
+  const window = layers.find((layer) => layer.window !== undefined)?.window
+  return window === undefined ? {} : { 'attention.sliding_window': ['u32', window] }
+}
+
 /** Layers that see a window: every one but each `period`th, or those of a list. */
 function windows({ keys, layers }: Described, period: number): JsonObject {
   const given = keys.value('attention.sliding_window_pattern')
@@ -77,7 +113,7 @@ function windows({ keys, layers }: Described, period: number): JsonObject {
 
 /** The architectures that are read. `llama` is also that of Mistral and of all other models that are computed alike. */
 export const architectures: Readonly<Record<string, Architecture>> = {
-  llama: { modelType: 'llama', interleaved: true, describe: biases },
+  llama: { modelType: 'llama', alike: ['mistral'], interleaved: true, describe: biases },
   qwen2: { modelType: 'qwen2' },
   qwen3: { modelType: 'qwen3', describe: attentionBias },
   gemma2: {
@@ -92,9 +128,16 @@ export const architectures: Readonly<Record<string, Architecture>> = {
       attn_logit_softcapping: d.keys.number('attn_logit_softcapping') || 50,
       final_logit_softcapping: d.keys.number('final_logit_softcapping') || 30,
     }),
+    entries: (computed) => ({
+      ...windowEntry(computed),
+      attn_logit_softcapping: f32(computed.scoreCap),
+      final_logit_softcapping: f32(computed.logitCap),
+    }),
   },
   gemma3: {
     modelType: 'gemma3_text',
+    // The part for texts of a model of texts and images.
+    alike: ['gemma3'],
     modules: sandwichNorms,
     normOffset: 1,
     ropeTheta: 1e6,
@@ -106,6 +149,11 @@ export const architectures: Readonly<Record<string, Architecture>> = {
       final_logit_softcapping: d.keys.number('final_logit_softcapping') || null,
       rope_local_base_freq: d.keys.number('rope.freq_base_swa') ?? 1e4,
     }),
+    entries: (computed) => ({
+      ...windowEntry(computed),
+      final_logit_softcapping: f32(computed.logitCap),
+      'rope.freq_base_swa': f32(computed.layers.find(({ window }) => window !== undefined)?.rope?.theta),
+    }),
   },
   phi3: {
     modelType: 'phi3',
@@ -116,6 +164,8 @@ export const architectures: Readonly<Record<string, Architecture>> = {
       original_max_position_embeddings:
         keys.number('rope.scaling.original_context_length') ?? keys.number('context_length') ?? null,
     }),
+    // llama.cpp takes a file without one for a model with the window of Phi 3 mini.
+    entries: (computed) => ({ 'attention.sliding_window': ['u32', 0], ...windowEntry(computed) }),
   },
   smollm3: {
     modelType: 'smollm3',
@@ -142,6 +192,12 @@ export const architectures: Readonly<Record<string, Architecture>> = {
       residual_multiplier: d.keys.number('residual_scale') || 1,
       attention_multiplier: d.keys.number('attention.scale') || 1 / Math.sqrt(d.headDim),
       logits_scaling: d.keys.number('logit_scale') || 1,
+    }),
+    entries: ({ attentionScale, multipliers: { input, residual, logits } }) => ({
+      'attention.scale': f32(attentionScale),
+      embedding_scale: f32(input),
+      residual_scale: f32(residual),
+      logit_scale: f32(1 / logits),
     }),
   },
 }
@@ -173,9 +229,34 @@ export const ropeTensors: readonly string[] = [
 export function hubName(architecture: Architecture, tensor: string): string | undefined {
   const [, block, module = '', kind = ''] = /^(?:blk\.(\d{1,4})\.)?([a-z_]+)\.(weight|bias)$/.exec(tensor) ?? []
   const modules = block === undefined ? outer : { ...commonModules, ...architecture.modules }
-  const name = Object.hasOwn(modules, module) ? modules[module] : undefined
+  const name = hubModule(modules, module)
   if (name === undefined) return undefined
   return block === undefined ? `${name}.${kind}` : `model.layers.${Number(block)}.${name}.${kind}`
+}
+
+/** The name of a weight of a hub model in a file; undefined where the architecture has none for it. */
+export function ggufName(architecture: Architecture, weight: string): string | undefined {
+  const [, layer, module = '', kind = ''] = /^(?:model\.layers\.(\d{1,4})\.)?(.+)\.(weight|bias)$/.exec(weight) ?? []
+  const modules = layer === undefined ? outer : { ...commonModules, ...architecture.modules }
+  const found = Object.entries(modules).filter(([, name]) => name === module)
+  // Where a common one has this name too, its own comes last, and is what the file has.
+  const [name] = found.at(-1) ?? []
+  if (name === undefined) return undefined
+  return layer === undefined ? `${name}.${kind}` : `blk.${Number(layer)}.${name}.${kind}`
+}
+
+function hubModule(modules: Readonly<Record<string, string>>, name: string): string | undefined {
+  return Object.hasOwn(modules, name) ? modules[name] : undefined
+}
+
+/** The architecture of a `model_type`, with its name; undefined where llama.cpp has none that is known here. */
+export function architectureFor(
+  modelType: string,
+): { readonly name: string; readonly architecture: Architecture } | undefined {
+  const found = Object.entries(architectures).find(
+    ([, one]) => one.modelType === modelType || one.alike?.includes(modelType),
+  )
+  return found && { name: found[0], architecture: found[1] }
 }
 
 /** What the converter did to a tensor. */

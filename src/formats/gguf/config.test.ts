@@ -6,7 +6,8 @@ import type { JsonObject } from '../json.ts'
 import { architectures, conversionOf, hubName } from './architectures.ts'
 import { configOf } from './config.ts'
 import { GgufFile } from './file.ts'
-import { type TestTensor, type TypedValue, writeGguf } from './writer.fixture.ts'
+import type { TypedValue } from './values.ts'
+import { type TestTensor, writeGguf } from './writer.fixture.ts'
 import { elements } from '../../util/shape.ts'
 
 let folder: string

@@ -1,12 +1,13 @@
 import { LowrankError } from '../../util/errors.ts'
 import type { JsonObject } from '../json.ts'
-import { type Architecture, architectures } from './architectures.ts'
-import type { GgufFile } from './file.ts'
+import { type Architecture, architectureFor, architectures, type Computed, type OwnEntries } from './architectures.ts'
+import type { GgufContents } from './file.ts'
 import { ArchitectureKeys } from './keys.ts'
-import { ropeOf } from './rope.ts'
+import { ropeEntries, ropeOf, type WrittenRope } from './rope.ts'
+import type { TypedMetadata, TypedValue } from './values.ts'
 
 /** The architecture of a file. */
-export function architectureOf({ path, metadata }: GgufFile): Architecture {
+export function architectureOf({ path, metadata }: GgufContents): Architecture {
   const { architecture } = new ArchitectureKeys(metadata)
   const parts = metadata.number('split.count') ?? 1
   if (parts > 1) {
@@ -27,7 +28,7 @@ export function architectureOf({ path, metadata }: GgufFile): Architecture {
  *
  * @throws LowrankError `model`: an architecture, or metadata, that is not computed, by its name.
  */
-export async function configOf(file: GgufFile): Promise<JsonObject> {
+export async function configOf(file: GgufContents): Promise<JsonObject> {
   const architecture = architectureOf(file)
   const { metadata, tensors } = file
   const keys = new ArchitectureKeys(metadata)
@@ -65,16 +66,64 @@ export async function configOf(file: GgufFile): Promise<JsonObject> {
   return config
 }
 
+/** What a file says of a decoder. */
+export interface WrittenConfig {
+  /** The name of the architecture. */
+  readonly name: string
+  readonly architecture: Architecture
+  readonly metadata: TypedMetadata
+  /** Lists of numbers that are tensors of f32. */
+  readonly tensors: WrittenRope['tensors']
+}
+
+/**
+ * The metadata of a decoder, of which `configOf` makes one that is computed alike; whether it does, the caller has to see: not everything
+ * can be said. Undefined where llama.cpp has no architecture for it that is known here.
+ */
+export function writtenConfig(decoder: Computed): WrittenConfig | undefined {
+  const found = architectureFor(decoder.modelType)
+  if (found === undefined) return undefined
+  const { name, architecture } = found
+  // Layers that see everything come first: others may have a base of their own, which is another entry.
+  const rope = decoder.layers.toSorted((a, b) => (a.window ?? 0) - (b.window ?? 0)).find((layer) => layer.rope)?.rope
+  const { entries: angles, tensors } = rope === undefined ? { entries: {}, tensors: {} } : ropeEntries(rope)
+  const count = (value: number): TypedValue => ['u32', value]
+  const own: OwnEntries = {
+    vocab_size: count(decoder.vocabSize),
+    context_length: count(decoder.maxPositionEmbeddings),
+    embedding_length: count(decoder.hiddenSize),
+    block_count: count(decoder.numHiddenLayers),
+    feed_forward_length: count(decoder.intermediateSize),
+    'attention.head_count': count(decoder.numAttentionHeads),
+    'attention.head_count_kv': count(decoder.numKeyValueHeads),
+    'attention.key_length': count(decoder.headDim),
+    'attention.value_length': count(decoder.headDim),
+    'attention.layer_norm_rms_epsilon': ['f32', decoder.rmsNormEps],
+    ...angles,
+    ...architecture.entries?.(decoder),
+  }
+  const named = Object.entries(own).flatMap(([key, value]) => (value === undefined ? [] : [[`${name}.${key}`, value]]))
+  return {
+    name,
+    architecture,
+    metadata: { 'general.architecture': ['text', name], ...(Object.fromEntries(named) as TypedMetadata) },
+    tensors,
+  }
+}
+
 /** The generation_config.json: what ends a text, the turn of a conversation included. */
-export function generationConfigOf(file: GgufFile): JsonObject {
+export function generationConfigOf(file: GgufContents): JsonObject {
   const { eos_token_id: eos, ...others } = idsOf(file)
-  const turn = file.metadata.count('tokenizer.ggml.eot_token_id')
-  const ends = [...new Set([eos, turn].filter((id) => id !== undefined))]
+  const turns = endKeys.map((key) => file.metadata.count(`tokenizer.ggml.${key}`))
+  const ends = [...new Set([eos, ...turns].filter((id) => id !== undefined))]
   return { ...others, ...(ends.length === 0 ? {} : { eos_token_id: ends.length === 1 ? ends[0] : ends }) }
 }
 
+/** Keys of ids that end a text besides EOS: the end of a turn, and of a message to a tool. */
+export const endKeys: readonly string[] = ['eot_token_id', 'eom_token_id']
+
 /** The tokens with a role, by their ids. */
-function idsOf({ metadata }: GgufFile): JsonObject {
+function idsOf({ metadata }: GgufContents): JsonObject {
   const ids = { bos: 'bos', eos: 'eos', pad: 'padding' }
   const found = Object.entries(ids).map(([role, name]) => [
     `${role}_token_id`,

@@ -2,7 +2,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { entry, gguf, start, tensorEntry, text, u32, u64, valueTypes } from './writer.fixture.ts'
+import { entry, start, tensorEntry, text, u32, u64, valueTypes } from './values.ts'
+import { gguf } from './writer.fixture.ts'
 import { GgufFile } from './file.ts'
 
 let folder: string

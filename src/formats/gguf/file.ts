@@ -3,15 +3,17 @@ import { internalError, LowrankError, messageOf } from '../../util/errors.ts'
 import { type GgufHeader, type GgufTensor, parseGgufHeader } from './header.ts'
 import type { GgufMetadata } from './metadata.ts'
 import { checkPlainFile } from '../plain-file.ts'
-import { fill, openDescriptor } from '../read-at.ts'
+import { type ByteRange, fill, openDescriptor } from '../read-at.ts'
 
 export type { GgufTensor } from './header.ts'
 export type { GgufArray, GgufMetadata, GgufValue } from './metadata.ts'
 
-/** A part of a tensor, in bytes from its start. */
-interface ByteRange {
-  readonly start: number
-  readonly end: number
+/** What is in a GGUF file, wherever it is: on disk, or still to be written. */
+export interface GgufContents {
+  readonly path: string
+  readonly metadata: GgufMetadata
+  readonly tensors: ReadonlyMap<string, GgufTensor>
+  readonly read: (name: string) => Promise<Uint8Array<ArrayBuffer>>
 }
 
 /** A GGUF file whose header was checked. Call `close()` when done. */

@@ -1,4 +1,4 @@
-import type { JsonObject } from '../json.ts'
+import { isJsonObject, type JsonObject } from '../json.ts'
 
 /** How texts are cut before bytes are merged. */
 export interface PreTokenizer {
@@ -67,4 +67,47 @@ export const preTokenizers: Readonly<Record<string, PreTokenizer>> = {
   tekken: split(cases('', ''), { ignoreMerges: true, addBos: true }),
   'gpt-4o': gpt4o,
   llama4: gpt4o,
+}
+
+/** The name of a way to cut texts; undefined where it has none. Of several names it is the first. */
+export function preTokenizerName(
+  normalizer: unknown,
+  preTokenizer: unknown,
+  ignoreMerges: boolean,
+): string | undefined {
+  const wanted = [plainly(normalizer), plainly(preTokenizer)].join()
+  const found = Object.entries(preTokenizers).find(
+    ([, one]) =>
+      one.ignoreMerges === ignoreMerges && [plainly(one.normalizer), plainly(one.preTokenizer)].join() === wanted,
+  )
+  return found?.[0]
+}
+
+/** Other spellings of the expressions above. */
+const spellings: readonly (readonly [string, string])[] = [
+  ["'(?i:[sdmt]|ll|ve|re)", contractions],
+  // What a greedy expression has passed over it does not need to give back here.
+  ['?+', '?'],
+  ['++', '+'],
+  [String.raw`\s*[\r\n]|`, String.raw`\s*[\r\n]+|`],
+]
+
+/** Components as a text that is equal where they cut alike. */
+function plainly(component: unknown): string {
+  if (!isJsonObject(component)) return JSON.stringify([])
+  const { type } = component
+  const nested = component['pretokenizers'] ?? component['normalizers']
+  if (type === 'Sequence' && Array.isArray(nested)) {
+    return JSON.stringify(nested.flatMap((one) => JSON.parse(plainly(one)) as unknown[]))
+  }
+  // Offsets are no part of the tokens.
+  const { trim_offsets: _, ...options } = component
+  if (type === 'Split' && isJsonObject(component['pattern']) && typeof component['pattern']['Regex'] === 'string') {
+    const Regex = spellings.reduce((text, [from, to]) => text.replaceAll(from, to), component['pattern']['Regex'])
+    // Each of the expressions matches all of a text: to keep what it matches is to cut there.
+    const keeps = component['behavior'] === 'Removed' && component['invert'] === true
+    const cut = keeps ? { behavior: 'Isolated', invert: false } : {}
+    Object.assign(options, { pattern: { Regex }, ...cut })
+  }
+  return JSON.stringify([Object.entries(options).toSorted(([a], [b]) => (a < b ? -1 : 1))])
 }

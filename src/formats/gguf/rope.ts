@@ -1,11 +1,13 @@
 import { LowrankError } from '../../util/errors.ts'
+import type { Rope } from '../../util/rope.ts'
 import type { JsonObject } from '../json.ts'
-import type { GgufFile } from './file.ts'
+import type { OwnEntries } from './architectures.ts'
+import type { GgufContents } from './file.ts'
 import type { ArchitectureKeys } from './keys.ts'
 
 /** The rotary part of a config.json. */
 export async function ropeOf(
-  file: GgufFile,
+  file: GgufContents,
   keys: ArchitectureKeys,
   { headDim, theta: fallback }: { readonly headDim: number; readonly theta: number },
 ): Promise<JsonObject> {
@@ -23,7 +25,7 @@ interface Angles {
   readonly channels: number
 }
 
-async function scalingOf(file: GgufFile, keys: ArchitectureKeys, angles: Angles): Promise<JsonObject | undefined> {
+async function scalingOf(file: GgufContents, keys: ArchitectureKeys, angles: Angles): Promise<JsonObject | undefined> {
   const type = keys.text('rope.scaling.type')
   const factor = keys.number('rope.scaling.factor') || keys.number('rope.scale_linear') || 1
   const original = keys.number('rope.scaling.original_context_length')
@@ -85,7 +87,7 @@ function longropeFactor(keys: ArchitectureKeys, given: number, original: number 
   }
 }
 
-async function factorsOf(file: GgufFile, name: string): Promise<readonly number[] | undefined> {
+async function factorsOf(file: GgufContents, name: string): Promise<readonly number[] | undefined> {
   const tensor = file.tensors.get(name)
   if (tensor === undefined) return undefined
   if (tensor.type.name !== 'F32' || tensor.shape.length !== 1) {
@@ -96,13 +98,69 @@ async function factorsOf(file: GgufFile, name: string): Promise<readonly number[
   return Array.from(new Float32Array(buffer), (factor) => Number(factor.toPrecision(7)))
 }
 
+/** What is written of rotary embeddings: metadata, and lists of factors as tensors of f32. */
+export interface WrittenRope {
+  readonly entries: OwnEntries
+  readonly tensors: Readonly<Record<string, readonly number[]>>
+}
+
+/** What `ropeOf` makes the same of. What cannot be said is left out, which shows when the metadata is read again. */
+export function ropeEntries({ theta, channels, scaling }: Rope): WrittenRope {
+  const base: OwnEntries = { 'rope.freq_base': ['f32', theta], 'rope.dimension_count': ['u32', channels] }
+  switch (scaling.type) {
+    case 'linear':
+      return {
+        entries: {
+          ...base,
+          'rope.scaling.type': ['text', 'linear'],
+          'rope.scaling.factor': ['f32', scaling.factor],
+        },
+        tensors: {},
+      }
+    case 'yarn':
+      return {
+        entries: {
+          ...base,
+          'rope.scaling.type': ['text', 'yarn'],
+          'rope.scaling.factor': ['f32', scaling.factor],
+          'rope.scaling.original_context_length': ['u32', scaling.originalMaxPositions],
+          ...(scaling.betaFast === 32 ? {} : { 'rope.scaling.yarn_beta_fast': ['f32', scaling.betaFast] }),
+          ...(scaling.betaSlow === 1 ? {} : { 'rope.scaling.yarn_beta_slow': ['f32', scaling.betaSlow] }),
+        },
+        tensors: {},
+      }
+    case 'llama3': {
+      const { factor, lowFrequencyFactor: low, highFrequencyFactor: high, originalMaxPositions: length } = scaling
+      return {
+        entries: base,
+        tensors: { 'rope_freqs.weight': llama3Factors({ factor, low, high, length }, { theta, channels }) },
+      }
+    }
+    case 'longrope':
+      return {
+        entries: {
+          ...base,
+          'rope.scaling.original_context_length': ['u32', scaling.originalMaxPositions],
+          'rope.scaling.attn_factor': ['f32', scaling.attentionFactor],
+        },
+        tensors: {
+          'rope_factors_long.weight': scaling.longFactor,
+          'rope_factors_short.weight': scaling.shortFactor,
+        },
+      }
+    default:
+      return { entries: base, tensors: {} }
+  }
+}
+
 /** What Llama 3.1 and later models have: what their factors were made from is not in the file, but the same for all of them. */
 const llama3 = { low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 }
 
 /** Factors of all frequencies: by the rule of Llama 3, if that gives them, else one by one. */
 function factorsAsScaling(factors: readonly number[], angles: Angles, keys: ArchitectureKeys): JsonObject {
   const factor = Math.max(...factors)
-  const made = llama3Factors(factor, angles)
+  const { low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: length } = llama3
+  const made = llama3Factors({ factor, low, high, length }, angles)
   const alike = made.length === factors.length && made.every((one, i) => Math.abs(one - (factors[i] ?? 0)) < 1e-4 * one)
   if (alike) return { rope_type: 'llama3', factor, ...llama3 }
   const original = keys.needed('context_length')
@@ -115,8 +173,16 @@ function factorsAsScaling(factors: readonly number[], angles: Angles, keys: Arch
   }
 }
 
-function llama3Factors(factor: number, { theta, channels }: Angles): number[] {
-  const { low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: length } = llama3
+interface Llama3 {
+  readonly factor: number
+  readonly low: number
+  readonly high: number
+  /** The length that a model was trained for. */
+  readonly length: number
+}
+
+/** By what each frequency is divided: long wavelengths by the factor, short ones by 1, those between by a blend. */
+function llama3Factors({ factor, low, high, length }: Llama3, { theta, channels }: Angles): number[] {
   return Array.from({ length: channels / 2 }, (_, i) => {
     const wavelength = 2 * Math.PI * theta ** ((2 * i) / channels)
     if (wavelength < length / high) return 1

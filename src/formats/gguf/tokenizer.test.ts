@@ -7,7 +7,8 @@ import { loadTokenizer } from '../../text/tokenizer.ts'
 import type { JsonObject } from '../json.ts'
 import { openModelFiles } from '../model-files.ts'
 import { preTokenizers } from './pre-tokenizers.ts'
-import { type TypedValue, writeGguf } from './writer.fixture.ts'
+import type { TypedValue } from './values.ts'
+import { writeGguf } from './writer.fixture.ts'
 
 let folder: string
 let path: string

@@ -1,11 +1,11 @@
 import { LowrankError } from '../../util/errors.ts'
 import type { JsonObject } from '../json.ts'
-import type { GgufFile } from './file.ts'
+import type { GgufContents } from './file.ts'
 import { mergesOf } from './merges.ts'
 import { type PreTokenizer, preTokenizers } from './pre-tokenizers.ts'
 
 /** Kinds of tokens, as SentencePiece numbers them. */
-const kinds = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 }
+export const kinds = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 }
 
 const convertAgain = 'Name the folder of the model that the file was made from, or convert it again with llama.cpp.'
 
@@ -20,14 +20,15 @@ interface Vocabulary {
 
 type Refuse = (message: string, hint?: string) => never
 
-const roles = { bos_token: 'bos', eos_token: 'eos', unk_token: 'unknown', pad_token: 'padding' } as const
+/** How a file calls the tokens with a role. */
+export const roles = { bos_token: 'bos', eos_token: 'eos', unk_token: 'unknown', pad_token: 'padding' } as const
 
 /**
  * The tokenizer.json of the hub model that a file was made from, as far as the file says: it makes the same tokens of a text.
  *
  * @throws LowrankError `model`: a kind of tokenizer, or a way to cut texts, that is not known, by its name.
  */
-export function tokenizerOf(file: GgufFile): JsonObject {
+export function tokenizerOf(file: GgufContents): JsonObject {
   const { metadata } = file
   const refuse = refusal(file)
   const model = metadata.needed('tokenizer.ggml.model', metadata.text('tokenizer.ggml.model'))
@@ -40,7 +41,7 @@ export function tokenizerOf(file: GgufFile): JsonObject {
 }
 
 /** The tokenizer_config.json: tokens with a role, and the template of a conversation. */
-export function tokenizerConfigOf(file: GgufFile): JsonObject {
+export function tokenizerConfigOf(file: GgufContents): JsonObject {
   const { metadata } = file
   const { tokens } = vocabularyOf(file, refusal(file))
   const named = Object.keys(roles).map((role) => [role, tokens[roleId(file, tokens, role as keyof typeof roles) ?? -1]])
@@ -54,12 +55,12 @@ export function tokenizerConfigOf(file: GgufFile): JsonObject {
 }
 
 /** Whether there is a tokenizer at all. */
-export function hasTokenizer({ metadata }: GgufFile): boolean {
+export function hasTokenizer({ metadata }: GgufContents): boolean {
   return metadata.has('tokenizer.ggml.tokens')
 }
 
 /** Bytes as letters, merged by the list of the file. */
-function byteLevel(file: GgufFile, refuse: Refuse): JsonObject {
+function byteLevel(file: GgufContents, refuse: Refuse): JsonObject {
   const { metadata } = file
   const name = metadata.needed('tokenizer.ggml.pre', metadata.text('tokenizer.ggml.pre'))
   const cut: PreTokenizer | undefined = Object.hasOwn(preTokenizers, name) ? preTokenizers[name] : undefined
@@ -88,10 +89,10 @@ function byteLevel(file: GgufFile, refuse: Refuse): JsonObject {
 }
 
 /** What stands for a space in a vocabulary of SentencePiece. */
-const space = '\u2581'
+export const space = '\u2581'
 
 /** Characters, and bytes where there is no token for one; merged by the scores of the tokens. */
-function sentencePiece(file: GgufFile, refuse: Refuse): JsonObject {
+function sentencePiece(file: GgufContents, refuse: Refuse): JsonObject {
   const { metadata } = file
   const vocabulary = vocabularyOf(file, refuse, (token) => (/^ {2,}$/.test(token) ? space.repeat(token.length) : token))
   const { tokens, types } = vocabulary
@@ -150,7 +151,7 @@ function bpe({ ids }: Vocabulary, merges: unknown, options: JsonObject): JsonObj
 }
 
 function vocabularyOf(
-  { metadata }: GgufFile,
+  { metadata }: GgufContents,
   refuse: Refuse,
   spelled: (token: string) => string = (token) => token,
 ): Vocabulary {
@@ -188,7 +189,7 @@ function addedTokens({ ids, types }: Vocabulary, stripsRight: (token: string) =>
 }
 
 /** What is put around a text. */
-function around(file: GgufFile, { tokens }: Vocabulary, addsBos: boolean): JsonObject | null {
+function around(file: GgufContents, { tokens }: Vocabulary, addsBos: boolean): JsonObject | null {
   const piece = (role: 'bos_token' | 'eos_token', byDefault: boolean): [id: number, token: string][] => {
     if (!(file.metadata.flag(`tokenizer.ggml.add_${role}`) ?? byDefault)) return []
     const id = roleId(file, tokens, role)
@@ -212,7 +213,11 @@ function around(file: GgufFile, { tokens }: Vocabulary, addsBos: boolean): JsonO
 }
 
 /** The id of a token with a role; for SentencePiece those that it has where nothing else is said. */
-function roleId({ path, metadata }: GgufFile, tokens: readonly string[], role: keyof typeof roles): number | undefined {
+function roleId(
+  { path, metadata }: GgufContents,
+  tokens: readonly string[],
+  role: keyof typeof roles,
+): number | undefined {
   const key = `tokenizer.ggml.${roles[role]}_token_id`
   const usual =
     metadata.text('tokenizer.ggml.model') === 'llama'
@@ -223,7 +228,7 @@ function roleId({ path, metadata }: GgufFile, tokens: readonly string[], role: k
   throw new LowrankError('model', `${path}: metadata ${key} is ${id}, but there are ${tokens.length} tokens`)
 }
 
-function refusal({ path }: GgufFile): Refuse {
+function refusal({ path }: GgufContents): Refuse {
   return (message, hint = convertAgain) => {
     throw new LowrankError('model', `${path}: ${message}`, { hint })
   }

@@ -1,14 +1,15 @@
 import { closest } from '../../config/index.ts'
 import type { TensorDtype, TensorReader } from '../../formats/safetensors.ts'
-import type { FloatWeight } from '../../storage/stored.ts'
+import type { F32Weight } from '../../storage/stored.ts'
 import { bytesToF32 } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
+import { elements } from '../../util/shape.ts'
 import { fillUniform, stream } from '../../util/random.ts'
 import type { LoraModule } from './lora.ts'
 import { type Adapter, baseNameOf, savedTensorName } from './adapter.ts'
 import { matchModules, ranksOf, scalesOf, type LoraConfig } from './targets.ts'
 import { embeddingName, headName } from '../names.ts'
-import { checkFinite, type WeightSource } from '../sources/source.ts'
+import { checkFinite, type Rows, type WeightSource } from '../sources/source.ts'
 import { linearPaths, type WeightSpec } from '../weight-specs.ts'
 import { widened } from '../../storage/formats.ts'
 
@@ -93,7 +94,7 @@ function moduleOf(name: string): string {
 }
 
 /** A (Kaiming uniform with a = sqrt 5, that is, within 1 / sqrt(in)) and B (zeros) of a fresh adapter, as PEFT starts them. */
-export function initialLoraWeight(name: string, shape: readonly number[], seed: number): FloatWeight {
+export function initialLoraWeight(name: string, shape: readonly number[], seed: number): F32Weight {
   const [rows = 0, columns = 0] = shape
   const data = new Float32Array(rows * columns)
   if (name.endsWith('.lora_A.weight')) {
@@ -103,11 +104,16 @@ export function initialLoraWeight(name: string, shape: readonly number[], seed: 
   return { storage: 'F32', shape, data }
 }
 
-/** A trained weight from an adapter file, whatever its dtype, as f32. */
+/** A trained weight from an adapter file, whatever its dtype, as f32; of `rows` only, if they are given. */
 export async function readAdapterWeight(
   reader: TensorReader,
-  { name, shape, folder }: { readonly name: string; readonly shape: readonly number[]; readonly folder: string },
-): Promise<FloatWeight> {
+  {
+    name,
+    shape,
+    folder,
+    rows,
+  }: { readonly name: string; readonly shape: readonly number[]; readonly folder: string; readonly rows?: Rows },
+): Promise<F32Weight> {
   const tensor = reader.tensors.get(name)
   if (tensor === undefined) {
     throw new LowrankError('adapter', `${folder}: the tensor ${name}, which adapter_config.json asks for, is missing`, {
@@ -121,8 +127,12 @@ export async function readAdapterWeight(
       { hint: 'Was the adapter made for this base model?' },
     )
   }
-  const weight: FloatWeight = { storage: 'F32', shape, data: toF32(await reader.read(name), tensor.dtype) }
-  checkFinite(weight, { name, file: tensor.file, code: 'adapter' })
+  const [count = 1, ...inner] = shape
+  const { start, end } = rows ?? { start: 0, end: count }
+  const rowBytes = tensor.byteLength / count
+  const bytes = await reader.read(name, undefined, { start: start * rowBytes, end: end * rowBytes })
+  const weight: F32Weight = { storage: 'F32', shape: [end - start, ...inner], data: toF32(bytes, tensor.dtype) }
+  checkFinite(weight, { name, file: tensor.file, code: 'adapter', first: start * elements(inner) })
   return weight
 }
 

@@ -136,12 +136,14 @@ function patternOf(paths: readonly string[]): string {
   return [...parts, ...paths.filter((path) => !isPartOfMore(path))].join('|').replaceAll('.', '\\.')
 }
 
-/** Keys that change what the tensors mean; each is refused unless it is null, false or empty. */
+/**
+ * Keys that change what the tensors mean; each is refused unless it is null, false or empty. `fan_in_fan_out` is about layers that store
+ * W [in, out], which no family here has: of a linear layer PEFT takes it for false.
+ */
 const unsupported = [
   'use_dora',
   'lora_bias',
   'layer_replication',
-  'fan_in_fan_out',
   'trainable_token_indices',
   'target_parameters',
   'alora_invocation_tokens',

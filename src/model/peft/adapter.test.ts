@@ -142,7 +142,6 @@ describe('readAdapterConfig', () => {
     ['DoRA', { use_dora: true }, /"use_dora" is true, which is not supported/],
     ['a bias in B', { lora_bias: true }, /"lora_bias" is true/],
     ['repeated layers', { layer_replication: [[0, 4]] }, /"layer_replication" is \[\[0,4\]\]/],
-    ['transposed weights', { fan_in_fan_out: true }, /"fan_in_fan_out"/],
     ['trained tokens', { trainable_token_indices: [1] }, /"trainable_token_indices"/],
     ['expert parameters', { target_parameters: ['w'] }, /"target_parameters"/],
     ['activated LoRA', { alora_invocation_tokens: [1] }, /"alora_invocation_tokens"/],

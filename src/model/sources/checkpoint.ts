@@ -13,7 +13,7 @@ import { headName } from '../names.ts'
 import { isNorm, linearPaths, weightSpecs, type WeightSpec } from '../weight-specs.ts'
 import { checkAllUsed, decoderTensors, hasOwnHead } from './names.ts'
 import { openGguf } from './gguf.ts'
-import { checkFinite, type WeightSource } from './source.ts'
+import { checkFinite, type Rows, type WeightSource } from './source.ts'
 import { widened } from '../../storage/formats.ts'
 import { elements } from '../../util/shape.ts'
 
@@ -43,14 +43,16 @@ async function openFolder(folder: string): Promise<WeightSource> {
       storedName,
       beside,
       storage: (name) => quantized?.entries.get(name)?.storage ?? floatDtype(reader, name),
-      load: async (name, reuse) => {
+      load: async (name, reuse, rows) => {
         const entry = quantized?.entries.get(name)
         if (entry !== undefined) return entry.load(reuse)
-        const weight = await loadFloats(reader, name, reuse)
+        const weight = await loadFloats(reader, name, reuse, rows)
         // Weights on disk are read again and again.
-        if (!checked.has(name))
-          checkFinite(weight, { name, file: reader.tensors.get(name)?.file ?? folder, code: 'model' })
-        checked.add(name)
+        if (!checked.has(name)) {
+          const { file = folder, shape = [] } = reader.tensors.get(name) ?? {}
+          checkFinite(weight, { name, file, code: 'model', first: (rows?.start ?? 0) * elements(shape.slice(1)) })
+        }
+        if (rows === undefined) checked.add(name)
         return weight
       },
       close: () => reader.close(),
@@ -92,7 +94,12 @@ async function openLinears(
   return { quantization, entries: new Map([...entries, [headName, expanded]]), scales: [] }
 }
 
-async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeight | undefined): Promise<FloatWeight> {
+async function loadFloats(
+  reader: TensorReader,
+  name: string,
+  reuse: StoredWeight | undefined,
+  rows: Rows | undefined,
+): Promise<FloatWeight> {
   const info = reader.tensors.get(name)
   const storage = floatDtype(reader, name)
   if (info !== undefined && isFloat8(info.dtype)) {
@@ -100,13 +107,17 @@ async function loadFloats(reader: TensorReader, name: string, reuse: StoredWeigh
     return { storage, shape: info.shape, data: Uint16Array.from(await reader.read(name), (code) => bits[code]!) }
   }
   const old = reuse && isFloat(reuse) && reuse.storage === storage ? reuse.data : undefined
-  const bytes = await reader.read(name, old && old.byteLength === info?.byteLength ? bytesOf(old) : undefined)
+  const { byteLength: size = 0, shape = [] } = info ?? {}
+  const rowBytes = size / (shape[0] ?? 1)
+  const range =
+    rows === undefined ? { start: 0, end: size } : { start: rows.start * rowBytes, end: rows.end * rowBytes }
+  const bytes = await reader.read(name, old?.byteLength === range.end - range.start ? bytesOf(old) : undefined, range)
   const { buffer, byteOffset, byteLength } = bytes
   const data =
     storage === 'F32'
       ? new Float32Array(buffer, byteOffset, byteLength / 4)
       : new Uint16Array(buffer, byteOffset, byteLength / 2)
-  return { storage, shape: info?.shape ?? [], data }
+  return { storage, shape: rows === undefined ? shape : [rows.end - rows.start, ...shape.slice(1)], data }
 }
 
 /** Random weights as transformers initialises them: normal(0, initializer_range), norms such that they scale by 1, biases 0. */

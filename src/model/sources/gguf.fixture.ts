@@ -1,7 +1,9 @@
 import { architectures } from '../../formats/gguf/architectures.ts'
-import { type TestTensor, type TypedValue, writeGguf } from '../../formats/gguf/writer.fixture.ts'
+import type { TypedValue } from '../../formats/gguf/values.ts'
+import { type TestTensor, writeGguf } from '../../formats/gguf/writer.fixture.ts'
 import { dequantizeBlocks } from '../../storage/gguf/index.ts'
-import { quantizeQ6, quantizeQ8 } from '../../storage/gguf/quantize.fixture.ts'
+import { quantizeQ6 } from '../../storage/gguf/quantize.fixture.ts'
+import { quantizeBlocks } from '../../storage/gguf/quantize.ts'
 import { widened } from '../../storage/formats.ts'
 import type { WeightSource } from './source.ts'
 
@@ -43,7 +45,7 @@ export interface LlamaGguf {
 
 const quantizers = {
   F32: { width: 1, quantize: (data: Float32Array) => new Uint8Array(data.slice().buffer) },
-  Q8_0: { width: 32, quantize: quantizeQ8 },
+  Q8_0: { width: 32, quantize: (data: Float32Array) => quantizeBlocks('Q8_0', data) },
   Q6_K: { width: 256, quantize: quantizeQ6 },
 }
 

@@ -1,6 +1,7 @@
 import { type Architecture, conversionOf, hubName, ropeTensors } from '../../formats/gguf/architectures.ts'
 import { architectureOf, configOf } from '../../formats/gguf/config.ts'
 import { GgufFile, type GgufTensor } from '../../formats/gguf/file.ts'
+import { reorderRows } from '../../formats/gguf/rows.ts'
 import { indexOfBrokenBlock, isBlockType } from '../../storage/gguf/index.ts'
 import { emptySplit, isSplitType, splitBlocks, type SplitType } from '../../storage/gguf/split.ts'
 import {
@@ -165,7 +166,7 @@ async function loadEntry(file: GgufFile, entry: Entry, reuse: StoredWeight | und
   const old = reuse !== undefined && sameStorage(reuse, storage) ? memoryOf(reuse) : undefined
   const into = old?.byteLength === tensor.byteLength ? old : undefined
   const bytes = await file.read(tensor.name, into)
-  if (heads > 0) reorderRows(bytes, tensor.shape[0] ?? 0, heads)
+  if (heads > 0) reorderRows(bytes, tensor.shape[0] ?? 0, heads, 'hub')
   const { shape } = tensor
   if (typeof storage !== 'string') return { storage, shape, bytes }
   const { buffer, byteOffset, byteLength } = bytes
@@ -184,23 +185,6 @@ function memoryOf(weight: StoredWeight): Uint8Array<ArrayBuffer> | undefined {
 function sameStorage({ storage }: StoredWeight, wanted: FloatDtype | BlockStorage): boolean {
   if (typeof storage === 'string' || typeof wanted === 'string') return storage === wanted
   return storage.kind === 'blocks' && storage.type === wanted.type
-}
-
-/**
- * Puts the rows of each head back in the order of transformers, in place: of `rows` / `heads` rows those of even number come first. Rows
- * are whole numbers of blocks.
- */
-function reorderRows(bytes: Uint8Array, rows: number, heads: number): void {
-  const [width, headRows] = [bytes.length / rows, rows / heads]
-  const half = headRows / 2
-  for (let head = 0; head < heads; head++) {
-    const own = bytes.subarray(head * headRows * width, (head + 1) * headRows * width)
-    const stored = own.slice()
-    for (let row = 0; row < headRows; row++) {
-      const from = row < half ? 2 * row : 2 * (row - half) + 1
-      own.set(stored.subarray(from * width, (from + 1) * width), row * width)
-    }
-  }
 }
 
 function shifted(weight: StoredWeight, by: number): StoredWeight {

@@ -31,8 +31,8 @@ export function quantizedWeights(
     ...source,
     quantization,
     storage: (name) => (quantizes(name) && !except(name) ? storageOf(quantization) : source.storage(name)),
-    load: async (name, reuse) => {
-      if (!quantizes(name) || except(name)) return source.load(name, reuse)
+    load: async (name, reuse, rows) => {
+      if (!quantizes(name) || except(name)) return source.load(name, reuse, rows)
       return quantizeWeight(widened(await source.load(name)), quantization, name)
     },
   }
@@ -44,8 +44,8 @@ export function inFloats(source: WeightSource): WeightSource {
   return {
     ...source,
     storage: (name) => (packed(name) ? 'F32' : source.storage(name)),
-    load: async (name, reuse) => {
-      const weight = await source.load(name, packed(name) ? undefined : reuse)
+    load: async (name, reuse, rows) => {
+      const weight = await source.load(name, packed(name) ? undefined : reuse, rows)
       return packed(name) ? widened(weight) : weight
     },
   }

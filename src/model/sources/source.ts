@@ -18,19 +18,39 @@ export interface WeightSource {
   readonly beside: readonly TensorSource[]
   /** How a weight is stored. Random ones, which no file stores, are loaded as F32 whatever their model is to be stored as. */
   readonly storage: (name: string) => Storage
-  /** Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. */
-  readonly load: (name: string, reuse?: StoredWeight) => Promise<StoredWeight>
+  /**
+   * Reads a weight, into the memory of `reuse` where that is a weight of the same storage and shape. `rows`: that no others are needed; a
+   * source that reads whole weights only gives all.
+   */
+  readonly load: (name: string, reuse?: StoredWeight, rows?: Rows) => Promise<StoredWeight>
   readonly close: () => Promise<void>
+}
+
+/** Rows of a weight [rows, ...], from `start` up to `end`. */
+export interface Rows {
+  readonly start: number
+  readonly end: number
 }
 
 /** @throws LowrankError `code`: an element is not finite, and so would be every loss. */
 export function checkFinite(
   { storage, data }: FloatWeight,
-  { name, file, code }: { readonly name: string; readonly file: string; readonly code: 'model' | 'adapter' },
+  {
+    name,
+    file,
+    code,
+    first = 0,
+  }: {
+    readonly name: string
+    readonly file: string
+    readonly code: 'model' | 'adapter'
+    /** The place in the tensor of the first element of these. */
+    readonly first?: number
+  },
 ): void {
   const index = indexOfNonFinite(data, storage)
   if (index === -1) return
-  throw new LowrankError(code, `${file}: tensor ${name} holds ${describeElement(data, storage, index)}`, {
+  throw new LowrankError(code, `${file}: tensor ${name} holds ${describeElement(data, storage, index, first)}`, {
     hint: 'The weights are damaged, or overflowed before they were saved.',
   })
 }

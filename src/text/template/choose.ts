@@ -57,6 +57,18 @@ export async function chooseTemplate(
   return made(source, name)
 }
 
+/** The templates of a model by their names, that of most conversations as `default`; one that its adapter was trained with counts for more. */
+export async function templatesOf(from: {
+  readonly model: string
+  readonly adapter?: string | undefined
+}): Promise<ReadonlyMap<string, string>> {
+  const own = await ownTemplates(from.model)
+  const [first] = own
+  const main = (await adapterTemplate(from.adapter))[0] ?? own.find(({ name }) => name === 'default') ?? first
+  const named = own.map(({ name, source }) => [name, source] as const)
+  return new Map([...named, ...(main === undefined ? [] : [['default', main.source] as const])])
+}
+
 /** SHA-256 of a named template, as hex. That of a template of the model is in the model's. */
 export async function templateHash(name: string): Promise<string | undefined> {
   if (Object.hasOwn(namedTemplates, name)) return hashText(namedTemplates[name]!)
