@@ -31,7 +31,8 @@ export function portableLowerings(positionsOf: (cos: string) => string): Lowerin
     },
     linear: (e, attributes) => {
       if (!attributes.transposed || e.maker(1)?.op === 'nBitWeight') return ops.linear.emit(e, attributes)
-      if (e.inputTypes[0]?.shape.length !== 2) throw internalError('a product of more than rows with a weight as stored')
+      if (e.inputTypes[0]?.shape.length !== 2)
+        throw internalError('a product of more than rows with a weight as stored')
       e.node('Gemm', e.inputs, e.outputs, { transB: 1 })
     },
     matmul: (e, { transA, transB, alpha }) => {
