@@ -1,9 +1,6 @@
 import type { Quantization } from '../config/index.ts'
 import type { WeightSource } from '../model/sources/source.ts'
-
-/** How numbers of an export are stored. */
-export const exportDtypes = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0'] as const
-export type ExportDtype = (typeof exportDtypes)[number]
+import type { ExportDtype } from './forms.ts'
 
 /** What is exported, and how. Paths are of folders and files on this machine. */
 export interface ExportInput {
@@ -18,6 +15,8 @@ export interface ExportInput {
   /** Name of the base on the hub or its path, as the adapter gives it, for who loads the adapter. */
   readonly base: { readonly name: string; readonly revision?: string | undefined }
   readonly dtype: ExportDtype
+  /** The weights of the base, with the adapter added in f32 where there is one. Whoever opens them closes them: see `using`. */
+  readonly weights: () => Promise<WeightSource>
   readonly threads: number | undefined
   readonly cancelled: () => boolean
   /** Receives what is done next, in words. */
@@ -55,8 +54,6 @@ export interface LogitsComparison {
 
 /** A form in which a result is handed to another program. */
 export interface Exporter {
-  /** What it is, for the help page. */
-  readonly summary: string
   readonly makes: 'file' | 'folder'
   /** What has to be named. */
   readonly needs: readonly ('model' | 'adapter')[]

@@ -5,7 +5,7 @@ import { headName } from '../model/names.ts'
 import { openWeights } from '../model/sources/checkpoint.ts'
 import { linearPaths } from '../model/weight-specs.ts'
 import { join } from 'node:path'
-import { LowrankError } from '../util/errors.ts'
+import { internalError, LowrankError } from '../util/errors.ts'
 import { type ExportInput, using } from './exporter.ts'
 
 /** What an adapter adds to one linear layer: scale * B A. */
@@ -30,7 +30,7 @@ export interface LoraPairs {
 
 /** An adapter that was checked against its base, as nothing but products of A and B: all that other forms hold. An adapter is small. */
 export async function loraPairs({ adapter: folder, model }: ExportInput, form: string): Promise<LoraPairs> {
-  if (folder === undefined || model === undefined) throw new Error('an adapter and its model')
+  if (folder === undefined || model === undefined) throw internalError('an export without what it needs')
   return using(await openWeights(model), async (base) => {
     const adapter = await readAdapter(folder)
     try {
@@ -68,12 +68,14 @@ export async function loraPairs({ adapter: folder, model }: ExportInput, form: s
   })
 }
 
-/** The value that most have: what one number says of all is rounded for the fewest. */
+/** The value that most have, 0 apart: what one number says of all is rounded for the fewest. */
 export function mostCommon(values: readonly number[]): number {
   const counts = new Map<number, number>()
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1)
+  // By what adds nothing, nothing can be divided.
+  counts.delete(0)
   const [first] = [...counts].toSorted(([, a], [, b]) => b - a)
-  return first?.[0] ?? 0
+  return first?.[0] ?? 1
 }
 
 /** The same numbers times a factor, rounded once; their own memory where that is 1. */

@@ -12,7 +12,6 @@ const [weightsFile, configFile] = ['adapters.safetensors', 'adapter_config.json'
 
 /** The adapter for mlx-lm: A and B transposed, one rank and one factor for all layers. */
 export const mlx: Exporter = {
-  summary: 'the adapter for mlx-lm',
   makes: 'folder',
   needs: ['model', 'adapter'],
   dtypes: ['f32', 'f16', 'bf16'],

@@ -14,7 +14,6 @@ import { decode, encode, headsOf, tensorName, type TensorType } from './tensors.
  * and patterns of ranks and alphas.
  */
 export const ggufLora: Exporter = {
-  summary: 'the adapter alone, to be put on a GGUF of its base (llama.cpp --lora, Ollama ADAPTER)',
   makes: 'file',
   needs: ['model', 'adapter'],
   dtypes: ['f32', 'f16'],

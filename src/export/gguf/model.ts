@@ -10,7 +10,6 @@ import { bytesOf } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
 import { type Checked, type Exporter, type ExportInput, using } from '../exporter.ts'
 import { compareLogits, probeLogits } from '../probe.ts'
-import { weightsOf } from '../weights.ts'
 import { checkModelTensors, checkTokens } from './check.ts'
 import { differenceBetween } from './same-decoder.ts'
 import { fileTypeOf, modelTensors, typeOf } from './tensors.ts'
@@ -18,14 +17,12 @@ import { givenTokenizer } from './tokenizer.ts'
 
 /** A whole model in one GGUF file, for llama.cpp and all that is built on it: the base, or the base with the adapter added in f32. */
 export const gguf: Exporter = {
-  summary: 'the whole model in one GGUF file, for llama.cpp, LM Studio and others',
   makes: 'file',
   needs: ['model'],
   dtypes: ['f16', 'f32', 'bf16', 'q8_0', 'q4_0'],
   extension: '.gguf',
   write: async (input, path) => {
-    const model = neededModel(input)
-    return using(await weightsOf(input, model), async (source) => {
+    return using(await input.weights(), async (source) => {
       const { draft, notes } = await draftOf(input, source)
       input.report(`writing ${draft.tensors.length} tensors`)
       const bytes = await writeGguf(path, draft)
@@ -135,7 +132,7 @@ export async function checkModel(input: ExportInput, path: string): Promise<Chec
   const { dtype, adapter, quantization, threads, cancelled } = input
   const model = neededModel(input)
   input.report('checking: every tensor')
-  const tensors = await using(await weightsOf(input, model), (source) =>
+  const tensors = await using(await input.weights(), (source) =>
     checkModelTensors(path, source, { ...input, architecture: describedBy(source.config, model).architecture }),
   )
   const texts = await checkTokens(path, model, cancelled)

@@ -9,7 +9,7 @@ import { dequantizeBlocks, indexOfBrokenBlock } from '../../storage/gguf/index.t
 import { blockWidth, quantizeBlocks, type WrittenBlock, writtenBlocks } from '../../storage/gguf/quantize.ts'
 import { bytesToF32, f32ToBytes, type FloatDtype, indexOfOverflow } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
-import type { ExportDtype } from '../exporter.ts'
+import type { ExportDtype } from '../forms.ts'
 import { rowsOf } from '../rows.ts'
 
 export type TensorType = FloatDtype | WrittenBlock

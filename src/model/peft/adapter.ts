@@ -10,7 +10,7 @@ import {
   type TensorSource,
   writeSafetensors,
 } from '../../formats/safetensors.ts'
-import { f32ToBytes } from '../../util/dtype.ts'
+import { f32ToBytes, type FloatDtype } from '../../util/dtype.ts'
 import { LowrankError, messageOf } from '../../util/errors.ts'
 import { type BaseModel, formatAdapterConfig, parseAdapterConfig } from './adapter-config.ts'
 import { cardName } from './card.ts'
@@ -41,6 +41,8 @@ interface WriteAdapterOptions {
   readonly config: LoraConfig
   readonly base: BaseModel
   readonly tensors: Iterable<AdapterTensor>
+  /** How they are stored; F32 where it is not said. */
+  readonly dtype?: FloatDtype
   /** Files to write beside the adapter, by name: those of the tokenizer. */
   readonly files: ReadonlyMap<string, Uint8Array>
   /** The model card; one that is there stays where it is undefined. */
@@ -101,17 +103,17 @@ export async function readAdapter(folder: string): Promise<Adapter> {
 }
 
 /**
- * Writes an adapter folder as PEFT does (F32), then what goes with it: files and a model card. An adapter already there is
+ * Writes an adapter folder as PEFT does, then what goes with it: files and a model card. An adapter already there is
  * replaced: a loader that comes meanwhile finds the old one, the new one, or no `adapter_config.json` and so no
  * adapter, but never the weights of one with the configuration of the other.
  */
 export async function writeAdapter(options: WriteAdapterOptions): Promise<void> {
-  const { folder, config, base } = options
+  const { folder, config, base, dtype = 'F32' } = options
   const tensors = Array.from(options.tensors, ({ name, shape, data }): TensorSource => ({
     name,
-    dtype: 'F32',
+    dtype,
     shape,
-    data: f32ToBytes(data, 'F32'),
+    data: f32ToBytes(data, dtype),
   }))
   const adapted = tensors.map(({ name }) => name).filter((name) => name.endsWith(suffixA))
   const modules = adapted.map((name) => name.slice(prefix.length, -suffixA.length))
