@@ -1,17 +1,10 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import {
-  openSafetensors,
-  type TensorReader,
-  type TensorSource,
-  writeSafetensors,
-} from '../../src/formats/safetensors.ts'
+import { openSafetensors, type TensorReader } from '../../src/formats/safetensors.ts'
 import { type MemoryChoice, quantizationOf } from '../../src/config/index.ts'
-import type { JsonObject } from '../../src/formats/json.ts'
 import type { DecoderConfig, FamilyName } from '../../src/model/decoder.ts'
 import { families } from '../../src/model/families/index.ts'
 import type { DecoderOptions } from '../../src/session/decoder.ts'
@@ -22,45 +15,12 @@ import type { Example } from '../../src/text/example.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { AdamW } from '../../src/train/optimizer.ts'
 import { accumulateGradients } from '../../src/train/step.ts'
-import { elements } from '../../src/util/shape.ts'
 import { resultOf } from '../../src/util/task.ts'
-import { uniform } from './uniform.ts'
+import { cases, folder, type Golden, readGolden, writeModel } from './family-model.ts'
 
 /*
  * Every family against transformers and PEFT, with every option of its config.json turned on: see make_family_golden.py.
  */
-
-const folder = fileURLToPath(new URL('families', import.meta.url))
-
-type Shapes = readonly (readonly [name: string, shape: readonly number[]])[]
-
-interface Golden {
-  readonly config: JsonObject & { readonly model_type: string }
-  readonly tensors: Shapes
-  readonly adapter: Shapes
-  readonly examples: readonly (readonly [ids: readonly number[], labels: number])[]
-  readonly losses: { readonly base: number; readonly adapter: number }
-  readonly learningRate: number
-  readonly curve: readonly number[]
-}
-
-/** The values that the script has given a tensor. */
-function valueOf(name: string, shape: readonly number[], salt: number, offset: number): TensorSource {
-  const root = Math.fround(Math.sqrt(shape[1] ?? 1))
-  const scaled = (x: number): number => {
-    if (name.endsWith('norm.weight')) return offset + 0.6 * x
-    if (/bias$|embed_tokens|lm_head/.test(name)) return 0.8 * x
-    if (name.includes('.lora_')) return ((name.includes('lora_A') ? 3 : 1) * x) / root
-    return (5 * x) / root
-  }
-  const data = Float32Array.from({ length: elements(shape) }, (_, i) => scaled(uniform(i, salt)))
-  return { name, dtype: 'F32', shape, data: async () => new Uint8Array(data.buffer) }
-}
-
-async function writeTensors(path: string, shapes: Shapes, salt: number, offset: number): Promise<void> {
-  const sources = shapes.map(([name, shape], i) => valueOf(name, shape, salt + i, offset))
-  await writeSafetensors(path, sources, { format: 'pt' })
-}
 
 /** Whether a text is computed as the beginning of a longer one is: where positions depend on the length, it may not be. */
 function isScaledAlike({ layers }: DecoderConfig, length: number, whole: number): boolean {
@@ -81,32 +41,10 @@ afterAll(() => {
   console.info(`families, largest differences from PyTorch: ${found.join(', ')}`)
 })
 
-const cases = (await readdir(folder)).filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -5))
-
 test('every family has a case', async () => {
-  const types = await Promise.all(
-    cases.map(async (name) => (JSON.parse(await readFile(join(folder, `${name}.json`), 'utf8')) as Golden).config),
-  )
-  expect(new Set(types.map(({ model_type: type }) => type))).toEqual(new Set(Object.keys(families)))
+  const types = await Promise.all(cases.map(async (name) => (await readGolden(name)).config.model_type))
+  expect(new Set(types)).toEqual(new Set(Object.keys(families)))
 })
-
-/** Writes the model and the adapter of a case. */
-async function writeModel(name: string, model: string): Promise<{ golden: Golden; examples: Example[] }> {
-  const golden = JSON.parse(await readFile(join(folder, `${name}.json`), 'utf8')) as Golden
-  await writeFile(join(model, 'config.json'), JSON.stringify(golden.config))
-  const offset = golden.config.model_type.startsWith('gemma') ? 0 : 1
-  await writeTensors(join(model, 'model.safetensors'), golden.tensors, 1, offset)
-  await mkdir(join(model, 'adapter'))
-  const adapter = { peft_type: 'LORA', task_type: 'CAUSAL_LM', r: 2, lora_alpha: 4, target_modules: 'all-linear' }
-  await writeFile(join(model, 'adapter', 'adapter_config.json'), JSON.stringify(adapter))
-  await writeTensors(join(model, 'adapter', 'adapter_model.safetensors'), golden.adapter, 500, offset)
-  const examples = golden.examples.map(([ids, labels], line) => ({
-    ids: Int32Array.from(ids),
-    labelMask: Uint8Array.from(ids, (_, i) => (i < ids.length - labels ? 0 : 1)),
-    line,
-  }))
-  return { golden, examples }
-}
 
 describe.each(cases)('%s', (name) => {
   let golden: Golden

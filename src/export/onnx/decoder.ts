@@ -5,12 +5,12 @@ import { lastDim, type DType, type Value } from '../../graph/value.ts'
 import { attendWithJoinedCache } from '../../model/attention.ts'
 import type { DecoderConfig, LayerKind, Layers, Rope } from '../../model/decoder.ts'
 import { families } from '../../model/families/index.ts'
-import { sourceName } from '../../model/names.ts'
+import { headName, sourceName } from '../../model/names.ts'
 import type { WeightSpec } from '../../model/weight-specs.ts'
 import { nBitBlock } from '../../storage/nbit.ts'
 import { internalError } from '../../util/errors.ts'
 
-/** How the weights of products are stored: as floats, or in integers of so many bits, each block of 32 with a scale. */
+/** How the weights of products are stored: as floats, or in integers of so many bits (the head: of 8), each block of 32 with a scale. */
 export type WeightForm = 'f32' | 'f16' | { readonly bits: 8 | 4 }
 
 /** A tensor of the file that holds a weight: as it is, its transpose, or the integers or scales that stand for it. */
@@ -127,7 +127,8 @@ class DecoderWriter {
 
   #product(x: Value, weight: WeightSpec): Value {
     const form = this.#form
-    if (typeof form === 'object') return b.linear(x, this.#integers(weight, form.bits))
+    // The head decides between tokens: it keeps more.
+    if (typeof form === 'object') return b.linear(x, this.#integers(weight, weight.name === headName ? 8 : form.bits))
     // The head is stored as it is, since it may be the embedding too, of which rows are read; products of rows take it so.
     const asStored = { ...weight, name: this.#stored(weight.name) }
     if (x.type.shape.length === 2) return b.linear(x, this.#weight(asStored, 'rows', form))
