@@ -6,7 +6,7 @@ import { takeLock } from '../formats/lock.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { Exporter } from './exporter.ts'
 
-interface PublishOptions extends Pick<Exporter, 'makes'> {
+export interface PublishOptions extends Pick<Exporter, 'makes'> {
   /** What the name of a file has to end with. */
   readonly extension: string | undefined
   /** Where the file or folder is to be. */
@@ -25,7 +25,7 @@ export async function publish<T>(options: PublishOptions, produce: (path: string
   const { output, makes } = options
   const place = resolve(output)
   const parent = dirname(place)
-  await refuse(options)
+  await refuseOutput(options)
   const created = await mkdir(parent, { recursive: true }).catch((error: Error) => {
     throw writeError(parent, error)
   })
@@ -38,7 +38,7 @@ export async function publish<T>(options: PublishOptions, produce: (path: string
     await mkdir(makes === 'folder' ? path : temporary, { recursive: true })
     const result = await produce(path)
     await syncFolder(makes === 'folder' ? path : temporary)
-    await refuse(options)
+    await refuseOutput(options)
     // An empty folder that was there.
     if (makes === 'folder') await rmdir(place).catch(() => undefined)
     await rename(path, place)
@@ -54,7 +54,12 @@ export async function publish<T>(options: PublishOptions, produce: (path: string
   }
 }
 
-async function refuse({ output, makes, extension, reads }: PublishOptions): Promise<void> {
+/**
+ * Looks whether an output may be written; to be asked before anything takes long.
+ *
+ * @throws LowrankError `config`: what is in the way.
+ */
+export async function refuseOutput({ output, makes, extension, reads }: PublishOptions): Promise<void> {
   const real = (path: string): Promise<string> => realpath(path).catch(() => resolve(path))
   for (const [what, path] of Object.entries(reads)) {
     if (path === undefined || (await real(path)) !== (await real(output))) continue

@@ -3,7 +3,7 @@ import { type Quantization, quantizationOf, type QuantizationOptions } from '../
 import { exporters } from '../export/index.ts'
 import type { Checked, Exporter, ExportInput, Written } from '../export/exporter.ts'
 import type { ExportDtype, ExportForm } from '../export/forms.ts'
-import { publish } from '../export/publish.ts'
+import { publish, refuseOutput } from '../export/publish.ts'
 import { adapterFromHub, exactName, fromHub } from '../hub/resolve.ts'
 import { readAdapterConfig } from '../model/peft/adapter.ts'
 import { openWeights } from '../model/sources/checkpoint.ts'
@@ -51,9 +51,12 @@ export async function* runExport(
   if (to === 'merged') return yield* runMerged(config, context)
   const exporter = exporters[to]
   const dtype = dtypeOf(config, exporter)
+  const { makes, extension } = exporter
+  // Finding the inputs may take a download.
+  await refuseOutput({ output, makes, extension, reads: { model: config.model, adapter: config.adapter } })
   const found = yield* inputsOf(config, exporter, context)
   const { model, adapter } = found
-  const options = { output, reads: { model, adapter }, makes: exporter.makes, extension: exporter.extension }
+  const options = { output, reads: { model, adapter }, makes, extension }
   const result = yield* reported((report) => {
     const input: ExportInput = { ...found, dtype, threads: config.threads, cancelled: context.cancelled, report }
     return publish(options, async (path) => {

@@ -41,7 +41,9 @@ async function modelfileOf(input: ExportInput): Promise<{ readonly text: string;
   try {
     const { roles, prefix } = tokenizer
     const generation = await generationConfig(model)
-    const ends = await Promise.all([...new Set([tokenizer.eosId, ...endsOf(generation)])].map(tokenizer.tokenOf))
+    const ends = await Promise.all(
+      [...new Set([tokenizer.eosId, ...endsOf(generation)])].map((id) => tokenizer.tokenOf(id)),
+    )
     const found = template === undefined ? undefined : recognise(template, roles)
     // A Modelfile has no escapes, and ends a text where three quotes are.
     const known = found !== undefined && sayable(found.go) && sayable(found.system ?? '') ? found : undefined

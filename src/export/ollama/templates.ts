@@ -111,25 +111,52 @@ export function recognise(source: string, roles: Readonly<Record<string, string>
   // It becomes a part of a program.
   if (eos.includes('{{')) return undefined
   const own = new ChatTemplate(source, 'chat template', roles)
-  const [plain, talk, instructed] = [one, several, withSystem(said, several)].map((messages) => written(own, messages))
-  if (plain === undefined || talk === undefined) return undefined
-  const writesBos = bos !== '' && plain.startsWith(bos)
-  const bare = (text: string): string => (bos !== '' && text.startsWith(bos) ? text.slice(bos.length) : text)
   for (const [name, known] of Object.entries(knownTemplates)) {
     const reference = new ChatTemplate(known.jinja, name, roles)
-    const same = (messages: readonly Message[], text: string | undefined): boolean => {
-      const wanted = written(reference, messages)
-      return text !== undefined && wanted !== undefined && bare(wanted) === bare(text)
+    const bare = known.jinja.includes('bos_token') ? bos : ''
+    // A template may write BOS where the other does not.
+    for (const extra of new Set(['', bos])) {
+      const texts = (messages: readonly Message[], of: 'own' | 'known'): string | undefined =>
+        without(of === 'own' ? extra : bare, written(of === 'own' ? own : reference, messages))
+      const system = systemOf(texts)
+      if (system === undefined) continue
+      const [found] = system
+      return {
+        name,
+        go: known.go.replaceAll('EOS', eos),
+        stops: known.stops,
+        system: found,
+        writesBos: extra !== '',
+      }
     }
-    // A template may know of no system at all.
-    if (instructed !== undefined && !same(withSystem(said, several), instructed)) continue
-    const system = same(one, plain) ? undefined : defaultSystem(reference, plain, bare)
-    const spoken = (messages: readonly Message[]): readonly Message[] =>
-      system === undefined ? messages : withSystem(system, messages)
-    if (!same(spoken(one), plain) || !same(spoken(several), talk)) continue
-    return { name, go: known.go.replaceAll('EOS', eos), stops: known.stops, system, writesBos }
   }
   return undefined
+}
+
+type Texts = (messages: readonly Message[], of: 'own' | 'known') => string | undefined
+
+/** Whether two templates write the same: undefined where they do not, else what the first has the system say where nobody does. */
+function systemOf(texts: Texts): readonly [system: string | undefined] | undefined {
+  const same = (messages: readonly Message[], spoken = messages): boolean => {
+    const text = texts(messages, 'own')
+    return text !== undefined && text === texts(spoken, 'known')
+  }
+  // A template may know of no system at all.
+  const instructed = withSystem(said, several)
+  if (texts(instructed, 'own') !== undefined && !same(instructed)) return undefined
+  if (same(one) && same(several)) return [undefined]
+  const mark = '\ufdd2'
+  const [before, after] = texts(withSystem(mark, one), 'known')?.split(mark) ?? []
+  const text = texts(one, 'own')
+  if (before === undefined || after === undefined || !text?.startsWith(before) || !text.endsWith(after))
+    return undefined
+  const system = text.slice(before.length, text.length - after.length)
+  return same(one, withSystem(system, one)) && same(several, withSystem(system, several)) ? [system] : undefined
+}
+
+/** What is left of a text behind its beginning; undefined where it has another. */
+function without(beginning: string, text: string | undefined): string | undefined {
+  return text?.startsWith(beginning) ? text.slice(beginning.length) : undefined
 }
 
 function written(template: ChatTemplate, messages: readonly Message[]): string | undefined {
@@ -139,13 +166,4 @@ function written(template: ChatTemplate, messages: readonly Message[]): string |
     if (error instanceof TemplateProblem) return undefined
     throw error
   }
-}
-
-/** What stands where the system speaks. */
-function defaultSystem(reference: ChatTemplate, text: string, bare: (text: string) => string): string | undefined {
-  const mark = '\ufdd2'
-  const [before, after] = bare(written(reference, withSystem(mark, one)) ?? '').split(mark)
-  const own = bare(text)
-  if (before === undefined || after === undefined || !own.startsWith(before) || !own.endsWith(after)) return undefined
-  return own.slice(before.length, own.length - after.length)
 }

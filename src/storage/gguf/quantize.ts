@@ -9,7 +9,7 @@ export type WrittenBlock = keyof typeof writtenBlocks
 /** Elements of a block of each of them. */
 export const blockWidth = 32
 
-/** f32 numbers as blocks: whole rows, each of whole blocks. Bit for bit the reference of llama.cpp, `quantize_row_..._ref`. */
+/** f32 numbers as blocks: whole rows, each of whole blocks. Bit for bit what the package gguf makes, as `quantize_row_..._ref` of llama.cpp. */
 export function quantizeBlocks(type: WrittenBlock, data: Float32Array): Uint8Array<ArrayBuffer> {
   if (data.length % blockWidth !== 0) throw internalError(`${data.length} numbers are no whole blocks of ${type}`)
   return writtenBlocks[type](data)
@@ -37,20 +37,20 @@ function quantizeQ8(data: Float32Array): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Four bits each, and a scale in f16: the number furthest from zero is code 0, which stands for -8 steps. The product and the sum are
- * rounded once, as a fused multiply-add does; the package gguf defines it so too.
+ * Four bits each, and a scale in f16: the number furthest from zero is code 0, which stands for -8 steps. Product and sum are rounded one
+ * after the other, as C and NumPy say; a compiler that fuses them comes to another code where a number lies on the edge of two.
  */
 function quantizeQ4(data: Float32Array): Uint8Array<ArrayBuffer> {
   const blocks = data.length / blockWidth
   const bytes = new Uint8Array(blocks * 18)
   const scales = new Float32Array(blocks)
   for (let block = 0, i = 0; block < blocks; block++, i += blockWidth) {
-    let furthest = 0
+    let furthest = data[i]!
     for (let j = i; j < i + blockWidth; j++) if (Math.abs(data[j]!) > Math.abs(furthest)) furthest = data[j]!
     const d = Math.fround(furthest / -8)
     scales[block] = d
     const inverse = d === 0 ? 0 : Math.fround(1 / d)
-    const code = (j: number): number => Math.min(15, Math.trunc(Math.fround(data[j]! * inverse + 8.5)))
+    const code = (j: number): number => Math.min(15, Math.trunc(Math.fround(Math.fround(data[j]! * inverse) + 8.5)))
     for (let j = 0; j < 16; j++) bytes[18 * block + 2 + j] = code(i + j) | (code(i + j + 16) << 4)
   }
   putScales(bytes, 18, scales)
