@@ -9,6 +9,7 @@ export const exportForms = {
   gguf: 'the whole model in one GGUF file, for llama.cpp, LM Studio and others',
   'gguf-lora': 'the adapter alone as GGUF, to be put on that of its base (llama.cpp --lora)',
   mlx: 'the adapter alone, for mlx-lm',
+  onnx: 'a folder with the whole model as an ONNX graph, for transformers.js and onnxruntime-genai',
   ollama: 'a folder for "ollama create": the whole model as GGUF, and a Modelfile',
 } as const
 

@@ -4,6 +4,7 @@ import { ggufLora } from './gguf/lora.ts'
 import { gguf } from './gguf/model.ts'
 import { mlx } from './mlx.ts'
 import { ollama } from './ollama/index.ts'
+import { onnx } from './onnx/index.ts'
 import { peft } from './peft.ts'
 
 /** What writes and checks each form. A whole model as safetensors is what `merge` writes. */
@@ -13,4 +14,5 @@ export const exporters: Readonly<Record<Exclude<ExportForm, 'merged'>, Exporter>
   'gguf-lora': ggufLora,
   mlx,
   ollama,
+  onnx,
 }

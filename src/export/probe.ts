@@ -4,7 +4,12 @@ import { LowrankError } from '../util/errors.ts'
 import type { LogitsComparison } from './exporter.ts'
 
 /** Short texts of several kinds: what follows them shows whether a model computes as it should. */
-const texts = ['The capital of France is', 'def add(a, b):\n    return', '1 + 2 = 3, 4 + 5 = ', 'Es war einmal ein']
+export const probeTexts = [
+  'The capital of France is',
+  'def add(a, b):\n    return',
+  '1 + 2 = 3, 4 + 5 = ',
+  'Es war einmal ein',
+]
 
 interface ProbeOptions {
   readonly model: string
@@ -21,7 +26,7 @@ export async function probeLogits(options: ProbeOptions): Promise<readonly Float
   const streamed = session.decoder.streamable ? { streamed: { group: 1 } } : {}
   const { pipeline, tokenizer } = await session.load(streamed)
   const found: Float32Array[] = []
-  for (const ids of await tokenizer.encode(texts)) {
+  for (const ids of await tokenizer.encode(probeTexts)) {
     const logits = await pipeline.nextLogits(Int32Array.from([...tokenizer.prefix, ...ids]), cancelled)
     if (logits === undefined) throw new LowrankError('cancelled', 'the export was cancelled')
     found.push(logits)

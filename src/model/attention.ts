@@ -35,7 +35,7 @@ export interface CacheContext {
   readonly lengths: Value
   /** Added to the scores of all places and then of the new positions, [batch, 1, 1, seq, total]. */
   readonly mask: Value
-  /** Is given the keys and values of the new positions. */
+  /** Is given the keys and values of the new positions, or of all. */
   readonly keep: (keys: Value, values: Value) => void
 }
 
@@ -51,6 +51,20 @@ export function attendWithCache(config: DecoderConfig, { past, lengths, mask, ke
     const weights = weightsOf(b.reshape(scores, [batch, kvHeads, group, seq, total]), mask, scores)
     const [ofPast = weights, ofNew = weights] = b.split(weights, lengths, { axis: 3, parts: [before, seq] })
     return b.reshape(b.add(b.matmul(ofPast, past.values), b.matmul(ofNew, values)), queries.type.shape)
+  }
+}
+
+/**
+ * Attention over a cache that is joined with the new positions, mask [batch, 1, 1, seq, total]: `keep` is given all keys and values, [batch,
+ * kv heads, total, d] each, for programs that hold the cache as it was returned.
+ */
+export function attendWithJoinedCache(config: DecoderConfig, { past, lengths, mask, keep }: CacheContext): Attend {
+  const whole = mask.type.shape[4] ?? 0
+  const joined = (before: Value, added: Value): Value => b.concat([before, added], lengths, { axis: 2, whole })
+  return (queries, keys, values) => {
+    const [allKeys, allValues] = [joined(past.keys, keys), joined(past.values, values)]
+    keep(allKeys, allValues)
+    return attendAll(queries, allKeys, allValues, mask, config)
   }
 }
 

@@ -138,7 +138,7 @@ describe.each(own)('%s, as a line of the table', (form, exporter) => {
       expect(logits?.texts).toBe(4)
     }
     // A bit in the last tensor.
-    const weights = files.find(({ name }) => /\.(gguf|safetensors)$/.test(name))
+    const weights = files.find(({ name }) => /\.(gguf|safetensors|onnx_data)$/.test(name))
     const file = exporter.makes === 'folder' ? join(path, weights!.name) : path
     const bytes = readFileSync(file)
     const place = bytes.length - 72

@@ -34,11 +34,20 @@ export function floats(tensor: HostTensor | undefined): Float32Array {
   return tensor.data
 }
 
-const ortTypes = { f32: 'float32', i64: 'int64', i8: 'int8', u8: 'uint8', u16: 'uint16' } as const satisfies Record<
-  DType,
-  string
->
-const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', int64: 'i64', int8: 'i8', uint8: 'u8', uint16: 'u16' }
+export const ortTypes = {
+  f32: 'float32',
+  i64: 'int64',
+  i8: 'int8',
+  u8: 'uint8',
+  u16: 'uint16',
+} as const satisfies Record<DType, string>
+export const dtypes: Readonly<Record<string, DType>> = {
+  float32: 'f32',
+  int64: 'i64',
+  int8: 'i8',
+  uint8: 'u8',
+  uint16: 'u16',
+}
 
 /**
  * Runs programs on ONNX Runtime. A program is compiled when it is first run and lives until `close`, or until its threads are needed for
@@ -203,7 +212,7 @@ const { state: shared } = (isMainThread ? {} : workerData) as { readonly state?:
 const state = shared && new SharedState(shared)
 
 /** All calls of ONNX Runtime: a thread of ours is not ended within one. */
-function inNative<T>(call: () => Promise<T>): Promise<T> {
+export function inNative<T>(call: () => Promise<T>): Promise<T> {
   return state === undefined ? call() : state.inNative(call)
 }
 
