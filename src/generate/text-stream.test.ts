@@ -60,13 +60,14 @@ function randomSequences(vocabulary: number): number[][] {
   })
 }
 
-const names = (await readdir(goldens)).map((name) => name.replace('.json', ''))
+/** WordPiece, which no decoder has, takes back spaces that it has given: "don ' t" is "don't". */
+const names = (await readdir(goldens)).map((name) => name.replace('.json', '')).filter((name) => name !== 'word-piece')
 
 describe('pieces are the text', () => {
   test.each([...names, 'quickstart'])('%s', async (name) => {
     let folder = join(root, 'examples/quickstart/model')
     let known: readonly (readonly number[])[] = []
-    let vocabulary = 1024
+    let [vocabulary, inBytes] = [1024, false]
     if (name !== 'quickstart') {
       const golden = JSON.parse(await readFile(join(goldens, `${name}.json`), 'utf8')) as Golden
       folder = await mkdtemp(join(work, 'model-'))
@@ -74,12 +75,97 @@ describe('pieces are the text', () => {
       await writeFile(join(folder, 'tokenizer_config.json'), JSON.stringify(golden.config))
       known = golden.ids
       vocabulary = Math.max(...known.flat()) + 1
+      inBytes = JSON.stringify(golden.tokenizer).includes('"type":"ByteFallback"')
     }
     const tokenizer = await loadTokenizer(folder)
     const sequences = [...known, ...(await tokenizer.encode(texts)), ...randomSequences(vocabulary)]
     const whole = await tokenizer.decode(sequences)
     const found = await streamed(tokenizer, sequences)
-    found.forEach(({ pieces }, i) => expect(pieces.join(''), String(sequences[i])).toBe(whole[i]))
+    let compared = 0
+    found.forEach(({ pieces }, i) => {
+      // See `TextStream`.
+      if (inBytes && whole[i]!.includes('\ufffd')) return
+      compared++
+      expect(pieces.join(''), String(sequences[i])).toBe(whole[i])
+    })
+    expect(compared).toBeGreaterThan(inBytes ? 100 : known.length + texts.length + 50)
     tokenizer.close()
   })
+})
+
+/** A tokenizer of one character a token, or of some bytes of one. */
+const bytes: Pick<Tokenizer, 'decode'> = {
+  decode: async (all) => all.map((ids) => new TextDecoder().decode(Uint8Array.from(ids))),
+}
+const encoded = (text: string): number[] => [...new TextEncoder().encode(text)]
+
+describe('stop texts', () => {
+  /** What came, and whether it stopped. */
+  async function until(
+    text: string,
+    stops: readonly string[],
+    size: number,
+  ): Promise<{ text: string; stopped: boolean }> {
+    const ids = encoded(text)
+    // Tokens of `size` bytes.
+    const tokens = Array.from({ length: Math.ceil(ids.length / size) }, (_, i) => i)
+    const inTokens: Pick<Tokenizer, 'decode'> = {
+      decode: (all) =>
+        bytes.decode(all.map((own) => Array.from(own).flatMap((i) => ids.slice(i * size, (i + 1) * size)))),
+    }
+    const [found] = await streamed(inTokens, [tokens], stops)
+    return { text: found!.pieces.join(''), stopped: found!.stopped }
+  }
+
+  test.each([
+    ['none of them comes', 'one two three', ['four', 'twos'], undefined],
+    ['one comes', 'one two three', ['two'], 'one '],
+    ['it is a text of its own', 'stop', ['stop'], ''],
+    ['it begins more than once', 'aab aabaac!', ['aabaac'], 'aab '],
+    ['it begins within itself', 'ababac', ['abac'], 'ab'],
+    ['the first of several comes', 'x one y two z', ['two', 'one'], 'x '],
+    ['it ends a text', 'the end', ['end'], 'the '],
+    ['it only begins at the end', 'the en', ['end'], undefined],
+    ['it has characters of several bytes', 'zwölf 👩‍🚀 größe', ['👩‍🚀', 'g'], 'zwölf '],
+    ['it is a part of a character that is several', 'a 👩‍🚀 b', ['🚀'], 'a 👩‍'],
+    ['it has lines', 'User: hi\n\nUser: x', ['\n\n', '\nUser:'], 'User: hi'],
+  ])('%s', async (_, text, stops, expected) => {
+    for (const size of [1, 2, 3, 5, 100]) {
+      expect(await until(text, stops, size), `${size}`).toEqual({
+        text: expected ?? text,
+        stopped: expected !== undefined,
+      })
+    }
+  })
+
+  test('any texts, cut at the first that is complete', async () => {
+    const letters = (name: string, count: number): string =>
+      Array.from(uniform(stream(count, name), count), (value) => 'abé'[Math.floor(value * 3)]).join('')
+    let stopped = 0
+    for (let i = 1; i <= 40; i++) {
+      const text = letters(`text ${i}`, 40)
+      const stops = [letters(`stop ${i}`, 2 + (i % 4)), letters(`other ${i}`, 3)]
+      const ends = stops.map((stop) => text.indexOf(stop) + stop.length).filter((_, k) => text.includes(stops[k]!))
+      const end = Math.min(...ends)
+      const begin = Math.min(...stops.map((stop) => text.slice(0, end).indexOf(stop)).filter((at) => at !== -1))
+      if (ends.length > 0) stopped++
+      expect(await until(text, stops, 1)).toEqual({
+        text: ends.length > 0 ? text.slice(0, begin) : text,
+        stopped: ends.length > 0,
+      })
+    }
+    expect(stopped).toBeGreaterThan(20)
+  })
+})
+
+test('characters come whole, as soon as they are', async () => {
+  const [found] = await streamed(bytes, [encoded('a👩é')])
+  expect(found!.pieces).toEqual(['a', '', '', '', '👩', '', 'é'])
+})
+
+test('a text that ends within a character ends with what is there of it', async () => {
+  for (const ids of [encoded('a👩').slice(0, 3), [...encoded('ok'), 0x80]]) {
+    const [found] = await streamed(bytes, [ids])
+    expect(found!.pieces.join('')).toBe(new TextDecoder().decode(Uint8Array.from(ids)))
+  }
 })
