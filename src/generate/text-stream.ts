@@ -5,6 +5,9 @@ export type Decode = (sequences: readonly ArrayLike<number>[]) => Promise<string
  * The text of tokens that come one by one. What a token adds is the difference that it makes to the text of the few tokens before it, since
  * a tokenizer may treat the first token of a text in another way than later ones. While the text ends in the middle of a character, it is
  * held back; so is an end that may become a stop text.
+ *
+ * The texts that come are the text of all tokens, but for bytes that are no characters among such that are: a tokenizer of bytes beside
+ * pieces decodes all of a run of bytes as U+FFFD where one of them is wrong.
  */
 export class TextStream {
   readonly #ids: number[] = []
@@ -34,6 +37,8 @@ export class TextStream {
   /** Takes their texts. -> the text that is certain now. */
   take([before, after]: readonly [string, string], { last = false } = {}): string {
     if (after.endsWith('\ufffd') && !last) return ''
+    // Tokens without a text, as special ones are, are no context: what follows would be decoded as the beginning of a text.
+    if (after.length === before.length) return ''
     this.#context = this.#taken
     this.#taken = this.#ids.length
     return this.#release(after.slice(before.length))
