@@ -55,6 +55,9 @@ def to_dense(model):
     for parameter in model.parameters():  # a quantized model refuses .float(), and dtype= changes nothing
         if parameter.is_floating_point():
             parameter.data = parameter.data.float()
+    for module in model.modules():  # rounded to bf16 as the model was made, which a model in f32 does not do
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = torch.tensor(module.scalar_embed_scale, dtype=torch.float32)
     weights = {}
     for name, module in list(model.named_modules()):
         if not isinstance(module, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)):
