@@ -50,7 +50,10 @@ async function compare(
   const nf4 = (await baseOfAdapter(first))?.quantization !== undefined
   if (nf4 && !hasBitsAndBytes(python)) return
   const found = await runPython<Comparison>(python, script, [
-    ...['--merged', output, '--base', model],
+    '--merged',
+    output,
+    '--base',
+    model,
     ...adapter.flatMap((one) => ['--adapter', one]),
     ...(ids === undefined ? [] : ['--ids', ids]),
     ...(nf4 ? ['--nf4'] : []),
