@@ -48,8 +48,11 @@ export function addChange(
   if (now === undefined || unchanged === undefined) return
   let [wasSum, isSum, deltaSum, roundingSum, changed, lost] = [0, 0, 0, 0, 0, 0]
   for (let i = 0; i < after.length; i++) {
-    const [was, is, kept] = [before[i]!, after[i]!, now[i]!]
-    const [delta, rounding] = [is - was, kept - is]
+    const was = before[i]!
+    const is = after[i]!
+    const kept = now[i]!
+    const delta = is - was
+    const rounding = kept - is
     wasSum += was * was
     isSum += is * is
     deltaSum += delta * delta

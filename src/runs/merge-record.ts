@@ -6,6 +6,9 @@ import { readJsonObject } from '../formats/json.ts'
 /** What a merged model was made of, beside it. */
 export const mergeRecordName = 'merge.json'
 
+/** How a base was held that was not quantized. */
+export const heldAsStored = 'as it is stored'
+
 const text = z.string().max(4096)
 
 const schema = z.object({

@@ -8,7 +8,7 @@ import { addChange, type ChangeSums, noChange, stored, totalOf } from '../model/
 import type { MergedWeights } from '../model/sources/merged.ts'
 import type { WeightSource } from '../model/sources/source.ts'
 import { claimEmptyFolder } from '../runs/empty-folder.ts'
-import { formatMergeRecord, mergeRecordName } from '../runs/merge-record.ts'
+import { formatMergeRecord, heldAsStored, mergeRecordName } from '../runs/merge-record.ts'
 import { isFloatStorage } from '../storage/stored.ts'
 import { companionFiles, tokenizerFiles } from '../text/tokenizer.ts'
 import { type FloatDtype, isFloat8 } from '../util/dtype.ts'
@@ -121,7 +121,7 @@ export async function* runMerge(config: MergeConfig, context: TaskContext): Asyn
 }
 
 function heldAs(quantization: Quantization | undefined): string {
-  return quantization === undefined ? 'as it is stored' : quantizationText(quantization)
+  return quantization === undefined ? heldAsStored : quantizationText(quantization)
 }
 
 /** A merged model is written in floats, and its config.json says nothing of scales any more. */

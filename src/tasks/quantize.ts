@@ -14,7 +14,7 @@ import { imageModules } from '../model/sources/names.ts'
 import { openWeights } from '../model/sources/checkpoint.ts'
 import type { WeightSource } from '../model/sources/source.ts'
 import { claimEmptyFolder } from '../runs/empty-folder.ts'
-import { mergedFrom, type MergeRecord, mergeRecordName, readMergeRecord } from '../runs/merge-record.ts'
+import { heldAsStored, mergedFrom, type MergeRecord, mergeRecordName, readMergeRecord } from '../runs/merge-record.ts'
 import { isFloat, isFloatStorage, type StoredWeight } from '../storage/stored.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { bytesOf } from '../util/dtype.ts'
@@ -98,11 +98,16 @@ export async function* runQuantize(
   }
 }
 
-/** What was trained is small beside what quantizing changes. */
+/**
+ * What was trained is small beside what quantizing changes; where the base was quantized before adapters were added, its weights are what the
+ * same bits stand for, and rounding to the nearest takes off again what was added.
+ */
 function quantizesMerge(model: string, merge: MergeRecord): string {
+  const { held } = merge.base
+  const again = held === heldAsStored ? '' : `, all the more to ${held}, in which its base was held,`
   return (
-    `warning: ${model} was merged from ${mergedFrom(merge)} (${mergeRecordName}): quantizing can change it more than the training did. ` +
-    'lowrank merge --data FILE measures it; the quantized base with the adapter beside it keeps what was trained'
+    `warning: ${model} was merged from ${mergedFrom(merge)} (${mergeRecordName}): quantizing${again} can change it more than the training did. ` +
+    'lowrank merge --data FILE measures it; base and adapter apart keep what was trained'
   )
 }
 
