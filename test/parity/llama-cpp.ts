@@ -59,10 +59,10 @@ export async function openLlamaCpp(
   const { version } = JSON.parse(await readFile(join(where, 'node_modules/node-llama-cpp/package.json'), 'utf8')) as {
     version: string
   }
-  const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error', maxThreads: 2 })
+  const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error', maxThreads: 1 })
   const model = await llama.loadModel({ modelPath })
   const adapters = lora === undefined ? {} : { lora: { adapters: [{ filePath: lora, scale: 1 }] } }
-  const context = await model.createContext({ contextSize: 512, threads: 2, ...adapters })
+  const context = await model.createContext({ contextSize: 512, threads: 1, ...adapters })
   const sequence = context.getSequence()
   return {
     version: `node-llama-cpp ${version} (llama.cpp ${llama.llamaCppRelease?.release ?? '?'})`,
