@@ -129,7 +129,9 @@ describe('several adapters in a batch', () => {
 
   test('each row is as with its adapter alone', async () => {
     const { decoder, adapter, close } = await opened()
-    const adapters = await Promise.all(folders.map((folder) => (folder === undefined ? undefined : adapter(folder))))
+    const adapters = await Promise.all(
+      folders.map(async (folder) => (folder === undefined ? undefined : await adapter(folder))),
+    )
     const expected = await Promise.all(folders.map((folder) => uncached(folder)))
     // They differ from each other by more than what is compared.
     for (const [i, own] of expected.entries()) {
@@ -138,7 +140,7 @@ describe('several adapters in a batch', () => {
     const cache = decoder.newCache(folders.length)
     const half = 5
     const repeated = (from: number, to: number): Int32Array =>
-      Int32Array.from(folders.flatMap(() => [...ids.slice(from, to)]))
+      Int32Array.from(folders.flatMap(() => Array.from(ids.slice(from, to))))
     const check = (logits: Float32Array, seq: number, from: number, rows: readonly number[]): void => {
       const width = logits.length / rows.length / seq
       rows.forEach((row, place) => {
