@@ -105,25 +105,30 @@ export class TextGenerator {
     const other = randomInt(2 ** 31)
     for (const [i, prompt] of prompts.entries()) {
       const { seed = other, ...rest } = typeof asked === 'function' ? asked(i) : asked
-      requests.push(await this.#request(prompt, { ...rest, seed }))
+      const name = prompts.length === 1 ? 'the prompt' : `prompt ${i + 1}`
+      requests.push(await this.#request(prompt, { ...rest, seed }, name))
     }
     yield* this.#generator.generate(requests, cancelled)
   }
 
-  async #request(prompt: Prompt, asked: Asked & { readonly seed: number }): Promise<GenerateRequest> {
+  async #request(prompt: Prompt, asked: Asked & { readonly seed: number }, name: string): Promise<GenerateRequest> {
     const { adapter, maxNewTokens, stop, seed, logprobs } = asked
     const ids = await this.#ids(prompt)
     const { maxPositionEmbeddings: most, vocabSize } = this.generation.config
     if (ids.length >= most) {
-      throw new LowrankError('config', `the prompt has ${ids.length} tokens, but ${this.#model} is made for ${most}`, {
-        hint: 'Shorten the prompt.',
-      })
+      throw new LowrankError(
+        'config',
+        `${name} has ${ids.length} tokens, but ${this.#model} is made for ${most}, with what follows`,
+        {
+          hint: 'Shorten it.',
+        },
+      )
     }
     const beyond = ids.find((id) => id >= vocabSize)
     if (beyond !== undefined) {
       throw new LowrankError(
         'config',
-        `the prompt has the token ${beyond}, beyond the model's embedding of ${vocabSize} rows`,
+        `${name} has the token ${beyond}, beyond the model's embedding of ${vocabSize} rows`,
       )
     }
     return {
@@ -142,7 +147,8 @@ export class TextGenerator {
     if (typeof prompt === 'string') return tokenizePrompt(this.tokenizer, prompt)
     // A template writes all special tokens itself.
     const [ids = new Int32Array()] = await this.tokenizer.encode([this.textOf(prompt)])
-    return ids
+    // A template may write nothing; a text without tokens is taken to begin behind an end, too.
+    return ids.length > 0 ? ids : Int32Array.of(this.tokenizer.eosId)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -130,7 +130,7 @@ describe('several adapters in a batch', () => {
   test('each row is as with its adapter alone', async () => {
     const { decoder, adapter, close } = await opened()
     const adapters = await Promise.all(
-      folders.map(async (folder) => (folder === undefined ? undefined : adapter(folder))),
+      folders.map(async (folder) => (folder === undefined ? undefined : await adapter(folder))),
     )
     const expected = await Promise.all(folders.map((folder) => uncached(folder)))
     // They differ from each other by more than what is compared.

@@ -243,7 +243,10 @@ async function compare(
   const theirs = quantization === undefined ? model : dequantized
   const given = ['--prompts', join(work, 'prompts.json'), '--tokens', String(tokens), '--output', work]
   const made = await runPython<{ alone: number[][]; batched: number[][] }>(python, script, [
-    ...['run', '--model', theirs, ...given],
+    'run',
+    '--model',
+    theirs,
+    ...given,
     ...(adapterFolder === undefined ? [] : ['--adapter', adapterFolder]),
   ])
   const references = ids.map((prompt, i) => new Reference(prompt, made.alone[i]!, join(work, `${i}.f32`)))
