@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { listModelFolder, readSmallFiles } from './model-folder.ts'
+import { listModelFolder, modelFolderHint, readSmallFiles } from './model-folder.ts'
 
 let folder: string
 beforeEach(async () => {
@@ -18,7 +18,16 @@ test('the files of a folder', async () => {
 test('a file instead of its folder', async () => {
   const path = join(folder, 'model.safetensors')
   await writeFile(path, '')
-  await expect(listModelFolder(path)).rejects.toThrow('is a file; the folder of a model, or a .gguf file, is expected')
+  await expect(listModelFolder(path)).rejects.toMatchObject({
+    message: `${path} is a file; the folder of a model, or a .gguf file, is expected`,
+    hint: expect.stringContaining(`Name the folder that holds it: ${JSON.stringify(folder)}.`) as string,
+  })
+  const data = join(folder, 'train.jsonl')
+  await writeFile(data, '')
+  await expect(listModelFolder(data)).rejects.toMatchObject({
+    message: `${data} is a file; the folder of a model, or a .gguf file, is expected`,
+    hint: modelFolderHint,
+  })
 })
 
 test('a folder of GGUF files', async () => {

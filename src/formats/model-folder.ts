@@ -28,7 +28,9 @@ async function notAFolder(path: string, cause: unknown): Promise<LowrankError> {
   if (found?.isFile()) {
     return new LowrankError('model', `${path} is a file; the folder of a model, or a .gguf file, is expected`, {
       cause,
-      hint: `Name the folder that holds it: ${dirname(path)}. ${modelFolderHint}`,
+      hint: /\.(safetensors|json)$/.test(path)
+        ? `Name the folder that holds it: ${JSON.stringify(dirname(path))}. ${modelFolderHint}`
+        : modelFolderHint,
     })
   }
   return new LowrankError('model', `cannot open the folder ${path}: ${messageOf(cause)}`, {

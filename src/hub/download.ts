@@ -83,8 +83,13 @@ async function fromCache(
   const { required, unknown } =
     commit === undefined ? { required: ['anything'], unknown: [] } : await missingIn(repo, commit, needs)
   if (commit === undefined || required.length > 0) {
+    const known = (await stat(repo.folder).catch(() => undefined)) !== undefined
     const lacking =
-      commit === undefined ? `does not know its revision "${revision}"` : `has no ${required.join(', ')} of it`
+      commit !== undefined
+        ? `has no ${required.join(', ')} of it`
+        : known
+          ? `does not know its revision "${revision}"`
+          : 'has nothing of it'
     throw new LowrankError('model', `${id}: HF_HUB_OFFLINE is set, and the cache ${dirname(repo.folder)} ${lacking}`, {
       hint: 'Unset HF_HUB_OFFLINE once to download it, or set HF_HUB_CACHE (HF_HOME) to the cache that has it.',
     })
