@@ -23,7 +23,9 @@ test('datasets are listed and removed by the name that they have as data, apart 
   make('datasets--org--other', a, 'more')
   make('spaces--org--name', a, 'no')
   const listed = async (): Promise<unknown> =>
-    (await listCached(cache)).map(({ id, kind, revision, size }) => [id, kind, revision, size]).sort()
+    (await listCached(cache))
+      .map(({ id, kind, revision, size }) => [id, kind, revision, size] as const)
+      .sort((x, y) => (x[0] < y[0] ? -1 : 1))
   const other = ['hf:org/other', 'dataset', a, 4]
   expect(await listed()).toEqual([['hf:org/name', 'dataset', b, 4], other, ['org/name', 'model', a, 7]])
   await expect(removeCached('org/other', cache)).rejects.toMatchObject({
