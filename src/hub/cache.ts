@@ -19,6 +19,7 @@ export function cacheFolder(): string {
  */
 export class CachedRepo {
   readonly id: string
+  readonly kind: RepoKind
   readonly folder: string
   readonly blobs: string
   /** Taken by who downloads into the repository, or removes it. */
@@ -27,6 +28,7 @@ export class CachedRepo {
   constructor(id: string, cache = cacheFolder(), kind: RepoKind = 'model') {
     const name = getRepoFolderName({ type: kind, name: id })
     this.id = id
+    this.kind = kind
     this.folder = join(cache, name)
     this.blobs = join(this.folder, 'blobs')
     this.lock = join(cache, '.locks', name, 'lowrank.lock')

@@ -4,11 +4,13 @@ import { takeLock } from '../formats/lock.ts'
 import { LowrankError } from '../util/errors.ts'
 import { parseHubName } from '../util/hub-name.ts'
 import { CachedRepo, cacheFolder } from './cache.ts'
+import type { RepoKind } from './client.ts'
 
-/** A model or an adapter in the cache of the hub, in one of its revisions. */
+/** A model, an adapter or a dataset in the cache of the hub, in one of its revisions. */
 export interface CachedModel {
-  /** `org/name`. */
+  /** As it is named where it is used: `org/name`, a dataset `hf:org/name`. */
   readonly id: string
+  readonly kind: RepoKind
   /** The commit; undefined of what is left of downloads that were not finished. */
   readonly revision: string | undefined
   /** Branches and tags that were at this commit when they were last asked for. */
@@ -23,6 +25,7 @@ export interface CachedModel {
 
 /** What was removed of the cache. */
 export interface RemovedModel {
+  /** As it was named, without the revision. */
   readonly id: string
   /** Its commits. */
   readonly revisions: readonly string[]
@@ -33,29 +36,31 @@ export interface RemovedModel {
 /** What the cache of the hub has, whichever program has put it there; what was used last comes first. */
 export async function listCached(cache = cacheFolder()): Promise<CachedModel[]> {
   const names = await readdir(cache).catch(() => [])
-  const ids = names.map(idOf).filter((id) => id !== undefined)
-  const found = (await Promise.all(ids.map((id) => revisionsOf(new CachedRepo(id, cache))))).flat()
+  const repos = names.flatMap((name) => repoOf(name, cache) ?? [])
+  const found = (await Promise.all(repos.map((repo) => revisionsOf(repo)))).flat()
   return found.sort((a, b) => (a.lastUsed < b.lastUsed ? 1 : a.lastUsed > b.lastUsed ? -1 : a.id < b.id ? -1 : 1))
 }
 
 /**
- * Removes a model from the cache, `org/name`, or one of its revisions, `org/name@revision`: a branch, a tag, a commit or its beginning. What
- * other revisions share stays.
+ * Removes a model from the cache, `org/name`, or a dataset, `hf:org/name`, or one of its revisions, `org/name@revision`: a branch, a tag, a
+ * commit or its beginning. What other revisions share stays.
  *
- * @throws LowrankError `model`: the cache has no such model; `config`: it is being downloaded.
+ * @throws LowrankError `model`: the cache has no such model or dataset; `config`: it is being downloaded.
  */
 export async function removeCached(name: string, cache = cacheFolder()): Promise<RemovedModel> {
-  const parsed = parseHubName(name)
+  const kind = name.startsWith(datasetPrefix) ? 'dataset' : 'model'
+  const parsed = parseHubName(kind === 'dataset' ? name.slice(datasetPrefix.length) : name)
   if (parsed === undefined) {
-    throw new LowrankError('model', `"${name}" is not the name of a model on the hub`, {
-      hint: 'ORG/NAME or ORG/NAME@REVISION is expected: "lowrank models" lists what the cache has.',
+    throw new LowrankError('model', `"${name}" is not the name of a model or a dataset on the hub`, {
+      hint: 'ORG/NAME or ORG/NAME@REVISION is expected, with hf: in front of a dataset: "lowrank models" lists what the cache has.',
     })
   }
-  const { id, revision } = parsed
-  const repo = new CachedRepo(id, cache)
+  const { revision } = parsed
+  const repo = new CachedRepo(parsed.id, cache, kind)
+  const id = nameOf(repo)
   const all = await revisionsOf(repo)
   const chosen = all.filter((one) => revision === undefined || isNamed(one, revision))
-  if (chosen.length === 0) throw notCached(name, cache, all)
+  if (chosen.length === 0) throw await notCached({ name, cache, parsed, kind }, all)
   if (new Set(chosen.map((one) => one.revision)).size > 1 && revision !== undefined) {
     throw new LowrankError('model', `${name} is not one revision: ${chosen.map((one) => one.revision).join(', ')}`)
   }
@@ -77,21 +82,44 @@ function isNamed({ revision: commit, refs }: CachedModel, revision: string): boo
   return commit !== undefined && /^[0-9a-f]{7,40}$/.test(revision) && commit.startsWith(revision)
 }
 
-function notCached(name: string, cache: string, others: readonly CachedModel[]): LowrankError {
+interface NotCached {
+  readonly name: string
+  readonly cache: string
+  readonly parsed: { readonly id: string }
+  readonly kind: RepoKind
+}
+
+async function notCached(
+  { name, cache, parsed, kind }: NotCached,
+  others: readonly CachedModel[],
+): Promise<LowrankError> {
   const has = others.flatMap((one) => one.revision ?? [])
+  const twin = new CachedRepo(parsed.id, cache, kind === 'model' ? 'dataset' : 'model')
+  const hasTwin = (await revisionsOf(twin)).length > 0
+  const revisions = has.length > 0 ? `It has the revisions ${has.join(', ')}.` : '"lowrank models" lists what it has.'
   return new LowrankError('model', `the cache ${cache} has no ${name}`, {
-    hint: has.length > 0 ? `It has the revisions ${has.join(', ')}.` : '"lowrank models" lists what it has.',
+    hint: hasTwin && has.length === 0 ? `It has the ${twin.kind} ${nameOf(twin)}.` : revisions,
   })
 }
 
-/** `models--org--name`. */
-function idOf(folder: string): string | undefined {
-  const [kind, ...parts] = folder.split('--')
-  const id = parts.join('/')
-  return kind === 'models' && parseHubName(id) !== undefined ? id : undefined
+/** What stands before the name of a dataset. */
+const datasetPrefix = 'hf:'
+
+function nameOf({ id, kind }: CachedRepo): string {
+  return kind === 'dataset' ? `${datasetPrefix}${id}` : id
 }
 
-async function revisionsOf({ id, folder, blobs }: CachedRepo): Promise<CachedModel[]> {
+/** That of `models--org--name` or `datasets--org--name`. */
+function repoOf(folder: string, cache: string): CachedRepo | undefined {
+  const [first, ...parts] = folder.split('--')
+  const id = parts.join('/')
+  const kind = ({ models: 'model', datasets: 'dataset' } as const)[first ?? '']
+  return kind !== undefined && parseHubName(id) !== undefined ? new CachedRepo(id, cache, kind) : undefined
+}
+
+async function revisionsOf(repo: CachedRepo): Promise<CachedModel[]> {
+  const { kind, folder, blobs } = repo
+  const id = nameOf(repo)
   const refs = await refsOf(join(folder, 'refs'))
   const found: CachedModel[] = []
   const used = new Set<string>()
@@ -100,10 +128,11 @@ async function revisionsOf({ id, folder, blobs }: CachedRepo): Promise<CachedMod
     const files = await contentsOf(snapshot)
     for (const file of files) used.add(file)
     const named = [...refs].filter(([, at]) => at === commit).map(([ref]) => ref)
-    found.push({ id, revision: commit, refs: named, ...(await measure(files, snapshot)), folder: snapshot })
+    found.push({ id, kind, revision: commit, refs: named, ...(await measure(files, snapshot)), folder: snapshot })
   }
   const others = (await contentsOf(blobs)).filter((file) => !used.has(file))
-  if (others.length > 0) found.push({ id, revision: undefined, refs: [], ...(await measure(others, blobs)), folder })
+  if (others.length > 0)
+    found.push({ id, kind, revision: undefined, refs: [], ...(await measure(others, blobs)), folder })
   return found
 }
 

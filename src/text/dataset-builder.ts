@@ -187,7 +187,9 @@ export class DatasetBuilder {
       tooLong > 0 ? `${tooLong} whose prompt fills maxLength (${maxLength} tokens)` : '',
     ].filter((reason) => reason !== '')
     const why = reasons.length === 0 ? 'the file is empty' : `lines: ${reasons.join(', ')}`
-    return new LowrankError('data', `${path}: no example left to use (${why})`, {
+    // What is wrong with the first ones says most.
+    const shown = this.#bad.slice(0, 3).map((one) => `\n  ${one}`)
+    return new LowrankError('data', `${path}: no example left to use (${why})${shown.join('')}`, {
       hint:
         tooLong > 0
           ? 'Raise maxLength (--max-length), or shorten the prompts.'

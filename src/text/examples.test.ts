@@ -68,6 +68,15 @@ describe('where an example is from', () => {
     expect(summary.findings.find(({ kind }) => kind === 'cut')?.places[0]).toBe(`${path}, row 1`)
   })
 
+  it('is said with what is wrong, where records are passed over and none is left', async () => {
+    const path = join(folder, 'bad.jsonl')
+    await writeFile(path, '{"question":"a"}\n{"messages":[]}\n')
+    const sources = [{ path, weight: 1 }]
+    await expect(readExamples({ sources, tokenizer, maxLength: 6, skipBadLines: true })).rejects.toThrow(
+      `no example left to use (lines: 2 malformed)\n  ${path}:1: of no known form; found "question"\n  ${path}:2: the conversation is empty`,
+    )
+  })
+
   it('is a line of a table, the one where the row begins', async () => {
     const path = join(folder, 'a.csv')
     await writeFile(path, 'prompt,completion\n"a\na",b\n\na,b\na,b\n')
