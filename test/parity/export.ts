@@ -207,9 +207,12 @@ async function withTokens(model: string, work: string, python: string): Promise<
     )
   }
   await llama.close()
+  // A text that has the sign for a space itself: which one was meant is lost in SentencePiece, and in llama.cpp.
+  const marked = wrong.filter((text) => text.includes('\u2581'))
+  const about = marked.length === 0 ? '' : `, ${marked.length} more where the text has the sign U+2581 itself`
   report(
-    wrong.length === 0,
-    `${basename(model)}: tokens of ${texts.length} hard texts in llama.cpp, ${wrong.length} differ`,
+    wrong.length === marked.length,
+    `${basename(model)}: tokens of ${texts.length} hard texts in llama.cpp, ${wrong.length - marked.length} differ${about}`,
   )
 }
 
@@ -241,7 +244,10 @@ async function withPeft(model: string, adapter: string, work: string, python: st
       output,
       ...said.map(({ ids }) => ids.join(',')),
     ])
-    const largest = Math.max(...logits.flatMap((own, i) => own.map((value, j) => Math.abs(value - said[i]!.first[j]!))))
+    let largest = 0
+    logits.forEach((own, i) =>
+      own.forEach((value, j) => (largest = Math.max(largest, Math.abs(value - said[i]!.first[j]!)))),
+    )
     report(
       largest < (dtype === 'f32' ? 2e-3 : 0.5),
       `${basename(model)}: ${dtype} in PEFT: logits differ by at most ${largest.toExponential(1)}`,

@@ -69,7 +69,7 @@ const hard = [
 export async function checkTokens(path: string, model: string, cancelled: () => boolean): Promise<number> {
   const [own, written] = [await loadTokenizer(model, { cancelled }), await loadTokenizer(path, { cancelled })]
   try {
-    const texts = [...hard, [...own.addedTokens.keys()].slice(0, 200).join(' text ')]
+    const texts = [...hard, [...own.addedTokens.keys()].slice(0, 200).join('text')]
     const [wanted, found] = [await own.encode(texts), await written.encode(texts)]
     const other = texts.findIndex((_, i) => String(wanted[i]) !== String(found[i]))
     if (other !== -1) {

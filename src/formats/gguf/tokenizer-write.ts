@@ -70,8 +70,9 @@ function bytes(given: GivenTokenizer, model: JsonObject, refuse: Refuse): TypedM
 function pieces(given: GivenTokenizer, model: JsonObject, refuse: Refuse): TypedMetadata {
   const prefix = spacePrefix(given.json)
   if (prefix === undefined) return refuse('texts are cut in a way (normalizer, pre_tokenizer) that it does not know')
-  // A user's token of spaces is looked for in the text, where they are no marks yet.
-  const { tokens, types } = tokensOf(given, model, (token) => token.replaceAll(space, ' '))
+  // A user's token is looked for in the text, where spaces are no marks yet.
+  const spelled = (token: string): string => (isSpaces(token) ? token : token.replaceAll(space, ' '))
+  const { tokens, types } = tokensOf(given, model, spelled)
   const ranks = new Map<string, number>()
   for (const [left, right] of mergesOf(model)) {
     const token = left + right
@@ -90,6 +91,14 @@ function pieces(given: GivenTokenizer, model: JsonObject, refuse: Refuse): Typed
     'tokenizer.ggml.token_type': ['list', 'i32', types],
     'tokenizer.ggml.add_space_prefix': ['bool', prefix],
   }
+}
+
+/**
+ * Whether a token is of marks for spaces alone. As that of a user it would be cut out of a text before any other, as no tokenizer of the hub
+ * does with spaces: it is made by merges, and so has its score.
+ */
+function isSpaces(token: string): boolean {
+  return token.length > 1 && token.replaceAll(space, '') === ''
 }
 
 /** Whether a space is put before a text; undefined where more is done with it than to mark its spaces. */
@@ -133,7 +142,7 @@ function tokensOf(
     ...addedTokens,
   ]) {
     if (special.has(token)) set(token, id, fallsBack && token === model['unk_token'] ? kinds.unknown : kinds.control)
-    else set(spelled(token), id, kinds.userDefined)
+    else set(spelled(token), id, fallsBack && isSpaces(token) ? kinds.normal : kinds.userDefined)
   }
   for (let id = 0; id < rows; id++) if (tokens[id] === undefined) set(`[PAD${id}]`, id, kinds.unused)
   return { tokens, types }
