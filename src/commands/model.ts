@@ -120,6 +120,8 @@ export class Model {
   async close(): Promise<void> {
     this.#closed = true
     await this.#busy
+    // A thread that has ended by itself has nothing left to free.
+    await resultOf(this.#thread.call<never, void>('model close', undefined)).catch(() => {})
     await this.#thread.close()
   }
 

@@ -87,6 +87,12 @@ export async function* generate(
   if (cancelled()) throw new LowrankError('cancelled', 'the generation was cancelled')
 }
 
+/** Frees the model, and ends its tokenizer. */
+export async function* close(): AsyncGenerator<never, void> {
+  await model?.generator[Symbol.asyncDispose]()
+  model = undefined
+}
+
 function opened(): NonNullable<typeof model> {
   if (model === undefined) throw internalError('a call before the model was opened')
   return model

@@ -166,6 +166,8 @@ class EngineProcess {
 
   end(error: LowrankError): void {
     this.#fail(error)
+    // Only a thread that is still there when a process has ended can take it from the system's list, where it would stay otherwise.
+    this.#child.ref()
     this.#child.kill('SIGKILL')
   }
 
