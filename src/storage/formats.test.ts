@@ -9,6 +9,7 @@ import { quantizeQ6 } from './gguf/quantize.fixture.ts'
 import { quantizeBlocks } from './gguf/quantize.ts'
 import { emptySplit, splitBlocks } from './gguf/split.ts'
 import { quantizeInt8 } from './int8.ts'
+import { rowReader } from './rows.ts'
 import { isFloat, kindOf, type Storage, type StorageKind, type StoredWeight } from './stored.ts'
 
 /*
@@ -106,6 +107,17 @@ describe.each(Object.entries(made))('%s', (name, make) => {
       unpackRow(weight, 1, row)
       expect(row).toEqual(wide.data.subarray(width ?? 0, 2 * (width ?? 0)))
     } else expect(() => unpackRow(weight, (rows ?? 0) - 1, new Float32Array(width ?? 0))).toThrow('are gathered')
+
+    const read = rowReader(weight)
+    for (const [start, end] of [
+      [0, rows ?? 0],
+      [1, 2],
+      [(rows ?? 0) - 2, rows ?? 0],
+    ] as const) {
+      const some = new Float32Array((end - start) * (width ?? 0)).fill(NaN)
+      read({ start, end }, some)
+      expect(some).toEqual(wide.data.subarray(start * (width ?? 0), end * (width ?? 0)))
+    }
 
     const parts = weightParts(storage, shape)
     expect(new Set(parts.map(({ suffix }) => suffix)).size).toBe(parts.length)

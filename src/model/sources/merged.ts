@@ -1,6 +1,7 @@
-import { type F32Weight, type FloatWeight, isFloat, isFloatStorage, type StoredWeight } from '../../storage/stored.ts'
+import { type F32Weight, isFloatStorage, type StoredWeight } from '../../storage/stored.ts'
 import { widened } from '../../storage/formats.ts'
-import { bf16ToF32, f16ToF32, indexOfNonFinite } from '../../util/dtype.ts'
+import { type RowReader, rowReader } from '../../storage/rows.ts'
+import { indexOfNonFinite } from '../../util/dtype.ts'
 import { internalError, LowrankError } from '../../util/errors.ts'
 import { elements } from '../../util/shape.ts'
 import { headName, sourceName } from '../names.ts'
@@ -124,7 +125,7 @@ async function* rowsOf(
   const [count, width] = isVector ? [1, elements(shape)] : [shape[0] ?? 0, elements(shape.slice(1))]
   const { start: first, end: last } = wanted ?? { start: 0, end: count }
   const delta = await deltaOf({ name, shape }, adapters)
-  const read = reader(base, sourceName(base.config, name), { count, width })
+  const read = reader(base, sourceName(base.config, name), { count })
   const step = Math.max(1, Math.floor(mostElements / width))
   const size = Math.min(step, last - first) * width
   const memory = [new Float32Array(size), delta === undefined ? undefined : new Float32Array(size)] as const
@@ -141,29 +142,26 @@ async function* rowsOf(
   }
 }
 
-/** Reads rows of a weight as f32 into memory. What a source gives whole is kept until the last row was read. */
+/** Reads rows of a weight as f32 into memory. What a source gives whole is kept as it is stored until the last row was read. */
 function reader(
   base: WeightSource,
   name: string,
-  { count, width }: { readonly count: number; readonly width: number },
+  { count }: { readonly count: number },
 ): (rows: Rows, out: Float32Array) => Promise<void> {
-  let [whole, part]: (FloatWeight | undefined)[] = []
+  let whole: RowReader | undefined
+  let part: StoredWeight | undefined
   return async (rows, out) => {
     if (whole === undefined) {
-      const some = floats(await base.load(name, part, count > 1 ? rows : undefined))
-      if (some.data.length > out.length) whole = some
-      else part = some
+      const some = await base.load(name, part, count > 1 ? rows : undefined)
+      if (elements(some.shape) <= out.length) {
+        part = some
+        rowReader(some)({ start: 0, end: rows.end - rows.start }, out)
+        return
+      }
+      whole = rowReader(some)
     }
-    const { storage, data } = whole ?? part!
-    const own = whole === undefined ? data : data.subarray(rows.start * width, rows.end * width)
-    if (own instanceof Float32Array) out.set(own)
-    else if (storage === 'BF16') bf16ToF32(own, out)
-    else f16ToF32(own, out)
+    whole(rows, out)
   }
-}
-
-function floats(weight: StoredWeight): FloatWeight {
-  return isFloat(weight) ? weight : widened(weight)
 }
 
 function notFinite(name: string, value: number | undefined, index: number): LowrankError {
