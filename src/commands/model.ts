@@ -7,6 +7,7 @@ import { heldBase } from '../config/groups/quantization.ts'
 import { checkCall, checkText, heldRules, optionSet } from '../config/index.ts'
 import { name, option } from '../config/fields.ts'
 import type { CompletionEvent, ModelInfo, TokenEvent } from '../generate/events.ts'
+import { isJsonObject } from '../formats/json.ts'
 import { promptOf, type Prompt } from '../text/prompts.ts'
 import { isProblem } from '../text/shapes/sample.ts'
 import { closedError, type ComputeThread } from '../thread/thread.ts'
@@ -182,7 +183,7 @@ function isList(prompt: Prompt | readonly Prompt[]): prompt is readonly Prompt[]
 }
 
 function checkPrompt(value: unknown, what: string): Prompt {
-  if (typeof value === 'string') {
+  if (!isJsonObject(value)) {
     checkText(what, value, { empty: true })
     return value
   }

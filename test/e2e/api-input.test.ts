@@ -119,7 +119,10 @@ describe('generate', () => {
   test.each([
     [[7], 'prompt: found 7, expected a string'],
     [[undefined], 'prompt: found undefined'],
-    [[['a']], 'prompt: found ["a"]'],
+    [[['a', 7]], 'prompts[1]: found 7, expected a string'],
+    [[{ messages: [] }], 'prompt: "messages" has nothing to answer'],
+    [[{ messages: [{ role: 'user' }] }], 'prompt: message 1: "content" is missing'],
+    [[{ messages: [{ role: 'user', content: 'a' }] }], 'has no chat template'],
     [['a\ud83d'], 'prompt: no valid Unicode: half a surrogate pair, \\ud83d, at character 2'],
     [['a', { maxNewTokens: 1.5 }], 'maxNewTokens: found 1.5, expected a whole number from 1'],
     [['a', { maxNewTokens: -1 }], 'maxNewTokens: found -1'],
@@ -128,7 +131,11 @@ describe('generate', () => {
     [['a', { maxNewTokens: Infinity }], 'maxNewTokens: found Infinity'],
     [['a', { maxNewTokens: '3' }], 'maxNewTokens: found "3"'],
     [['a', { maxTokens: 3 }], 'maxTokens: unknown option. Did you mean "maxNewTokens"?'],
-    [['a', { temperature: 1 }], 'temperature: unknown option.'],
+    [['a', { temperature: -1 }], 'temperature: found -1'],
+    [['a', { topP: 0 }], 'topP: found 0'],
+    [['a', { logitBias: { b: 1 } }], 'logitBias'],
+    [['a', { adapter: 'tickets' }], 'adapter: "tickets" is not loaded (none is)'],
+    [[['a', 'b'], { adapter: [null] }], 'adapter: a list of 1 for 2 prompts'],
     [['a', 3], 'found 3, expected an object of options'],
     [['a', null], 'found null, expected an object of options'],
   ])('refuses %#', async (args, message) => {
@@ -137,6 +144,11 @@ describe('generate', () => {
       code: 'config',
       message: expect.stringContaining(message),
     })
+  })
+
+  test('several prompts, and none', async () => {
+    expect(await generate(['a', 'b'], { maxNewTokens: 2 })).toHaveLength(2)
+    expect(await generate([])).toEqual([])
   })
 
   test('an empty prompt, and names as in Python', async () => {

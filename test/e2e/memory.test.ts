@@ -85,7 +85,7 @@ test.each(['lora', 'qlora'] as const)(
     expect(code, stderr).toBe(0)
     const { bytes, peakMemory } = JSON.parse(stdout) as MergeResult
     console.log(`merge, ${method}: ${Math.round(bytes / 1e6)} MB written, ${Math.round(peakMemory / 1e6)} MB taken`)
-    expect(bytes).toBeGreaterThan(170e6)
+    expect(bytes).toBeGreaterThan(150e6)
     // Node.js itself takes about 100 MB; the weights in f32 would be twice what is written.
     expect(peakMemory).toBeLessThan(260e6)
   },
