@@ -76,7 +76,7 @@ test.each([
 )
 
 test.each(['lora', 'qlora'] as const)(
-  'merging (%s) takes no more for a larger model',
+  'merging (%s) takes memory for some rows of a weight, not for the model',
   async (method) => {
     const adapter = join(folder, 'random-adapter')
     await writeRandomAdapter(adapter, model('wide'), 8)
@@ -85,9 +85,9 @@ test.each(['lora', 'qlora'] as const)(
     expect(code, stderr).toBe(0)
     const { bytes, peakMemory } = JSON.parse(stdout) as MergeResult
     console.log(`merge, ${method}: ${Math.round(bytes / 1e6)} MB written, ${Math.round(peakMemory / 1e6)} MB taken`)
-    expect(bytes).toBeGreaterThan(170e6)
-    // Node.js itself takes about 100 MB; the weights in f32 would be twice what is written.
-    expect(peakMemory).toBeLessThan(260e6)
+    expect(bytes).toBeGreaterThan(150e6)
+    // Node.js itself takes about 100 MB; the weights in f32 are twice what is written.
+    expect(peakMemory).toBeLessThan(240e6)
   },
   120_000,
 )
