@@ -76,7 +76,7 @@ test.each([
 )
 
 test.each(['lora', 'qlora'] as const)(
-  'merging (%s) takes no more for a larger model',
+  'merging (%s) takes memory for some rows of a weight, not for the model',
   async (method) => {
     const adapter = join(folder, 'random-adapter')
     await writeRandomAdapter(adapter, model('wide'), 8)
