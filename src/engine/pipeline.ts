@@ -1,12 +1,19 @@
 import { dimValue, type DimValues, type Shape } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
-import { unpackRow } from '../storage/formats.ts'
 import type { StoredWeight } from '../storage/stored.ts'
-import { internalError } from '../util/errors.ts'
+import { embedded, scaled } from './embedding.ts'
 import { StackMemory, type Mark } from './memory.ts'
 import { idTensor, type PositionKind, type Positions } from './positions.ts'
 import { PositionCache } from './position-cache.ts'
-import { f32Tensor, floats, type Feeds, type HostTensor, type Results, type Runtime } from './onnxruntime/runtime.ts'
+import {
+  f32Tensor,
+  floats,
+  needed,
+  type Feeds,
+  type HostTensor,
+  type Results,
+  type Runtime,
+} from './onnxruntime/runtime.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
 import { elements } from '../util/shape.ts'
 
@@ -339,16 +346,8 @@ export class Pipeline {
     }))
   }
 
-  /** Rows of the embedding, gathered from the stored format. */
   #embed({ batch, seq, ids }: MicroBatch): HostTensor {
-    const embedding = this.#embedding
-    const [vocabulary = 0, width = 0] = embedding.shape
-    const out = new Float32Array(ids.length * width)
-    ids.forEach((id, i) => {
-      if (id < 0 || id >= vocabulary) throw internalError(`token ${id} is outside the vocabulary of ${vocabulary}`)
-      unpackRow(embedding, id, out.subarray(i * width, (i + 1) * width))
-    })
-    return f32Tensor(scaled(out, this.#o.embedding.scale), [batch, seq, width])
+    return embedded(this.#embedding, ids, { scale: this.#o.embedding.scale, rows: batch, seq })
   }
 
   #contextOf(batch: MicroBatch): (block: number) => Feeds {
@@ -356,13 +355,6 @@ export class Pipeline {
     const positions = this.#positions.of(batch)
     return (block) => ({ ...positions(block), rows })
   }
-}
-
-/** The same values times a factor, in place, rounded to f32 as PyTorch does it. */
-function scaled(values: Float32Array, factor: number): Float32Array {
-  const by = Math.fround(factor)
-  if (by !== 1) for (let i = 0; i < values.length; i++) values[i] = values[i]! * by
-  return values
 }
 
 /** Fresh dropout masks of a stage; `from` counts those of it that came before. */
@@ -381,11 +373,6 @@ function masks(
     feeds[port] = { dtype: 'u8', shape, data }
   })
   return feeds
-}
-
-function needed<T>(value: T | undefined): T {
-  if (value === undefined) throw internalError('a program did not return what it promised')
-  return value
 }
 
 function collect(stage: Stage, results: Results, gradients: GradientSink): void {

@@ -1,6 +1,7 @@
 import type { Quantization } from '../config/index.ts'
 import { openSession } from '../session/session.ts'
 import { LowrankError } from '../util/errors.ts'
+import { argmax } from '../util/vectors.ts'
 import type { LogitsComparison } from './exporter.ts'
 
 /** Short texts of several kinds: what follows them shows whether a model computes as it should. */
@@ -59,10 +60,4 @@ function logSoftmax(logits: Float32Array): Float64Array {
   const most = logits.reduce((a, b) => Math.max(a, b), -Infinity)
   const total = logits.reduce((sum, value) => sum + Math.exp(value - most), 0)
   return Float64Array.from(logits, (value) => value - most - Math.log(total))
-}
-
-function argmax(values: Float32Array): number {
-  let best = 0
-  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i
-  return best
 }

@@ -1,5 +1,6 @@
 import type { LoadedAdapter } from '../engine/cached/adapters.ts'
 import type { KeyValueCache } from '../engine/cached/key-value-cache.ts'
+import { commonLength } from '../util/vectors.ts'
 
 interface Kept {
   readonly ids: Int32Array
@@ -56,10 +57,3 @@ export class PrefixCache {
 
 /** Shorter beginnings (a BOS, a few words that all texts have) are not worth a cache that another text could go on from. */
 const fewestTokens = 8
-
-function commonLength(a: Int32Array, b: Int32Array): number {
-  const most = Math.min(a.length, b.length)
-  let length = 0
-  while (length < most && a[length] === b[length]) length++
-  return length
-}

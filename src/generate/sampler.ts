@@ -1,5 +1,6 @@
 import { LowrankError } from '../util/errors.ts'
 import { stream, uniform } from '../util/random.ts'
+import { argmax } from '../util/vectors.ts'
 import {
   normalizer,
   processors,
@@ -47,14 +48,12 @@ export class Sampler {
    * @throws LowrankError `model`: the logits are not finite.
    */
   take(logits: Float32Array, tokens: TokensSoFar): Taken {
-    const { most, total } = normalizer(logits)
-    // Infinite or NaN wherever one of the logits is.
-    if (!Number.isFinite(most) || !Number.isFinite(total)) throw notFiniteError()
-    const chances = this.#logprobs === undefined ? undefined : logits.slice()
-    const chance = (id: number): TokenChance => ({ id, logprob: (chances?.[id] ?? NaN) - most - Math.log(total) })
+    checkFinite(logits)
+    const chance = this.#logprobs === undefined ? (id: number) => ({ id, logprob: NaN }) : chances(logits.slice())
+    const likeliest = this.#logprobs === undefined ? [] : topIndices(logits, this.#logprobs)
     for (const process of this.#processors) process(logits, tokens)
     const id = this.#draws ? this.#draw(logits, tokens.made.length) : argmax(logits)
-    const top = chances === undefined ? [] : topIndices(chances, this.#logprobs ?? 0).map(chance)
+    const top = likeliest.map(chance)
     return { ...chance(id), top }
   }
 
@@ -74,10 +73,20 @@ export class Sampler {
   }
 }
 
-export function argmax(values: Float32Array): number {
-  let best = 0
-  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i
-  return best
+/** The chances of tokens by logits, which must not change. */
+function chances(logits: Float32Array): (id: number) => TokenChance {
+  const { most, total } = normalizer(logits)
+  return (id) => ({ id, logprob: logits[id]! - most - Math.log(total) })
+}
+
+/** Some may be minus infinity, but not all. */
+function checkFinite(logits: Float32Array): void {
+  let some = false
+  for (const logit of logits) {
+    if (!(logit < Infinity)) throw notFiniteError()
+    some ||= logit > -Infinity
+  }
+  if (!some) throw notFiniteError()
 }
 
 function notFiniteError(): LowrankError {

@@ -1,4 +1,5 @@
 import type { PairSample } from './shapes/sample.ts'
+import { commonLength } from '../util/vectors.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 /** A tokenized row, ended by EOS. */
@@ -43,13 +44,6 @@ export async function tokenizePrompt(tokenizer: Tokenizer, prompt: string): Prom
 /** The prefix, or nothing where the text has it already. */
 function missingPrefix(text: Int32Array, prefix: readonly number[]): readonly number[] {
   return commonLength(text, prefix) === prefix.length ? [] : prefix
-}
-
-function commonLength(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  const most = Math.min(a.length, b.length)
-  let length = 0
-  while (length < most && a[length] === b[length]) length++
-  return length
 }
 
 function joined(...parts: readonly ArrayLike<number>[]): Int32Array {

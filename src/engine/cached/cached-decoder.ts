@@ -1,8 +1,9 @@
 import type { Program } from '../../graph/program.ts'
-import { fedPart, unpackRow } from '../../storage/formats.ts'
+import { fedPart } from '../../storage/formats.ts'
 import type { StoredWeight } from '../../storage/stored.ts'
 import { internalError } from '../../util/errors.ts'
-import { f32Tensor, floats, type Feeds, type HostTensor, type Runtime } from '../onnxruntime/runtime.ts'
+import { embedded } from '../embedding.ts'
+import { f32Tensor, floats, needed, type Feeds, type HostTensor, type Runtime } from '../onnxruntime/runtime.ts'
 import { idTensor, type PositionKind } from '../positions.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from '../weights.ts'
 import { adapterSet, type AdapterSet, type LoadedAdapter } from './adapters.ts'
@@ -65,7 +66,8 @@ export class CachedDecoder {
   readonly #positions = new CachePositions()
   readonly #parts = new Map<string, readonly ReadyPart[]>()
   #fixed: { readonly paths: ReadonlySet<string>; readonly parts: readonly ReadyPart[] } | undefined
-  /** The adapters of the last run, as one. */
+  #ran: { readonly adapters: readonly LoadedAdapter[]; readonly parts: readonly ReadyPart[] } | undefined
+  /** The adapters of the last run that had some, as one. */
   #set: { readonly adapters: readonly LoadedAdapter[]; readonly set: AdapterSet } | undefined
 
   constructor(options: CachedDecoderOptions) {
@@ -105,7 +107,10 @@ export class CachedDecoder {
     const seq = ids.length / rows
     if (!Number.isInteger(seq) || adapters.length !== rows) throw internalError(`${ids.length} tokens for ${rows} rows`)
     const used = [...new Set(adapters)].filter((adapter) => adapter !== undefined)
-    const parts = await this.#ready(used)
+    // Most steps are for the adapters of the step before.
+    const last = this.#ran
+    const parts = last !== undefined && alike(last.adapters, used) ? last.parts : await this.#ready(used)
+    this.#ran = { adapters: used, parts }
     const replaced = used[0]?.replaced ?? new Map<string, StoredWeight>()
     if (replaced.size > 0 && adapters.some((one) => one !== used[0])) throw alone()
     const adapted = parts.some((part) => part.adapted.length > 0)
@@ -150,7 +155,8 @@ export class CachedDecoder {
   ): Promise<WeightLookup> {
     const { weights } = this.#o
     const lookup = count === 1 ? await weights.block(from, next?.count === 1 ? next.from : 0) : weights.resident
-    return (name) => replaced.get(name) ?? lookup(name)
+    // What is computed of a weight is kept as long as it is looked up in the same place.
+    return replaced.size === 0 ? lookup : (name) => replaced.get(name) ?? lookup(name)
   }
 
   async #ready(adapters: readonly LoadedAdapter[]): Promise<readonly ReadyPart[]> {
@@ -164,6 +170,7 @@ export class CachedDecoder {
     if (current !== undefined && [...paths].every((path) => current.paths.has(path))) return current.parts
     const all = new Set([...(current?.paths ?? []), ...paths])
     this.#fixed = undefined
+    this.#ran = undefined
     for (const { program } of current?.parts ?? []) await this.#o.runtime.release(program)
     const parts = this.#written(all, new Set())
     for (const part of parts) await this.#fix(part, constant)
@@ -203,8 +210,7 @@ export class CachedDecoder {
 
   #setOf(adapters: readonly LoadedAdapter[]): AdapterSet {
     const last = this.#set
-    if (last?.adapters.length === adapters.length && last.adapters.every((one, i) => one === adapters[i]))
-      return last.set
+    if (last !== undefined && alike(last.adapters, adapters)) return last.set
     const set = adapterSet(adapters)
     this.#set = { adapters, set }
     return set
@@ -215,27 +221,14 @@ function alone(): Error {
   return internalError('an adapter that replaces weights of the base in a batch with others')
 }
 
+function alike(some: readonly LoadedAdapter[], others: readonly LoadedAdapter[]): boolean {
+  return some.length === others.length && some.every((one, i) => one === others[i])
+}
+
 function wantedRows(rows: number, seq: number, logits: NewTokens['logits']): Int32Array {
   if (logits === 'none') return new Int32Array()
   if (logits === 'all') return Int32Array.from({ length: rows * seq }, (_, i) => i)
   return Int32Array.from({ length: rows }, (_, row) => (row + 1) * seq - 1)
-}
-
-/** Rows of the embedding, gathered from the stored format, times its scale as PyTorch rounds it. */
-function embedded(
-  embedding: StoredWeight,
-  ids: Int32Array,
-  { scale, rows, seq }: { readonly scale: number; readonly rows: number; readonly seq: number },
-): HostTensor {
-  const [vocabulary = 0, width = 0] = embedding.shape
-  const out = new Float32Array(ids.length * width)
-  ids.forEach((id, i) => {
-    if (id < 0 || id >= vocabulary) throw internalError(`token ${id} is outside the vocabulary of ${vocabulary}`)
-    unpackRow(embedding, id, out.subarray(i * width, (i + 1) * width))
-  })
-  const by = Math.fround(scale)
-  if (by !== 1) for (let i = 0; i < out.length; i++) out[i] = out[i]! * by
-  return f32Tensor(out, [rows, seq, width])
 }
 
 function pastFeeds(cache: KeyValueCache, { from, count }: CachedPart): Feeds {
@@ -273,9 +266,4 @@ function scaleFeeds(
     scales: f32Tensor(set.scales(adapters), [adapters.length, 1, rank]),
     'scales.rows': f32Tensor(set.scales(ofRows), [wanted.length, rank]),
   }
-}
-
-function needed<T>(value: T | undefined): T {
-  if (value === undefined) throw internalError('a program did not return what it promised')
-  return value
 }

@@ -34,6 +34,12 @@ export function floats(tensor: HostTensor | undefined): Float32Array {
   return tensor.data
 }
 
+/** A result that a program promised. */
+export function needed<T>(value: T | undefined): T {
+  if (value === undefined) throw internalError('a program did not return what it promised')
+  return value
+}
+
 export const ortTypes = {
   f32: 'float32',
   i64: 'int64',
