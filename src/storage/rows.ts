@@ -3,12 +3,14 @@ import { elements } from '../util/shape.ts'
 import { unpackRow, widened } from './formats.ts'
 import { blockScales, dequantizeFourBit } from './fourbit.ts'
 import { dequantizeInt8 } from './int8.ts'
+import { dequantizeNBits } from './nbit.ts'
 import {
   type FloatWeight,
   type FourBitWeight,
   type Int8Weight,
   isFloat,
   isStored,
+  type NBitWeight,
   type StoredWeight,
 } from './stored.ts'
 
@@ -25,6 +27,7 @@ export function rowReader(weight: StoredWeight): RowReader {
   if (isFloat(weight)) return floatRows(weight, width)
   if (isStored(weight, 'int8')) return int8Rows(weight, width)
   if (isStored(weight, '4bit')) return fourBitRows(weight, width)
+  if (isStored(weight, 'nbit')) return nBitRows(weight, width)
   return ({ start, end }, out) => {
     for (let row = start; row < end; row++) {
       unpackRow(weight, row, out.subarray((row - start) * width, (row - start + 1) * width))
@@ -44,6 +47,16 @@ function floatRows({ storage, data }: FloatWeight, width: number): RowReader {
 function int8Rows({ data, scale }: Int8Weight, width: number): RowReader {
   return ({ start, end }, out) => {
     dequantizeInt8({ data: data.subarray(start * width, end * width), scale: scale.subarray(start, end) }, out)
+  }
+}
+
+/** Each row has blocks of its own. */
+function nBitRows({ numbers, storage: { bits }, shape: [rows = 0] }: NBitWeight, width: number): RowReader {
+  const { codes, scales } = numbers
+  return ({ start, end }, out) => {
+    const of = <T extends Uint8Array | Float32Array>(all: T) =>
+      all.subarray((all.length / rows) * start, (all.length / rows) * end) as T
+    out.set(dequantizeNBits({ codes: of(codes), scales: of(scales) }, [end - start, width], bits))
   }
 }
 
