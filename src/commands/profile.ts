@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import type { z } from 'zod'
 import { count, option, path } from '../config/fields.ts'
 import { optionSet, trainRules, trainSchema } from '../config/index.ts'
 import type { ProfileConfig, ProfileResult } from '../tasks/profile.ts'
