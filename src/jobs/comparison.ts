@@ -39,6 +39,8 @@ export interface CellFigures {
   readonly evalLoss: number
   /** Standard deviation over the seeds; undefined with one. */
   readonly evalLossSpread: number | undefined
+  /** Of the weights as they were written: those of a whole model are rounded to the type of the base. */
+  readonly savedLoss: number | undefined
   readonly tokenAccuracy: number
   readonly metrics: Readonly<Record<string, number>>
   /** How far its evaluation loss is above that of full fine-tuning, as a share of it, and the standard deviation over the seeds. */
@@ -91,12 +93,14 @@ function figuresOf(
     runs.map(({ result }) => result[key])
   const rates = runs.flatMap(({ result }) => result.tokensPerSecond ?? [])
   const served = runs.flatMap((run) => run.served?.servedMemory ?? [])
+  const saved = runs.flatMap((run) => (run.served === undefined ? [] : savedLossOf(run.served)))
   const names = Object.keys(runs[0]!.result.metrics)
   const gaps = full === undefined || full === cell ? [] : gapsOf(cell, full)
   return {
     seeds: runs.map(({ seed }) => seed),
     evalLoss: mean(of('evalLoss')),
     evalLossSpread: runs.length > 1 ? deviation(of('evalLoss')) : undefined,
+    savedLoss: saved.length === 0 ? undefined : mean(saved),
     tokenAccuracy: mean(of('tokenAccuracy')),
     metrics: Object.fromEntries(
       names.map((name) => [name, mean(runs.map(({ result }) => result.metrics[name] ?? Number.NaN))]),
@@ -112,6 +116,11 @@ function figuresOf(
     artifactBytes: Math.max(...of('artifactBytes')),
     servedMemory: served.length === 0 ? undefined : Math.max(...served),
   }
+}
+
+function savedLossOf({ exampleLosses }: MeasureResult): number {
+  const sum = (i: 0 | 1): number => exampleLosses.reduce((total, one) => total + one[i], 0)
+  return sum(0) / sum(1)
 }
 
 function gapsOf({ runs }: CellInput, full: CellInput): number[] {
@@ -144,6 +153,7 @@ export function comparisonTable(cells: readonly ComparedCell[], reference: strin
     'learning rate': ({ learningRate }) => rateText(learningRate),
     'eval loss': (_, { evalLoss, evalLossSpread: spread }) =>
       withSpread(number(evalLoss), spread === undefined ? undefined : number(spread)),
+    'as saved': (_, { savedLoss }) => (savedLoss === undefined ? '' : number(savedLoss)),
     accuracy: (_, { tokenAccuracy }) => percent(tokenAccuracy),
     ...Object.fromEntries(
       metrics.map((name) => [name, (_: ComparedCell, figures: CellFigures) => number(figures.metrics[name] ?? NaN)]),

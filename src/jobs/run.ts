@@ -107,7 +107,8 @@ async function isReached(folder: string, until: number): Promise<boolean> {
 async function resultOfRun(folder: string, until: number | undefined): Promise<TrainResult> {
   const run = await readRun(folder)
   const { figures } = run
-  const chosen = evaluationOf(run, until)
+  // A run that was stopped early has none at a later step.
+  const chosen = evaluationOf(run, until) ?? run.evals.at(-1)
   if (chosen === undefined) throw internalError(`no evaluation in ${folder}`)
   const { seconds = 0, peakMemory = 0, tokensPerSecond, trainLoss, steps } = figures
   const names = until === undefined ? await readdir(folder) : []

@@ -3,6 +3,7 @@ import { fromHub } from '../hub/resolve.ts'
 import { readData, type TrainingData } from '../session/data.ts'
 import { MemoryShortage } from '../session/plan.ts'
 import { type Session, sessionOf } from '../session/session.ts'
+import { totalSteps } from '../train/trainer.ts'
 import { workloadOf } from '../train/workload.ts'
 import { formatSize } from '../util/format.ts'
 import { reported, type StatusEvent, type TaskContext } from '../util/task.ts'
@@ -42,4 +43,19 @@ export async function* whatDoesNotFit(
     for (const session of sessions) await session[Symbol.asyncDispose]()
   }
   return problems
+}
+
+/**
+ * The steps that a run takes, which fits into memory.
+ *
+ * @throws LowrankError what is wrong with it: model, data, options, memory.
+ */
+export async function* stepsOf(given: TrainConfig, { cancelled }: TaskContext): AsyncGenerator<StatusEvent, number> {
+  const { config } = yield* fromHub(given, { cancelled })
+  const files = yield* findDataFiles(config, { cancelled })
+  await using session = await sessionOf(config, cancelled)
+  const data = yield* reported((report) => readData(session, files, config, report))
+  session.tokenizer.close()
+  session.plan(workloadOf(config, data), { setting: config.activations, bound: config.memory })
+  return totalSteps(config, data.train.examples)
 }
