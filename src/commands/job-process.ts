@@ -6,7 +6,7 @@ import { inThread } from './compute.ts'
 const controller = new AbortController()
 const end = (): void => controller.abort()
 // Who started it is gone, or wants it to end; a Ctrl-C of the terminal reaches both.
-process.on('disconnect', end)
+process.on('message', end).on('disconnect', end)
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, end)
 
 await runJob(process.argv[2]!, {

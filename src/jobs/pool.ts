@@ -163,7 +163,8 @@ class JobProcess {
   /** Asks it to end, and waits until it has. */
   async end(): Promise<void> {
     if (this.ended) return
-    if (this.#child.connected) this.#child.disconnect()
+    // Not `disconnect`, after which no `close` comes.
+    if (this.#child.connected) this.#child.send('end')
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), patience)
     await this.#closed
     clearTimeout(timer)
