@@ -43,7 +43,9 @@ export async function runJob(path: string, options: RunJobOptions): Promise<void
   })
   await write(running())
   let writing = Promise.resolve()
-  const beat = setInterval(() => (writing = writing.then(() => write(running())).catch(() => {})), 1000 * heartbeat)
+  const beat = setInterval(() => {
+    writing = writing.then(() => write(running())).catch(() => {})
+  }, 1000 * heartbeat)
   const end = async (state: JobState, result?: Job['result']): Promise<void> => {
     clearInterval(beat)
     await writing
