@@ -71,7 +71,7 @@ export type SearchConfigInput = z.input<typeof options.schema>
  */
 export const search: (config: SearchConfigInput, options?: StatusOptions) => Promise<SearchResult> = defineCommand({
   name: 'search',
-  summary: 'Search rank, learning rate, modules and alpha of an adapter, by trials that go on from their checkpoints',
+  summary: 'Search rank, learning rate, modules and alpha of an adapter, by trials of few steps first',
   usage: '[CONFIG.yaml] [flags]',
   notes:
     'Takes the options of train. Trials take a ninth of the steps first; the better third goes on. Then the rank doubles until that gains no ' +

@@ -64,7 +64,13 @@ test('trials are judged at multiples of the first rung, and one is left in the e
 
 test('each method of a configuration is what it is called, at its own rate', () => {
   const config = parseTrainConfig({
-    ...{ model: 'm', train: 't', valid: 'v', outputDir: 'o', r: 16, loraAlpha: 32, learningRate: 3e-3 },
+    model: 'm',
+    train: 't',
+    valid: 'v',
+    outputDir: 'o',
+    r: 16,
+    loraAlpha: 32,
+    learningRate: 3e-3,
   })
   for (const name of methodNames) expect(methodOf(withMethod(config, name))).toBe(name)
   expect(withMethod(config, 'qlora-fp4', { r: 8 })).toMatchObject({ r: 8, loraAlpha: 16, bnb4bitQuantType: 'fp4' })
