@@ -1,5 +1,6 @@
 import { type MemoryChoice, quantizationText, type Quantization } from '../config/index.ts'
 import { Pipeline } from '../engine/pipeline.ts'
+import { regimesOf } from '../engine/positions.ts'
 import { defaultThreads } from '../engine/machine.ts'
 import { Runtime } from '../engine/onnxruntime/runtime.ts'
 import { positionKinds } from './positions.ts'
@@ -170,6 +171,11 @@ export class PreparedDecoder {
       await adapter?.tensors.close()
       throw error
     }
+  }
+
+  /** Equal for lengths of examples that see positions alike; undefined where all do. */
+  get regimeOf(): ((length: number) => string) | undefined {
+    return regimesOf(positionKinds(this.config))
   }
 
   /** All programs. */

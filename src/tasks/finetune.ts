@@ -93,7 +93,7 @@ export async function* runFinetune(
       const message = `the longest example has ${longest} tokens, the model was made for ${maxPositionEmbeddings} (max_position_embeddings); set maxLength`
       yield noted({ type: 'warning', message })
     }
-    const workload = workloadOf(config, data)
+    const workload = workloadOf(config, data, session.decoder.regimeOf)
     const size = await modelSize(config.model)
     if (size > noticed) {
       yield noted({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })

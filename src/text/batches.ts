@@ -1,8 +1,9 @@
 import { type Example, type Examples, labelsOf, lengthOf } from './example.ts'
-import { layOut, microBatchCost, tokensOf, widthFor, type LayoutOptions, type Row } from './layout.ts'
+import { layOut, type LayoutOptions } from './layout.ts'
 import { epochOrder } from './order.ts'
+import { alone, microBatchCost, type Padding, type Row, tokensOf, widthFor } from './row.ts'
 
-/** Rows of equal length, padded on the right with id 0: each one example or, packed, several one after the other. */
+/** Rows of equal length, padded on the right with id 0: each one example or several, packed or with a beginning in common. */
 export interface Batch {
   readonly batch: number
   readonly seq: number
@@ -13,10 +14,12 @@ export interface Batch {
   /** Those next tokens, [labels]. */
   readonly targets: Int32Array
   readonly examples: readonly Example[]
-  /** Flat positions at which the examples begin, ascending, [examples]. Each row begins with one. */
+  /** Flat positions at which the own tokens of the examples begin, ascending, [examples]. Each row begins with one. */
   readonly starts: Int32Array
-  /** How many tokens each of them has. */
+  /** How many tokens each of them has, those included that it shares. */
   readonly lengths: Int32Array
+  /** How many of its first tokens each shares with the one before it in its row: they are computed there. */
+  readonly shared: Int32Array
   /** Positions that are no padding. */
   readonly realTokens: number
 }
@@ -53,10 +56,18 @@ export function makeBatch(examples: readonly Example[]): Batch {
   )
 }
 
+/** Puts rows of examples that share nothing below each other (at least one, none empty). */
+export function batchOf(lines: readonly (readonly Example[])[], padding: Padding): Batch {
+  return batchOfRows(
+    lines.map((line) => line.map(alone)),
+    padding,
+  )
+}
+
 /** Puts rows (at least one, none empty) below each other. No label is predicted from the example before its own. */
-export function batchOf(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): Batch {
+export function batchOfRows(lines: readonly Row[], padding: Padding): Batch {
   const batch = lines.length
-  const seq = rowWidth(lines, options)
+  const seq = rowWidth(lines, padding)
   const ids = new Int32Array(batch * seq)
   const rows: number[] = []
   const targets: number[] = []
@@ -64,28 +75,31 @@ export function batchOf(lines: readonly Row[], options: Pick<LayoutOptions, 'pad
   let realTokens = 0
   for (const [b, line] of lines.entries()) {
     let start = b * seq
-    for (const { ids: tokens, labelMask } of line) {
+    for (const { example, shared } of line) {
+      const { ids: tokens, labelMask } = example
       starts.push(start)
-      ids.set(tokens, start)
-      for (let t = 1; t < tokens.length; t++) {
+      ids.set(shared === 0 ? tokens : tokens.subarray(shared), start)
+      for (let t = shared + 1; t < tokens.length; t++) {
         if (labelMask[t] !== 1) continue
-        rows.push(start + t - 1)
+        rows.push(start + t - shared - 1)
         targets.push(tokens[t]!)
       }
-      start += tokens.length
-      realTokens += tokens.length
+      start += tokens.length - shared
+      realTokens += tokens.length - shared
     }
   }
   const positions = { ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets) }
-  const examples = lines.flat()
+  const placed = lines.flat()
+  const examples = placed.map(({ example }) => example)
   const lengths = Int32Array.from(examples, lengthOf)
-  return { batch, seq, ...positions, examples, starts: Int32Array.from(starts), lengths, realTokens }
+  const shared = Int32Array.from(placed, (one) => one.shared)
+  return { batch, seq, ...positions, examples, starts: Int32Array.from(starts), lengths, shared, realTokens }
 }
 
-function rowWidth(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): number {
+function rowWidth(lines: readonly Row[], padding: Padding): number {
   return widthFor(
     lines.reduce((most, line) => Math.max(most, tokensOf(line)), 0),
-    options,
+    padding,
   )
 }
 
@@ -136,7 +150,7 @@ function stepExamples(order: TrainingOrder, step: number): { readonly chosen: Ex
  */
 export function stepBatches({ step, ...order }: TrainingOrder & { readonly step: number }): StepBatches {
   const { chosen, epoch } = stepExamples(order, step)
-  const batches = layOut(chosen, longestOf(order.examples), order).map((rows) => batchOf(rows, order))
+  const batches = layOut(chosen, longestOf(order.examples), order).map((rows) => batchOfRows(rows, order))
   return { epoch, batches }
 }
 
@@ -201,7 +215,7 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
 }
 
 /** The size of the batch that costs most, with the most labels that any has. */
-function largestOf(layout: readonly (readonly Row[])[], options: Pick<LayoutOptions, 'padToMultipleOf'>): BatchSize {
+function largestOf(layout: readonly (readonly Row[])[], options: Padding): BatchSize {
   let largest = { batch: 1, seq: 1, masks: 1, rows: 1 }
   let rows = 1
   for (const lines of layout) {
@@ -212,11 +226,11 @@ function largestOf(layout: readonly (readonly Row[])[], options: Pick<LayoutOpti
   return { ...largest, rows }
 }
 
-function sizeOf(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): Required<BatchSize> {
-  const examples = lines.flat()
-  const rows = examples.reduce((total, example) => total + labelsOf(example), 0)
+function sizeOf(lines: readonly Row[], options: Padding): Required<BatchSize> {
+  const placed = lines.flat()
+  const rows = placed.reduce((total, { example }) => total + labelsOf(example), 0)
   const [batch, seq] = [lines.length, rowWidth(lines, options)]
-  return { batch, seq, rows, masks: masksOf(batch, examples.length) }
+  return { batch, seq, rows, masks: masksOf(batch, placed.length) }
 }
 
 function masksOf(lines: number, examples: number): number {
@@ -239,7 +253,7 @@ export function evalBatches(
   const layout = layOut(examples.slice(), longestOf(examples), { ...options, batchSize })
   return {
     length: layout.length,
-    slice: (start, end) => layout.slice(start, end).map((rows) => batchOf(rows, options)),
+    slice: (start, end) => layout.slice(start, end).map((rows) => batchOfRows(rows, options)),
     largest: largestOf(layout, options),
   }
 }
