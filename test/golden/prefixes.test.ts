@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDecoder, type OpenDecoder } from '../../src/session/decoder.ts'
 import { batchOfRows, exampleLosses, makeBatch, type Batch } from '../../src/text/batches.ts'
 import type { Example } from '../../src/text/example.ts'
-import { layOut } from '../../src/text/layout.ts'
+import { layOut, type LayoutOptions } from '../../src/text/layout.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { accumulateGradients } from '../../src/train/step.ts'
 import { Draws } from '../draws.ts'
@@ -75,14 +75,14 @@ async function step({ pipeline, trainables }: OpenDecoder, batches: readonly Bat
   return { losses, gradients }
 }
 
-const layouts = {
+const layouts: Readonly<Record<string, LayoutOptions>> = {
   'shared rows': { batchSize: 6 },
   'shared rows, packed': { batchSize: 6, packing: true },
   'small micro-batches of padded rows': { batchSize: 3, padToMultipleOf: 8 },
 }
 
-function sharedBatches({ pipeline }: OpenDecoder, examples: readonly Example[], name: keyof typeof layouts): Batch[] {
-  const options = { ...layouts[name], sharePrefixes: true, regimeOf: pipeline.regimeOf }
+function sharedBatches({ pipeline }: OpenDecoder, examples: readonly Example[], name: string): Batch[] {
+  const options: LayoutOptions = { ...layouts[name]!, sharePrefixes: true, regimeOf: pipeline.regimeOf }
   const longest = Math.max(...examples.map(({ ids }) => ids.length))
   const batches = layOut(examples, longest, options).map((rows) => batchOfRows(rows, options))
   // Of two levels of the tree.
@@ -117,7 +117,7 @@ describe.each(cases)('%s', (name) => {
     for (let tree = 0; tree < 2; tree++) {
       const examples = randomTree(draws)
       const separate = await step(decoder, [makeBatch(examples)])
-      for (const layout of Object.keys(layouts) as (keyof typeof layouts)[]) {
+      for (const layout of Object.keys(layouts)) {
         const found = await step(decoder, sharedBatches(decoder, examples, layout))
         expect(found.losses.size).toBe(examples.length)
         for (const [example, loss] of separate.losses) {
