@@ -54,7 +54,7 @@ const decoder = await openDecoder({
   training: { lora: { ...lora, bias: 'none' }, init: 'pretrained', seed: 1 },
   choice: { activations, expandWeights: keeps, headRows: keeps ? 512 : 128 },
 })
-const { pipeline, trainables, config } = decoder
+const { pipeline, trainables, regimeOf, config } = decoder
 const optimizer = makeOptimizer(trainables.values(), {
   optim: 'adamw',
   adamBeta1: 0.9,
@@ -85,7 +85,7 @@ async function compare(
   what: string,
   examples: readonly Example[],
 ): Promise<{ readonly off: number; readonly auto: number }> {
-  const order = { examples, seed: 1, batchSize, accumulation, regimeOf: pipeline.regimeOf }
+  const order = { examples, seed: 1, batchSize, accumulation, regimeOf }
   const ways = { off: order, auto: { ...order, sharePrefixes: true } }
   const positions = (way: TrainingOrder): number => {
     const batches = Array.from({ length: stepsPerEpoch(order) }, (_, step) => stepBatches({ ...way, step }).batches)

@@ -21,10 +21,7 @@ const options = optionSet(
     ...reading,
     ...heldBase,
     perDeviceEvalBatchSize: watching.perDeviceEvalBatchSize.meta({ group: 'Data' }),
-    sharePrefixes: training.sharePrefixes.meta({
-      group: 'Data',
-      description: 'Compute what examples begin with in common once, where that is faster, with the same losses',
-    }),
+    sharePrefixes: training.sharePrefixes.meta({ group: 'Data' }),
     ...machine,
   }),
   heldRules,

@@ -3,7 +3,7 @@ import type { Program } from '../graph/program.ts'
 import type { StoredWeight } from '../storage/stored.ts'
 import { embedded, scaled } from './embedding.ts'
 import { StackMemory, type Mark } from './memory.ts'
-import { idTensor, type PositionKind, type Positions, regimesOf } from './positions.ts'
+import { idTensor, type PositionKind, type Positions } from './positions.ts'
 import { PositionCache } from './position-cache.ts'
 import {
   f32Tensor,
@@ -120,11 +120,6 @@ export class Pipeline {
   /** Micro-batches that are best given to `train` together. */
   get group(): number {
     return this.#o.group
-  }
-
-  /** See `regimesOf`. */
-  get regimeOf(): ((length: number) => string) | undefined {
-    return regimesOf(this.#o.kinds)
   }
 
   /** Bytes of blocks read from disk so far. */

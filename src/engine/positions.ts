@@ -33,12 +33,6 @@ export interface Rotation {
 /** The lowest f32, as transformers masks: minus infinity would make a fully masked row NaN. */
 export const lowest = -3.4028234663852886e38
 
-/** Equal for lengths of examples that see positions alike; undefined where all do. */
-export function regimesOf(kinds: readonly PositionKind[]): ((length: number) => string) | undefined {
-  const regimes = [...new Set(kinds.flatMap(({ rope }) => rope?.regime ?? []))]
-  return regimes.length === 0 ? undefined : (length) => regimes.map((regime) => regime(length)).join()
-}
-
 /** Whether rows hold several examples. */
 export function isPacked({ batch, starts }: Positions): boolean {
   return starts.length > batch

@@ -1,6 +1,5 @@
 import { type MemoryChoice, quantizationText, type Quantization } from '../config/index.ts'
 import { Pipeline } from '../engine/pipeline.ts'
-import { regimesOf } from '../engine/positions.ts'
 import { defaultThreads } from '../engine/machine.ts'
 import { Runtime } from '../engine/onnxruntime/runtime.ts'
 import { positionKinds } from './positions.ts'
@@ -26,6 +25,7 @@ import { attentionParts } from '../util/attention.ts'
 import { embeddingName, sourceName } from '../model/names.ts'
 import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
+import { lengthRegimes } from '../model/rope.ts'
 import { openWeights, randomWeights } from '../model/sources/checkpoint.ts'
 import { loadWidened, type WeightSource } from '../model/sources/source.ts'
 import { isFloat, isFloatStorage, type Storage, type StoredWeight } from '../storage/stored.ts'
@@ -87,6 +87,8 @@ export interface OpenDecoder {
   readonly generation: () => Promise<{ readonly decoder: CachedDecoder; readonly adapter: LoadedAdapter }>
   /** What is trained, by name. */
   readonly trainables: ReadonlyMap<string, Trainable>
+  /** Equal for lengths of examples that see positions alike; undefined where all do. */
+  readonly regimeOf: ((length: number) => string) | undefined
   /** The adapter, if there is one. */
   readonly lora: LoraConfig | undefined
   readonly adaptation: Adaptation
@@ -173,9 +175,9 @@ export class PreparedDecoder {
     }
   }
 
-  /** Equal for lengths of examples that see positions alike; undefined where all do. */
-  get regimeOf(): ((length: number) => string) | undefined {
-    return regimesOf(positionKinds(this.config))
+  /** See `lengthRegimes`. */
+  get regimeOf(): OpenDecoder['regimeOf'] {
+    return lengthRegimes(this.config)
   }
 
   /** All programs. */
@@ -266,6 +268,7 @@ export class PreparedDecoder {
         adapter: await heldAdapter(this.#source, adaptation, resident),
       }),
       trainables,
+      regimeOf: this.regimeOf,
       lora,
       adaptation,
       beside: this.#beside,

@@ -1,7 +1,7 @@
 import { type Example, type Examples, labelsOf, lengthOf } from './example.ts'
 import { layOut, type LayoutOptions } from './layout.ts'
 import { epochOrder } from './order.ts'
-import { alone, microBatchCost, type Padding, type Row, tokensOf, widthFor } from './row.ts'
+import { alone, longRows, microBatchCost, type Padding, type Row, tokensOf, widthFor } from './row.ts'
 
 /** Rows of equal length, padded on the right with id 0: each one example or several, packed or with a beginning in common. */
 export interface Batch {
@@ -154,6 +154,12 @@ export function stepBatches({ step, ...order }: TrainingOrder & { readonly step:
   return { epoch, batches }
 }
 
+/** The sizes of the micro-batches of a step. */
+export function stepShapes({ step, ...order }: TrainingOrder & { readonly step: number }): BatchSize[] {
+  const { chosen } = stepExamples(order, step)
+  return layOut(chosen, longestOf(order.examples), order).map((rows) => sizeOf(rows, order))
+}
+
 const knownLongest = new WeakMap<Examples, number>()
 
 /** Tokens of the longest example. */
@@ -191,26 +197,31 @@ export interface LargestMicroBatch {
 /** Examples that are laid out to find the largest micro-batch, about a second's work: all of a long run would keep it waiting. */
 const mostTried = { plain: 400_000, packed: 50_000 }
 
-/** Of the micro-batches of the first `steps` steps, or of as many as `mostTried` examples make, the one that costs most. */
+/**
+ * Of the micro-batches of the first `steps` steps, or of as many as `mostTried` examples make, the one that costs most. Where rows share what
+ * they begin with, it is the one that takes most memory: such rows may be long and few.
+ */
 export function largestMicroBatch(order: TrainingOrder, steps: number): LargestMicroBatch {
   const longest = longestOf(order.examples)
   const perStep = Math.min(order.batchSize * order.accumulation, order.examples.length)
   const most = order.packing === true ? mostTried.packed : mostTried.plain
   const tried = Math.min(steps, Math.ceil(most / perStep))
-  let [rows, cost, microBatches] = [0, -1, 1]
-  let largest = { step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
+  let [rows, microBatches, isShared] = [0, 1, false]
+  const none = { cost: -1, step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
+  let [costliest, heaviest] = [none, none]
   for (let step = 0; step < tried; step++) {
     const batches = layOut(stepExamples(order, step).chosen, longest, order)
     microBatches = Math.max(microBatches, batches.length)
     for (const [index, lines] of batches.entries()) {
       const size = sizeOf(lines, order)
       rows = Math.max(rows, size.rows)
-      if (microBatchCost(size) <= cost) continue
-      cost = microBatchCost(size)
-      largest = { step, index, ...size }
+      isShared ||= lines.some((line) => line.some(({ shared }) => shared > 0))
+      const [cost, weight] = [microBatchCost(size), microBatchCost(size, longRows)]
+      if (cost > costliest.cost) costliest = { cost, step, index, ...size }
+      if (weight > heaviest.cost) heaviest = { cost: weight, step, index, ...size }
     }
   }
-  const { step, index, ...size } = largest
+  const { cost: _, step, index, ...size } = isShared ? heaviest : costliest
   return { size: { ...size, rows }, step, index, microBatches }
 }
 
@@ -218,10 +229,12 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
 function largestOf(layout: readonly (readonly Row[])[], options: Padding): BatchSize {
   let largest = { batch: 1, seq: 1, masks: 1, rows: 1 }
   let rows = 1
+  const isShared = layout.some((lines) => lines.some((line) => line.some(({ shared }) => shared > 0)))
+  const weight = (size: BatchSize): number => microBatchCost(size, isShared ? longRows : undefined)
   for (const lines of layout) {
     const size = sizeOf(lines, options)
     rows = Math.max(rows, size.rows)
-    if (microBatchCost(size) > microBatchCost(largest)) largest = size
+    if (weight(size) > weight(largest)) largest = size
   }
   return { ...largest, rows }
 }

@@ -3,6 +3,7 @@ import { type PrefixOptions, sharedRows } from './prefixes.ts'
 import {
   alone,
   type Limits,
+  longRows,
   microBatchCost,
   type Padding,
   passCost,
@@ -56,7 +57,7 @@ export function layOut(examples: readonly Example[], longest: number, options: L
 function costOf(batches: readonly (readonly Row[])[], padding: Padding): number {
   return batches.reduce((total, rows) => {
     const seq = widthFor(Math.max(...rows.map(tokensOf)), padding)
-    return total + microBatchCost({ batch: rows.length, seq })
+    return total + microBatchCost({ batch: rows.length, seq }, longRows)
   }, 0)
 }
 

@@ -1,5 +1,15 @@
 import type { Example } from './example.ts'
-import { alone, type Limits, type Padding, type Placed, type Row, rowsCost, rowsWithin, widthFor } from './row.ts'
+import {
+  alone,
+  type Limits,
+  longRows,
+  type Padding,
+  type Placed,
+  type Row,
+  rowsCost,
+  rowsWithin,
+  widthFor,
+} from './row.ts'
 
 /*
  * What examples begin with in common (a system prompt, an instruction, a document that is asked about) is computed once: they become one row, a
@@ -96,7 +106,7 @@ function cheapestRows(walked: readonly Walked[], limits: Limits, padding: Paddin
       const { tokens, shared } = walked[begin]!
       const width = widthFor(tokens + continued, padding)
       const isAlone = begin === end - 1
-      const cost = cheapest[begin]! + rowsCost(1, width)
+      const cost = cheapest[begin]! + rowsCost(1, width, longRows)
       if (cost < cheapest[end]! && (isAlone || rowsWithin(limits, width) >= 1)) {
         cheapest[end] = cost
         begins[end] = begin

@@ -77,17 +77,19 @@ interface TrainingParts {
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
   readonly examples: Examples
+  /** See `PrefixOptions`. */
+  readonly regimeOf: PrefixOptions['regimeOf']
 }
 
 /** A run before its first step. */
-export function startTraining({ config, base, pipeline, trainables, examples }: TrainingParts): Training {
+export function startTraining({ config, base, pipeline, trainables, examples, regimeOf }: TrainingParts): Training {
   return {
     config,
     base,
     pipeline,
     trainables,
     optimizer: makeOptimizer(trainables.values(), config),
-    order: orderOf(config, examples, pipeline.regimeOf),
+    order: orderOf(config, examples, regimeOf),
     steps: totalSteps(config, examples),
     state: {
       step: 0,
@@ -229,7 +231,8 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
   const { config, pipeline, trainables, steps, state } = training
   const { cancelled } = options
   const validBatches =
-    options.valid && evalBatches(options.valid, config.perDeviceEvalBatchSize, layoutOf(config, pipeline.regimeOf))
+    options.valid &&
+    evalBatches(options.valid, config.perDeviceEvalBatchSize, layoutOf(config, training.order.regimeOf))
   const evaluate = async function* (): AsyncGenerator<TrainEvent> {
     if (validBatches === undefined || state.evaluated === state.step || !isEvaluated(training)) return
     const start = performance.now()

@@ -81,8 +81,8 @@ const layouts: Readonly<Record<string, LayoutOptions>> = {
   'small micro-batches of padded rows': { batchSize: 3, padToMultipleOf: 8 },
 }
 
-function sharedBatches({ pipeline }: OpenDecoder, examples: readonly Example[], name: string): Batch[] {
-  const options: LayoutOptions = { ...layouts[name]!, sharePrefixes: true, regimeOf: pipeline.regimeOf }
+function sharedBatches({ regimeOf }: OpenDecoder, examples: readonly Example[], name: string): Batch[] {
+  const options: LayoutOptions = { ...layouts[name]!, sharePrefixes: true, regimeOf }
   const longest = Math.max(...examples.map(({ ids }) => ids.length))
   const batches = layOut(examples, longest, options).map((rows) => batchOfRows(rows, options))
   // Of two levels of the tree.

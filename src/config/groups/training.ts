@@ -25,8 +25,7 @@ export const training = {
   }),
   sharePrefixes: option(z.enum(['auto', 'off']).default('auto'), {
     group: 'Training',
-    description:
-      'Compute what examples of a step begin with in common once, where that is faster, with the same losses',
+    description: 'Compute what examples begin with in common once, where that is faster, with the same losses',
   }),
   padToMultipleOf: option(count.max(65536).optional(), {
     group: 'Training',
