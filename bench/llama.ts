@@ -1,7 +1,5 @@
 /* llama.cpp by way of node-llama-cpp, which is installed by hand: see `generate.ts`. */
-import { createRequire } from 'node:module'
-import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
+import { importPeer } from './peers.ts'
 
 type Measure = () => Promise<number>
 
@@ -30,26 +28,12 @@ interface LlamaSequence {
   readonly nextTokenIndex: number
 }
 
-async function load(): Promise<LlamaModule | undefined> {
-  const folders = [process.cwd(), process.env['LOWRANK_PEERS']].filter((folder) => folder !== undefined)
-  for (const folder of folders) {
-    try {
-      const found = createRequire(join(folder, 'package.json')).resolve('node-llama-cpp')
-      return (await import(pathToFileURL(found).href)) as LlamaModule
-    } catch {
-      // The next folder.
-    }
-  }
-  console.log('node-llama-cpp is not installed: nothing to compare with')
-  return undefined
-}
-
 /** The same measures as of our own, by name. */
 export async function openLlama(
   path: string,
   { short, long, tokens }: { readonly short: number; readonly long: number; readonly tokens: number },
 ): Promise<Peer | undefined> {
-  const module = await load()
+  const module = await importPeer<LlamaModule>('node-llama-cpp')
   if (module === undefined) return undefined
   const llama = await module.getLlama({ gpu: false, build: 'never', maxThreads: 2, logLevel: 'error' })
   const model = await llama.loadModel({ modelPath: path })

@@ -6,9 +6,7 @@
  */
 import { fileURLToPath } from 'node:url'
 import { defaultThreads, peakMemory } from '../src/engine/machine.ts'
-import { Runtime } from '../src/engine/onnxruntime/runtime.ts'
-import { b } from '../src/graph/build.ts'
-import { program } from '../src/graph/program.ts'
+import { productRate } from '../src/engine/product-rate.ts'
 import { linearSpecs } from '../src/model/weight-specs.ts'
 import type { OpenDecoder } from '../src/session/decoder.ts'
 import { findPython, modelFolder, runNode, runPython } from './python.ts'
@@ -42,40 +40,6 @@ function neededFlops({ config }: OpenDecoder): number {
   return config.numHiddenLayers * (frozen + adapters + attention) - spared + head
 }
 
-/** The best rate of f32 products of the block's shapes, in operations a second. */
-async function productRate({ config, threads }: OpenDecoder): Promise<number> {
-  const runtime = new Runtime({ threads })
-  const m = rows * length
-  let best = 0
-  for (const { inFeatures: k, outFeatures: n } of linearSpecs(config)) {
-    const x = b.input('x', { dtype: 'f32', shape: [m, k] })
-    const w = b.input('w', { dtype: 'f32', shape: [n, k] })
-    // The sum keeps the result inside: copying it out is not part of the product.
-    const sum = b.reduceSum(b.linear(x, w), [0, 1])
-    const product = program({
-      name: 'product',
-      inputs: [
-        { name: 'x', value: x },
-        { name: 'w', value: w },
-      ],
-      outputs: [{ name: 'sum', value: sum }],
-    })
-    const feeds = {
-      x: { dtype: 'f32', shape: [m, k], data: new Float32Array(m * k).fill(0.5) },
-      w: { dtype: 'f32', shape: [n, k], data: new Float32Array(n * k).fill(0.5) },
-    } as const
-    const times: number[] = []
-    for (let i = 0; i < 30; i++) {
-      const start = performance.now()
-      await runtime.run(product, feeds)
-      times.push(performance.now() - start)
-    }
-    best = Math.max(best, (2 * m * n * k) / (median(times) / 1000))
-  }
-  await runtime.close()
-  return best
-}
-
 async function measure(model: string, activations: 'keep' | 'recompute', steps: number): Promise<StepResult> {
   const { decoder, run } = await openTrainingStep({ model, activations, expandWeights: activations === 'keep' })
   const times: number[] = []
@@ -84,7 +48,8 @@ async function measure(model: string, activations: 'keep' | 'recompute', steps: 
     if (step >= 2) times.push(seconds)
   }
   const peak = peakMemory()
-  const rate = await productRate(decoder)
+  const { config, threads } = decoder
+  const rate = await productRate(linearSpecs(config), { rows: rows * length, threads })
   await decoder.close()
   return { seconds: median(times), limitSeconds: neededFlops(decoder) / rate, gigaflops: rate / 1e9, peakMemory: peak }
 }

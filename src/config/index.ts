@@ -20,6 +20,7 @@ export {
   parseTrainConfig,
   resumeRule,
   trainOptions,
+  trainRules,
   trainSchema,
   type TrainConfig,
   type TrainConfigInput,

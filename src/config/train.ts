@@ -10,7 +10,7 @@ import { reports } from './groups/reports.ts'
 import { saving } from './groups/saving.ts'
 import { training } from './groups/training.ts'
 import { watching } from './groups/watching.ts'
-import { optionSet } from './parse.ts'
+import { optionSet, type Rules } from './parse.ts'
 import { checkQuantization, fillQuantization } from './quantization.ts'
 import { checkSettings } from './settings.ts'
 
@@ -61,7 +61,8 @@ export type TrainConfig = Omit<z.output<typeof trainSchema>, 'evalStrategy' | 'l
   loadIn4bit: boolean
 }
 
-export const trainOptions = optionSet<typeof trainSchema, TrainConfig>(trainSchema, {
+/** What no single option of a training run can show. */
+export const trainRules: Rules<TrainConfig> = {
   check: (config, nameOf) => [
     ...crossCheck(config, nameOf),
     ...checkQuantization(config, { qlora: config.method === 'qlora' }, nameOf),
@@ -77,7 +78,9 @@ export const trainOptions = optionSet<typeof trainSchema, TrainConfig>(trainSche
           : 'no'
     if (config.evalStrategy === 'steps') config.evalSteps ??= config.loggingSteps
   },
-})
+}
+
+export const trainOptions = optionSet<typeof trainSchema, TrainConfig>(trainSchema, trainRules)
 
 /** The options of a training run, complete, of an object of them. */
 export function parseTrainConfig(input: unknown): TrainConfig {

@@ -91,6 +91,8 @@ function emptySlot(): Slot {
 /** What a weight is fed as: see `StageParameter` of the model. */
 export interface FedWeight {
   readonly name: string
+  /** The weights whose rows lie one after the other in it, where it is more than one: a constant. */
+  readonly joined?: readonly string[]
   readonly inputs: readonly FedInput[]
 }
 

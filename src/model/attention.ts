@@ -33,22 +33,25 @@ export interface CacheContext {
   readonly past: { readonly keys: Value; readonly values: Value }
   /** How many places the cache has, and how many positions are new, i64 [2]. */
   readonly lengths: Value
-  /** Added to the scores of all places and then of the new positions, [batch, 1, 1, seq, total]. */
+  /** Added to the scores of all places and then of the new positions. */
   readonly mask: Value
   /** Is given the keys and values of the new positions, or of all. */
   readonly keep: (keys: Value, values: Value) => void
 }
 
-/** Attention over a cache and the new positions behind it. The two are joined in their scores only: the cache is never copied. */
+/**
+ * Attention over a cache and the new positions behind it, mask [batch, 1, group * seq, total]. The two are joined in their scores only: the
+ * cache is never copied. The mask comes as the scores are laid out, since with one new token a reshape takes as long as a small product.
+ */
 export function attendWithCache(config: DecoderConfig, { past, lengths, mask, keep }: CacheContext): Attend {
   return (queries, keys, values) => {
     keep(keys, values)
     const [batch = 0, kvHeads = 0, group = 0, seq = 0, headDim = 0] = queries.type.shape
     const rows = b.reshape(queries, [batch, kvHeads, product([group, seq]), headDim])
-    const [before, total] = [past.keys.type.shape[2] ?? 0, mask.type.shape[4] ?? 0]
+    const [before, total] = [past.keys.type.shape[2] ?? 0, mask.type.shape[3] ?? 0]
     const products = [past.keys, keys].map((some) => scoresOf(rows, some, config))
     const scores = b.concat(products, lengths, { axis: 3, whole: total })
-    const weights = weightsOf(b.reshape(scores, [batch, kvHeads, group, seq, total]), mask, scores)
+    const weights = b.softmax(b.add(scores, mask))
     const [ofPast = weights, ofNew = weights] = b.split(weights, lengths, { axis: 3, parts: [before, seq] })
     return b.reshape(b.add(b.matmul(ofPast, past.values), b.matmul(ofNew, values)), queries.type.shape)
   }

@@ -1,5 +1,5 @@
 import { b } from '../graph/build.ts'
-import type { Shape } from '../graph/dims.ts'
+import { product, type Shape } from '../graph/dims.ts'
 import { program, type Port, type Program } from '../graph/program.ts'
 import type { DType, Value } from '../graph/value.ts'
 import type { Storage } from '../storage/stored.ts'
@@ -17,7 +17,7 @@ import { sharing } from './sharing.ts'
  *
  * - `x` [batch, seq, hidden], what comes before (of the head alone [rows, hidden]); `rows` i64 [rows]: the positions b * seq + t whose
  *   logits are wanted, where the last block is among them
- * - `cos.K`, `sin.K` [batch, seq, channels / 2] and `mask.K` [batch, 1, 1, seq, past + seq] of each kind of layer
+ * - `cos.K`, `sin.K` [batch, seq, channels / 2] and `mask.K` [batch, 1, group * seq, past + seq] of each kind of layer
  * - `lengths` i64 [2]: past and seq; `N.past.keys`, `N.past.values` [batch, kv heads, past, d] of the Nth block
  * - parameters by port; `M.lora_A` [rank, in] and `M.lora_B` [rank, out] of adapted modules, `scales` [batch, 1, rank] and
  *   `scales.rows` [rows, rank]: see `withFedAdapters`
@@ -139,10 +139,11 @@ class StageWriter {
     const angles = ['batch', 'seq', (kind.rope?.channels ?? 0) / 2]
     const rope = kind.rope && { cos: this.f32(`cos.${number}`, angles), sin: this.f32(`sin.${number}`, angles) }
     const places = ['batch', config.numKeyValueHeads, 'past', config.headDim]
+    const group = config.numAttentionHeads / config.numKeyValueHeads
     const attend = attendWithCache(config, {
       past: { keys: this.f32(`${place}past.keys`, places), values: this.f32(`${place}past.values`, places) },
       lengths: this.#input('lengths', 'i64', [2]),
-      mask: this.f32(`mask.${number}`, ['batch', 1, 1, 'seq', 'total']),
+      mask: this.f32(`mask.${number}`, ['batch', 1, product([group, 'seq']), 'total']),
       keep: (keys, values) => {
         this.kept.push({ name: `${place}keys`, value: keys }, { name: `${place}values`, value: values })
       },

@@ -104,10 +104,21 @@ export interface Family {
 /** Refuses a config.json, naming the file. */
 export type Refuse = (message: string, hint?: string) => never
 
+/** What a linear layer makes. */
+export interface LinearOptions {
+  readonly outFeatures: number
+  readonly bias: boolean
+}
+
+/** A linear layer among those that are given the same. */
+export type LinearPart = LinearOptions & { readonly module: string }
+
 /** Where a decoder gets its weights from. Adapters are made by wrapping one (`lora.ts`). */
 export interface Layers {
   /** A weight, as f32. */
   parameter(name: string, shape: readonly number[]): Value
   /** x [..., in] -> [..., outFeatures]. */
-  linear(module: string, x: Value, options: { readonly outFeatures: number; readonly bias: boolean }): Value
+  linear(module: string, x: Value, options: LinearOptions): Value
+  /** What several layers make of the same x, where that is more than each alone: one product of joined weights. */
+  linearsOf?(x: Value, parts: readonly LinearPart[]): readonly Value[]
 }

@@ -2,8 +2,8 @@ import { b } from '../graph/build.ts'
 import type { Shape } from '../graph/dims.ts'
 import { lastDim, type Value } from '../graph/value.ts'
 import { internalError } from '../util/errors.ts'
-import type { Storage } from '../storage/stored.ts'
-import type { Layers } from './decoder.ts'
+import { isNBits, type Storage } from '../storage/stored.ts'
+import type { Layers, LinearOptions, LinearPart } from './decoder.ts'
 import { storedValue, type StoredValue } from './stored-values.ts'
 
 /** A weight that a stage reads. */
@@ -12,6 +12,8 @@ export interface StageParameter extends StoredValue {
   readonly port: string
   /** Name in the whole model, as in the checkpoint. */
   readonly name: string
+  /** The weights whose rows lie one after the other in it, where it is more than one. */
+  readonly joined?: readonly string[]
   readonly shape: readonly number[]
   readonly storage: Storage
   readonly trainable: boolean
@@ -87,16 +89,39 @@ export class StageLayers implements Layers {
     return parameter
   }
 
-  linear(
-    module: string,
-    x: Value,
-    { outFeatures, bias }: { readonly outFeatures: number; readonly bias: boolean },
-  ): Value {
+  linear(module: string, x: Value, options: LinearOptions): Value {
+    const { outFeatures } = options
     const inFeatures = Number(lastDim(x.type))
     const { slices, outputScale } = this.#parameter(`${module}.weight`, [outFeatures, inFeatures])
     const products = slices.map((slice) => b.linear(x, slice))
     const product = joined(products, outFeatures)
     const y = outputScale === undefined ? product : b.mul(product, outputScale)
+    return this.#biased(module, y, options)
+  }
+
+  /**
+   * One product where all weights are integers of as many bits: it rounds x once, and threads meet once. Three products of a token with
+   * 192 to 576 rows take 1.3 times as long.
+   */
+  linearsOf(x: Value, parts: readonly LinearPart[]): readonly Value[] {
+    const names = parts.map(({ module }) => this.#rename(`${this.#prefix}${module}.weight`))
+    const [storage, ...others] = names.map((name) => this.#policy.storage(name))
+    const alike =
+      storage !== undefined && isNBits(storage) && others.every((one) => isNBits(one) && one.bits === storage.bits)
+    if (parts.length === 1 || !alike) return parts.map(({ module, ...options }) => this.linear(module, x, options))
+    const widths = parts.map(({ outFeatures }) => outFeatures)
+    const shape = [widths.reduce((total, width) => total + width, 0), Number(lastDim(x.type))]
+    const port = this.#place + parts.map(({ module }) => module).join('+')
+    const { inputs, slices, outputScale } = storedValue(port, shape, storage)
+    const [weight] = slices
+    if (weight === undefined) throw internalError(`${port} has no value`)
+    const about = { port, name: names[0] ?? '', joined: names, shape, storage, trainable: false }
+    this.#parameters.set(port, { ...about, inputs, slices, outputScale })
+    const made = splitLast(b.linear(x, weight), widths)
+    return parts.map(({ module, ...options }, i) => this.#biased(module, made[i] ?? x, options))
+  }
+
+  #biased(module: string, y: Value, { outFeatures, bias }: LinearOptions): Value {
     return bias ? b.add(y, this.parameter(`${module}.bias`, [outFeatures])) : y
   }
 
@@ -107,6 +132,11 @@ export class StageLayers implements Layers {
     this.#dropouts.push({ port, p, shape: x.type.shape, input })
     return b.mul(x, b.toFloat(input))
   }
+}
+
+/** Parts of the last axis. */
+export function splitLast(x: Value, widths: readonly number[]): readonly Value[] {
+  return b.split(x, b.integers(widths), { axis: x.type.shape.length - 1, parts: widths })
 }
 
 /** The results of slices of a weight, side by side. */

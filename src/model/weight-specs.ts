@@ -1,6 +1,6 @@
 import { b } from '../graph/build.ts'
 import { lastDim, type Value } from '../graph/value.ts'
-import type { DecoderConfig, Layers } from './decoder.ts'
+import type { DecoderConfig, Layers, LinearOptions } from './decoder.ts'
 import { families } from './families/index.ts'
 import { blockContext } from './block-context.ts'
 import { embeddingName, headName } from './names.ts'
@@ -64,11 +64,7 @@ class Recorder implements Layers {
     return b.input(name, { dtype: 'f32', shape })
   }
 
-  linear(
-    module: string,
-    x: Value,
-    { outFeatures, bias }: { readonly outFeatures: number; readonly bias: boolean },
-  ): Value {
+  linear(module: string, x: Value, { outFeatures, bias }: LinearOptions): Value {
     const inFeatures = Number(lastDim(x.type))
     this.linears.push({ module, inFeatures, outFeatures })
     const y = b.linear(x, this.parameter(`${module}.weight`, [outFeatures, inFeatures]))

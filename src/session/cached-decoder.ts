@@ -31,6 +31,7 @@ export function cachedDecoder({ config, runtime, weights, form, constant }: Cach
   return new CachedDecoder({
     runtime,
     shape: { layers: config.numHiddenLayers, kvHeads: config.numKeyValueHeads, headDim: config.headDim },
+    group: config.numAttentionHeads / config.numKeyValueHeads,
     weights,
     embedding: { name: embeddingName(config), scale: config.embeddingScale },
     constant,

@@ -1,6 +1,7 @@
 import { type MemoryChoice, quantizationText, type Quantization } from '../config/index.ts'
 import { Pipeline } from '../engine/pipeline.ts'
 import { defaultThreads } from '../engine/machine.ts'
+import type { RuntimeProfile } from '../engine/onnxruntime/profile.ts'
 import { Runtime } from '../engine/onnxruntime/runtime.ts'
 import { positionKinds } from './positions.ts'
 import { residentWeights, StreamedWeights, type WeightStore } from '../engine/weights.ts'
@@ -218,8 +219,8 @@ export class PreparedDecoder {
     return [...found.values()]
   }
 
-  /** Reads the weights and makes the decoder ready. */
-  async load(choice: MemoryChoice): Promise<OpenDecoder> {
+  /** Reads the weights and makes the decoder ready. `profile` records what its programs take. */
+  async load(choice: MemoryChoice, { profile }: { readonly profile?: RuntimeProfile } = {}): Promise<OpenDecoder> {
     const { config, lora, adaptation } = this
     const { threads } = this
     const stages = this.stages(choice)
@@ -246,6 +247,7 @@ export class PreparedDecoder {
       threads,
       // An arena keeps what its programs have ever taken, and more, since it doubles as it grows: 5 % faster, but not frugal.
       arenas: choice.activations === 'keep',
+      profile,
     })
     const pipeline = new Pipeline({
       runtime,

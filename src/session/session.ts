@@ -1,4 +1,5 @@
 import { type MemoryChoice, quantizationOf, type QuantizationOptions, type TrainConfig } from '../config/index.ts'
+import type { RuntimeProfile } from '../engine/onnxruntime/profile.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import type { Dataset } from '../text/dataset.ts'
 import type { DataSource } from '../text/readers/index.ts'
@@ -107,9 +108,12 @@ export class Session {
     return planMemory(this.decoder, workload, options)
   }
 
-  /** Reads the weights and makes the model ready to compute. */
-  async load(choice: Partial<MemoryChoice> = {}): Promise<OpenModel> {
-    this.#loaded = await this.decoder.load({ ...frugal, ...choice })
+  /** Reads the weights and makes the model ready to compute. `profile` records what its programs take. */
+  async load(
+    choice: Partial<MemoryChoice> = {},
+    options: { readonly profile?: RuntimeProfile } = {},
+  ): Promise<OpenModel> {
+    this.#loaded = await this.decoder.load({ ...frugal, ...choice }, options)
     return { ...this.#loaded, tokenizer: this.tokenizer }
   }
 

@@ -4,7 +4,7 @@ import { fillUniform, stream } from '../util/random.ts'
 import { widened } from './formats.ts'
 import { type BlockType, layoutOf } from './gguf/index.ts'
 import { emptySplit, splitBlocks } from './gguf/split.ts'
-import { inNBits } from './in-nbits.ts'
+import { inNBits, joinRows } from './in-nbits.ts'
 import { quantizeInt8 } from './int8.ts'
 import { dequantizeNBits, nBitBlock } from './nbit.ts'
 import type { F32Weight, StoredWeight } from './stored.ts'
@@ -93,4 +93,11 @@ describe('what has no integers of its own, or more bits, is rounded', () => {
     }
     expect(exact).toBeLessThan(rows * columns)
   })
+})
+
+test.each([8, 4] as const)('joined weights of %i bits have the rows of each, one after the other', (bits) => {
+  const weights = [floats(), floats([3, 96]), floats([1, 96])].map((weight) => inNBits(weight, bits))
+  const whole = joinRows(weights)
+  expect(whole.shape).toEqual([10, 96])
+  expect([...widened(whole).data]).toEqual(weights.flatMap((weight) => [...widened(weight).data]))
 })

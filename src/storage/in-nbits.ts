@@ -1,4 +1,5 @@
 import { f16ToF32 } from '../util/dtype.ts'
+import { internalError } from '../util/errors.ts'
 import { widened } from './formats.ts'
 import { layoutOf, type BlockType } from './gguf/index.ts'
 import { halfAt } from './gguf/halves.ts'
@@ -20,6 +21,29 @@ export function inNBits(weight: StoredWeight, bits: 8 | 4): NBitWeight {
   const { shape } = weight
   const numbers = kept(weight, bits) ?? quantizeNBits(widened(weight).data, shape, bits)
   return { storage: { kind: 'nbit', bits }, shape, numbers }
+}
+
+/** One weight with the rows of some in integers of as many bits, one after the other. */
+export function joinRows(weights: readonly StoredWeight[]): StoredWeight {
+  const [first] = weights
+  if (first === undefined) throw internalError('no weight to join')
+  if (weights.length === 1) return first
+  const parts = weights.map((weight) => {
+    if (!isStored(weight, 'nbit')) throw internalError('only weights in integers of a few bits are joined')
+    return weight
+  })
+  const [{ storage }, [, columns = 0]] = [parts[0]!, first.shape]
+  const codes = new Uint8Array(parts.reduce((total, { numbers }) => total + numbers.codes.length, 0))
+  const scales = new Float32Array(parts.reduce((total, { numbers }) => total + numbers.scales.length, 0))
+  let [code, scale, rows] = [0, 0, 0]
+  for (const { numbers, shape } of parts) {
+    codes.set(numbers.codes, code)
+    scales.set(numbers.scales, scale)
+    code += numbers.codes.length
+    scale += numbers.scales.length
+    rows += shape[0] ?? 0
+  }
+  return { storage, shape: [rows, columns], numbers: { codes, scales } }
 }
 
 function kept(weight: StoredWeight, bits: 8 | 4): NBits | undefined {

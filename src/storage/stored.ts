@@ -105,6 +105,10 @@ export function isFloat(weight: StoredWeight): weight is FloatWeight {
   return isStored(weight, 'float')
 }
 
+export function isNBits(storage: Storage): storage is NBitStorage {
+  return kindOf(storage) === 'nbit'
+}
+
 export function isFloatStorage(storage: Storage): storage is FloatDtype {
   return kindOf(storage) === 'float'
 }

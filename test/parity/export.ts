@@ -4,7 +4,7 @@
  *     npm run parity:export -- --model DIR ... [--texts N] [--tokens N] [--only llama,tokens,mlx,peft,gguf,go]
  *
  * Of each model an adapter with random numbers is made, with ranks and factors of its own for some modules. What is not installed is skipped
- * with a line: $LOWRANK_NODE_LLAMA_CPP is a folder with node_modules/node-llama-cpp, $LOWRANK_PYTHON a Python with torch, transformers, peft and
+ * with a line: $LOWRANK_PEERS a folder in which node-llama-cpp is installed, $LOWRANK_PYTHON a Python with torch, transformers, peft and
  * gguf, $LOWRANK_MLX_PYTHON one with mlx-lm.
  */
 import { execFileSync } from 'node:child_process'

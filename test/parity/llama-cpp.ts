@@ -1,7 +1,4 @@
-import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
+import { importPeer } from '../../bench/peers.ts'
 
 /** What is used of node-llama-cpp, which is llama.cpp for Node.js. */
 interface NodeLlamaCpp {
@@ -37,18 +34,9 @@ export interface LlamaCpp {
   close(): Promise<void>
 }
 
-const where = process.env['LOWRANK_NODE_LLAMA_CPP'] ?? join(import.meta.dirname, '../../..')
-
-/** The package, of the folder in $LOWRANK_NODE_LLAMA_CPP or of this one; undefined, with a line, where it is not there. */
-export async function findLlamaCpp(): Promise<NodeLlamaCpp | undefined> {
-  const folder = join(where, 'node_modules/node-llama-cpp')
-  if (!existsSync(folder)) {
-    console.error(
-      `skipped what needs llama.cpp: ${where} has no node_modules/node-llama-cpp (npm install --no-save node-llama-cpp, or set LOWRANK_NODE_LLAMA_CPP)`,
-    )
-    return undefined
-  }
-  return (await import(pathToFileURL(join(folder, 'dist/index.js')).href)) as NodeLlamaCpp
+/** The package; undefined, with a line, where it is not there. */
+export function findLlamaCpp(): Promise<NodeLlamaCpp | undefined> {
+  return importPeer('node-llama-cpp')
 }
 
 export async function openLlamaCpp(
@@ -56,16 +44,13 @@ export async function openLlamaCpp(
   modelPath: string,
   { lora }: { readonly lora?: string } = {},
 ): Promise<LlamaCpp> {
-  const { version } = JSON.parse(await readFile(join(where, 'node_modules/node-llama-cpp/package.json'), 'utf8')) as {
-    version: string
-  }
   const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error', maxThreads: 1 })
   const model = await llama.loadModel({ modelPath })
   const adapters = lora === undefined ? {} : { lora: { adapters: [{ filePath: lora, scale: 1 }] } }
   const context = await model.createContext({ contextSize: 512, threads: 1, ...adapters })
   const sequence = context.getSequence()
   return {
-    version: `node-llama-cpp ${version} (llama.cpp ${llama.llamaCppRelease?.release ?? '?'})`,
+    version: `llama.cpp ${llama.llamaCppRelease?.release ?? '?'}`,
     tokenize: (text) => model.tokenize(text, true),
     greedy: async (ids, count) => {
       const made: number[] = []

@@ -3,7 +3,7 @@
  *
  *     npm run parity:onnx -- --model DIR [--adapter DIR] [--dtypes f32,f16] [--tokens 24]
  *
- * Without --adapter one is trained for a few steps. transformers.js is looked for in $LOWRANK_TRANSFORMERS_JS, a folder in which npm has
+ * Without --adapter one is trained for a few steps. transformers.js is looked for in $LOWRANK_PEERS, a folder in which npm has
  * installed it, else beside the repository's packages; onnxruntime-genai in the Python $LOWRANK_GENAI_PYTHON, else python3. What is missing
  * is skipped with a line.
  */

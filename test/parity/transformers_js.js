@@ -11,14 +11,14 @@ import { pathToFileURL } from 'node:url'
 const [folder = '', asked = ''] = process.argv.slice(2)
 const { prompts, tokens } = JSON.parse(readFileSync(asked, 'utf8'))
 
-const from = process.env.LOWRANK_TRANSFORMERS_JS
+const from = process.env.LOWRANK_PEERS
 const require = createRequire(from === undefined ? import.meta.url : join(resolve(from), 'package.json'))
 let entry
 try {
   entry = require.resolve('@huggingface/transformers')
 } catch {
   console.error(
-    '@huggingface/transformers is not installed (npm install @huggingface/transformers in a folder, and LOWRANK_TRANSFORMERS_JS)',
+    '@huggingface/transformers is not installed (npm install @huggingface/transformers in a folder, and LOWRANK_PEERS)',
   )
   process.exit(3)
 }

@@ -1,5 +1,6 @@
 import type { Program } from '../../graph/program.ts'
 import { fedPart } from '../../storage/formats.ts'
+import { joinRows } from '../../storage/in-nbits.ts'
 import type { StoredWeight } from '../../storage/stored.ts'
 import { internalError } from '../../util/errors.ts'
 import { embedded } from '../embedding.ts'
@@ -37,6 +38,8 @@ const noAdapter: LoadedAdapter = { rank: 1, scale: 0, modules: new Map(), replac
 interface CachedDecoderOptions {
   readonly runtime: Runtime
   readonly shape: CacheShape
+  /** Query heads for each of its heads. */
+  readonly group: number
   readonly weights: Pick<WeightStore, 'resident' | 'block'>
   readonly embedding: { readonly name: string; readonly scale: number }
   /** How its layers see positions. */
@@ -63,7 +66,7 @@ interface NewTokens {
 export class CachedDecoder {
   readonly #o: CachedDecoderOptions
   readonly #feeds = new WeightFeeds()
-  readonly #positions = new CachePositions()
+  readonly #positions: CachePositions
   readonly #parts = new Map<string, readonly ReadyPart[]>()
   #fixed: { readonly paths: ReadonlySet<string>; readonly parts: readonly ReadyPart[] } | undefined
   #ran: { readonly adapters: readonly LoadedAdapter[]; readonly parts: readonly ReadyPart[] } | undefined
@@ -72,6 +75,7 @@ export class CachedDecoder {
 
   constructor(options: CachedDecoderOptions) {
     this.#o = options
+    this.#positions = new CachePositions(options.group)
   }
 
   newCache(rows = 1): KeyValueCache {
@@ -183,10 +187,12 @@ export class CachedDecoder {
     constant: NonNullable<CachedDecoderOptions['constant']>,
   ): Promise<void> {
     const feeds: Record<string, HostTensor> = {}
-    for (const { name, inputs } of parameters) {
-      const load = constant(name)
-      if (load === undefined) continue
-      const weight = await load()
+    for (const { name, joined = [name], inputs } of parameters) {
+      const loads = joined.map(constant).filter((load) => load !== undefined)
+      if (loads.length === 0) continue
+      const weights: StoredWeight[] = []
+      for (const load of loads) weights.push(await load())
+      const weight = joinRows(weights)
       for (const input of inputs) {
         const fed = fedPart(weight, input)
         if (!('data' in fed)) throw internalError(`${name} is computed, and so no constant`)

@@ -11,6 +11,7 @@ import { checkThreads, isOutOfMemory, memoryError, smallerHint, threadsLeft } fr
 import { SharedState } from '../../util/shared-state.ts'
 import type { StackMemory } from '../memory.ts'
 import { elements } from '../../util/shape.ts'
+import type { RuntimeProfile } from './profile.ts'
 
 type TensorData = Float32Array | BigInt64Array | Int8Array | Uint8Array | Uint16Array
 
@@ -62,6 +63,7 @@ export const dtypes: Readonly<Record<string, DType>> = {
 export class Runtime {
   readonly threads: number
   readonly #arenas: boolean
+  readonly #profile: RuntimeProfile | undefined
   /** Those used last come last. */
   readonly #sessions = new Map<Program, ort.InferenceSession>()
   /** Those that hold constants: they stay, since what they were made of is gone. */
@@ -71,13 +73,19 @@ export class Runtime {
   >()
 
   /**
-   * `arenas`: whether programs keep the memory they have taken for their next run (by default), instead of giving it back.
+   * `arenas`: whether programs keep the memory they have taken for their next run (by default), instead of giving it back. `profile`: what
+   * records how long they take.
    *
    * @throws LowrankError `config`: the system does not allow so many threads.
    */
-  constructor(options: { readonly threads: number; readonly arenas?: boolean }) {
+  constructor(options: {
+    readonly threads: number
+    readonly arenas?: boolean
+    readonly profile?: RuntimeProfile | undefined
+  }) {
     this.threads = options.threads
     this.#arenas = options.arenas ?? true
+    this.#profile = options.profile
     this.#checkThreads()
   }
 
@@ -87,6 +95,18 @@ export class Runtime {
    */
   async run(program: Program, feeds: Feeds, memory?: StackMemory): Promise<Results> {
     const session = await this.#session(program)
+    const begun = performance.now()
+    const results = await this.#runIn(session, program, feeds, memory)
+    this.#profile?.ran(program, (performance.now() - begun) / 1000)
+    return results
+  }
+
+  async #runIn(
+    session: ort.InferenceSession,
+    program: Program,
+    feeds: Feeds,
+    memory: StackMemory | undefined,
+  ): Promise<Results> {
     const tensors: Record<string, ort.Tensor> = {}
     const sizes: Record<string, number> = {}
     const constants = this.#fixed.get(program)?.constants
@@ -154,9 +174,17 @@ export class Runtime {
     const fixed = this.#fixed.get(program)
     if (fixed !== undefined) return fixed.session
     const known = this.#sessions.get(program)
-    const session = known ?? (await this.#create(toOnnx(program), program.name))
+    const session = known ?? (await this.#recorded(program))
     this.#sessions.delete(program)
     this.#sessions.set(program, session)
+    return session
+  }
+
+  async #recorded(program: Program): Promise<ort.InferenceSession> {
+    const profile = this.#profile
+    const options = profile?.options()
+    const session = await this.#create(toOnnx(program), program.name, options)
+    if (options !== undefined) profile?.opened(program, session, options)
     return session
   }
 

@@ -1,6 +1,7 @@
 import { b } from '../../graph/build.ts'
 import { lastDim, type Value } from '../../graph/value.ts'
-import type { BlockContext, DecoderConfig, Layers } from '../decoder.ts'
+import type { BlockContext, DecoderConfig, Layers, LinearPart } from '../decoder.ts'
+import { splitLast } from '../layers.ts'
 
 /*
  * What the blocks of families are made of.
@@ -58,6 +59,11 @@ export function attention(
   return layers.linear('self_attn.o_proj', wanted(joined, context), output)
 }
 
+/** What each of some layers makes of the same x. */
+function linears(layers: Layers, x: Value, parts: readonly LinearPart[]): readonly Value[] {
+  return layers.linearsOf?.(x, parts) ?? parts.map(({ module, ...options }) => layers.linear(module, x, options))
+}
+
 /** Queries, keys and values of all heads, [batch, seq, heads * d] each. */
 function projections(
   layers: Layers,
@@ -66,16 +72,15 @@ function projections(
   { fused = false }: AttentionOptions,
 ): readonly [Value, Value, Value] {
   const [qWidth, kvWidth] = [heads * headDim, kvHeads * headDim]
-  const project = (name: string, outFeatures: number): Value =>
-    layers.linear(`self_attn.${name}`, x, { outFeatures, bias: biases.qkv })
-  if (!fused) return [project('q_proj', qWidth), project('k_proj', kvWidth), project('v_proj', kvWidth)]
-  const [q = x, k = x, v = x] = splitLast(project('qkv_proj', qWidth + 2 * kvWidth), [qWidth, kvWidth, kvWidth])
+  const layer = (name: string, outFeatures: number): LinearPart => {
+    return { module: `self_attn.${name}`, outFeatures, bias: biases.qkv }
+  }
+  const parts = fused
+    ? [layer('qkv_proj', qWidth + 2 * kvWidth)]
+    : [layer('q_proj', qWidth), layer('k_proj', kvWidth), layer('v_proj', kvWidth)]
+  const made = linears(layers, x, parts)
+  const [q = x, k = x, v = x] = fused ? splitLast(made[0] ?? x, [qWidth, kvWidth, kvWidth]) : made
   return [q, k, v]
-}
-
-/** Parts of the last axis. */
-function splitLast(x: Value, widths: readonly number[]): readonly Value[] {
-  return b.split(x, b.integers(widths), { axis: x.type.shape.length - 1, parts: widths })
 }
 
 function queryKeyNorm(
@@ -101,11 +106,12 @@ export function mlp(
   { fused = false }: { readonly fused?: boolean } = {},
 ): Value {
   const { intermediateSize: size, biases } = config
-  const project = (name: string, outFeatures: number): Value =>
-    layers.linear(`mlp.${name}`, x, { outFeatures, bias: biases.mlp })
-  const [gate = x, up = x] = fused
-    ? splitLast(project('gate_up_proj', 2 * size), [size, size])
-    : [project('gate_proj', size), project('up_proj', size)]
+  const layer = (name: string, outFeatures: number): LinearPart => {
+    return { module: `mlp.${name}`, outFeatures, bias: biases.mlp }
+  }
+  const parts = fused ? [layer('gate_up_proj', 2 * size)] : [layer('gate_proj', size), layer('up_proj', size)]
+  const made = linears(layers, x, parts)
+  const [gate = x, up = x] = fused ? splitLast(made[0] ?? x, [size, size]) : made
   const inner = b.mul(activated(gate, config), up)
   return layers.linear('mlp.down_proj', inner, { outFeatures: config.hiddenSize, bias: biases.mlp })
 }

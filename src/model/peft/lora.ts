@@ -45,21 +45,22 @@ export interface FedAdapter {
  * for each row the scale of its own adapter, and 0 for the ranks of the others.
  */
 export function withFedAdapters(
-  layers: Layers,
+  stage: StageLayers,
   adapterOf: (
     module: string,
     shape: { readonly inFeatures: number; readonly outFeatures: number },
   ) => FedAdapter | undefined,
   scalesFor: (x: Value) => Value,
 ): Layers {
+  const adapted = (y: Value, x: Value, { module, outFeatures }: { module: string; outFeatures: number }): Value => {
+    const adapter = adapterOf(module, { inFeatures: Number(lastDim(x.type)), outFeatures })
+    if (adapter === undefined) return y
+    const low = b.mul(b.linear(x, adapter.a), scalesFor(x))
+    return b.add(y, b.linear(low, adapter.b, { transposed: false }))
+  }
   return {
-    parameter: (name, shape) => layers.parameter(name, shape),
-    linear: (module, x, options) => {
-      const y = layers.linear(module, x, options)
-      const adapter = adapterOf(module, { inFeatures: Number(lastDim(x.type)), outFeatures: options.outFeatures })
-      if (adapter === undefined) return y
-      const low = b.mul(b.linear(x, adapter.a), scalesFor(x))
-      return b.add(y, b.linear(low, adapter.b, { transposed: false }))
-    },
+    parameter: (name, shape) => stage.parameter(name, shape),
+    linear: (module, x, options) => adapted(stage.linear(module, x, options), x, { module, ...options }),
+    linearsOf: (x, parts) => stage.linearsOf(x, parts).map((y, i) => adapted(y, x, parts[i]!)),
   }
 }
