@@ -1,7 +1,8 @@
 import type { MemoryChoice } from '../config/index.ts'
+import type { Confusion } from '../metrics/index.ts'
 import type { DatasetSummary } from '../text/dataset.ts'
 
-export type { DatasetSummary }
+export type { Confusion, DatasetSummary }
 
 /** Loss in nats per label token, over a whole dataset. */
 export interface EvalResult {
@@ -12,11 +13,23 @@ export interface EvalResult {
   readonly tokenAccuracy: number
   readonly labelTokens: number
   readonly examples: number
+  /** What metrics of answers came to, by their names (`metricValues`), where some were asked for. */
+  readonly metrics?: Readonly<Record<string, number>>
+  /** Of a classification: how often each label was taken for which. */
+  readonly confusion?: Confusion
+}
+
+/** An evaluation of a model to compare with. */
+export interface Baseline extends EvalResult {
+  /** Examples that each prompt began with; 0: none. */
+  readonly shots: number
 }
 
 /** An evaluation on a file, and what became of its lines. */
 export interface EvaluationResult extends EvalResult {
   readonly data: DatasetSummary
+  /** The base model without the adapter, and with examples in its prompts, where these were asked for. */
+  readonly baselines?: readonly Baseline[]
 }
 
 /** The event of a type, or of several. */
