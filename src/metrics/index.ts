@@ -153,6 +153,13 @@ export function confusionFor(answers: readonly Answer[], labels: readonly string
   return confusionOf(labelled, labels)
 }
 
+/** A number as people read it: shares in percent. Nothing where there is none. */
+export function metricText(name: string, value: number | undefined): string {
+  if (value === undefined) return ''
+  const scale = metricValues[name]?.scale
+  return scale === 'share' ? `${(100 * value).toFixed(1)} %` : value.toFixed(scale === 'points' ? 2 : 4)
+}
+
 /** A metric of all answers that is the mean of what each comes to. */
 function averaged(
   what: string,

@@ -1,4 +1,4 @@
-import { type Confusion, metricValues } from '../metrics/index.ts'
+import { type Confusion, metricText, metricValues } from '../metrics/index.ts'
 import type { EvalResult, EvaluationResult } from '../train/events.ts'
 import { count, number, percent, plural } from '../util/format.ts'
 import { table } from './format.ts'
@@ -32,13 +32,6 @@ function lossLine(result: EvalResult): string {
     `token accuracy ${percent(result.tokenAccuracy)}  ` +
     `(${count(result.labelTokens)} label tokens, ${count(result.examples)} examples)`
   )
-}
-
-/** A number of a metric as people read it: shares in percent. */
-export function metricText(key: string, value: number | undefined): string {
-  if (value === undefined) return ''
-  const scale = metricValues[key]?.scale
-  return scale === 'share' ? percent(value) : scale === 'points' ? value.toFixed(2) : number(value)
 }
 
 /** More labels than these are no table that anyone reads on a terminal. */

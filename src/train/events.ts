@@ -19,6 +19,14 @@ export interface EvalResult {
   readonly confusion?: Confusion
 }
 
+/** The best evaluation of a run. */
+export interface BestEvaluation {
+  readonly step: number
+  readonly loss: number
+  /** By what it is the best, where that is not the loss (`metricForBestModel`). */
+  readonly metric?: { readonly name: string; readonly value: number } | undefined
+}
+
 /** An evaluation of a model to compare with. */
 export interface Baseline extends EvalResult {
   /** Examples that each prompt began with; 0: none. */
@@ -98,7 +106,7 @@ export type TrainEvent =
       readonly step: number
       readonly epoch: number
       readonly seconds: number
-      /** Whether this is the lowest loss so far. */
+      /** Whether this is the best so far, by `metricForBestModel`, else the loss. */
       readonly best: boolean
     } & EvalResult)
   | {
@@ -161,7 +169,7 @@ export type TrainEvent =
       readonly seconds: number
       /** Highest resident set of the process, bytes. */
       readonly peakMemory: number
-      readonly best: { readonly step: number; readonly loss: number } | undefined
-      /** Set where the evaluation loss no longer fell (`earlyStoppingPatience`): the last step, and why. */
+      readonly best: BestEvaluation | undefined
+      /** Set where evaluations no longer got better (`earlyStoppingPatience`): the last step, and why. */
       readonly stoppedEarly?: { readonly step: number; readonly reason: string } | undefined
     }

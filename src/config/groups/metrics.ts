@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { metricNames } from '../../metrics/index.ts'
+import { type MetricName, metricNames, metricValues, valueNamed } from '../../metrics/index.ts'
 import { count, name, option, path } from '../fields.ts'
 
 const group = 'Metrics'
@@ -43,17 +43,59 @@ export const measuring = {
   }),
 }
 
+/** What evaluations decide in a run, named as in transformers. */
+export const deciding = {
+  metricForBestModel: option(
+    z
+      .string()
+      .max(100)
+      .refine((value) => valueNamed(value) !== undefined)
+      .transform((value) => valueNamed(value)!)
+      .optional(),
+    {
+      group,
+      description: 'The number of evaluations that says which weights are best: eval_loss, eval_rougeL, eval_accuracy',
+      placeholder: 'NAME',
+      accepts: `one of ${Object.keys(metricValues).join(', ')}, also with eval_ before it`,
+      unset: 'loss',
+      resume: 'evaluations',
+    },
+  ),
+  greaterIsBetter: option(z.boolean().optional(), {
+    group,
+    description: 'Whether more of it is better',
+    unset: 'as is usual for it',
+    resume: 'evaluations',
+  }),
+  metricExamples: option(count.optional(), {
+    group,
+    description: 'Validation examples that metrics are computed on, from the first',
+    unset: 'all',
+    resume: 'evaluations',
+  }),
+}
+
 export const measuringSchema = z.object(measuring)
+export const decidingSchema = measuringSchema.extend(deciding)
 
 /** What answers are measured by, complete. */
 export type MeasuringOptions = z.output<typeof measuringSchema>
 
-/** Options of metrics that nothing uses; an evaluation refuses them, since its figures would not be what was asked for. */
+/** The same of a run, in which it may decide. */
+export type DecidingOptions = z.output<typeof decidingSchema>
+
+/** The metrics that are asked for, with the one that decides. */
+export function metricsOf({ metrics = [], metricForBestModel = 'loss' }: Partial<DecidingOptions>): MetricName[] {
+  const of = metricValues[metricForBestModel]?.of
+  return of === undefined || metrics.includes(of) ? metrics : [...metrics, of]
+}
+
+/** Options of metrics that nothing uses; they are refused, since the figures would not be what was asked for. */
 export function checkMeasuring(
-  config: Partial<MeasuringOptions>,
+  config: Partial<DecidingOptions>,
   nameOf: (key: keyof MeasuringOptions) => string,
 ): string[] {
-  const { metrics = [] } = config
+  const metrics = metricsOf(config)
   const classifies = metrics.includes('accuracy') || metrics.includes('macro-f1')
   const needs = (key: keyof MeasuringOptions, wanted: string): string[] =>
     config[key] === undefined ? [] : [`${nameOf(key)}: needs ${nameOf('metrics')} ${wanted}`]
