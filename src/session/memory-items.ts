@@ -34,9 +34,13 @@ export interface MemoryItem {
 /** Node.js, the runtime's code, the tokenizer, compiled programs, and buffers that are not collected yet. */
 const runtimeBytes = 250e6
 
-/** What a run takes by a choice. */
-export function memoryItems(prepared: PreparedDecoder, workload: Workload, choice: MemoryChoice): MemoryItem[] {
-  const stages = prepared.stages(choice)
+/** What a run takes by a choice. `stages`: those of the choice, where they have been built already. */
+export function memoryItems(
+  prepared: PreparedDecoder,
+  workload: Workload,
+  choice: MemoryChoice,
+  stages = prepared.stages(choice),
+): MemoryItem[] {
   const { streamed } = choice
   const wanted = prepared.wanted(stages)
   const stored = (weights: readonly WantedWeight[]): number =>
@@ -47,17 +51,20 @@ export function memoryItems(prepared: PreparedDecoder, workload: Workload, choic
     frozen.filter(({ block }) => (streamed !== undefined && block !== undefined) === disk),
   ) as [WantedWeight[], WantedWeight[]]
   const blockBytes = stages.blocks.map((_, i) => stored(onDisk.filter(({ block }) => block === i)))
-  // The weight, its gradient, perhaps a copy, and what the optimizer keeps.
-  const trainedBytes = trained.reduce((total, { name, shape }) => {
-    const count = elements(shape)
-    return total + (8 + (workload.keepsBest ? 4 : 0)) * count + workload.stateBytes(name, count)
-  }, 0)
+  const trainedBytes = 4 * trained.reduce((total, { shape }) => total + elements(shape), 0)
+  const optimizerBytes = trained.reduce(
+    (total, { name, shape }) => total + workload.stateBytes(name, elements(shape)),
+    0,
+  )
   return [
     { what: 'runtime', bytes: runtimeBytes },
     { what: 'examples', bytes: workload.data },
     { what: 'base weights', bytes: stored(inMemory) },
     { what: 'blocks read from disk, two at a time', bytes: 2 * Math.max(...blockBytes) },
-    { what: 'trained weights, gradients and optimizer', bytes: trainedBytes },
+    { what: 'trained weights', bytes: trainedBytes },
+    { what: 'gradients', bytes: trainedBytes },
+    { what: 'optimizer', bytes: optimizerBytes },
+    { what: 'copy of the best weights', bytes: workload.keepsBest ? trainedBytes : 0 },
     { what: 'unpacked weights of a block', bytes: unpackedBytes(stages) },
     { what: 'activations', bytes: (streamed?.group ?? 1) * activationBytes(stages, workload) },
     { what: 'computation', bytes: computationBytes(stages, workload, choice) },

@@ -140,6 +140,12 @@ export function stepBatches({ step, ...order }: TrainingOrder & { readonly step:
   return { epoch, batches }
 }
 
+/** The sizes of the micro-batches of step `step` (from 0). */
+export function stepSizes({ step, ...order }: TrainingOrder & { readonly step: number }): Required<BatchSize>[] {
+  const { chosen } = stepExamples(order, step)
+  return layOut(chosen, longestOf(order.examples), order).map((rows) => sizeOf(rows, order))
+}
+
 const knownLongest = new WeakMap<Examples, number>()
 
 /** Tokens of the longest example. */
