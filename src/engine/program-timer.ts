@@ -1,8 +1,13 @@
 import { dimValue, elementCount, type DimValues } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
 import type { DType } from '../graph/value.ts'
+import { attentionParts } from '../util/attention.ts'
 import { StackMemory } from './memory.ts'
 import { type Feeds, type HostTensor, Runtime } from './onnxruntime/runtime.ts'
+import { positionFeeds } from './positions.ts'
+
+/** Runs of a program at one size, and seconds after which there are no more. */
+const [tries, patience] = [3, 0.3]
 
 /** Runs programs on made-up tensors to see how long they take on this machine: what they are fed does not change that. */
 export class ProgramTimer {
@@ -14,15 +19,20 @@ export class ProgramTimer {
     this.#runtime = new Runtime(options)
   }
 
-  /** Seconds of one run for each of `sizes`: the median of `tries`, after one that compiles. */
-  async seconds(program: Program, sizes: readonly DimValues[], tries: number): Promise<readonly number[]> {
+  /** Seconds of one run for each of `sizes`: the median of three, or of fewer where they take long; after one that compiles. */
+  async seconds(program: Program, sizes: readonly DimValues[]): Promise<readonly number[]> {
     const found: number[] = []
     for (const [i, one] of sizes.entries()) {
       const feeds = madeUp(program, one)
       if (i === 0) await this.#run(program, feeds)
       const taken: number[] = []
-      for (let n = 0; n < tries; n++) taken.push(await this.#run(program, feeds))
-      found.push(taken.toSorted((a, b) => a - b)[tries >> 1] ?? 0)
+      let left = patience
+      for (let n = 0; n < tries && left > 0; n++) {
+        const seconds = await this.#run(program, feeds)
+        taken.push(seconds)
+        left -= seconds
+      }
+      found.push(taken.toSorted((a, b) => a - b)[taken.length >> 1] ?? 0)
     }
     return found
   }
@@ -40,11 +50,20 @@ export class ProgramTimer {
 }
 
 function madeUp(program: Program, sizes: DimValues): Feeds {
+  const { batch, seq } = sizes
+  const positions = batch === undefined || seq === undefined ? {} : plainPositions(batch, seq)
   const feeds = program.inputs.map(({ name, value: { type } }): [string, HostTensor] => {
     const shape = type.shape.map((dim) => dimValue(dim, sizes))
     return [name, { dtype: type.dtype, shape, data: made[type.dtype](elementCount(type.shape, sizes)) }]
   })
-  return Object.fromEntries(feeds)
+  return { ...Object.fromEntries(feeds), ...positions }
+}
+
+/** Rows of one example each. Kernels read the lengths of the parts of attention, and skip nothing for a mask. */
+function plainPositions(batch: number, seq: number): Feeds {
+  const starts = Int32Array.from({ length: batch }, (_, i) => i * seq)
+  const lengths = new Int32Array(batch).fill(seq)
+  return positionFeeds({ batch, seq, starts, lengths }, { rope: undefined, window: undefined }, attentionParts)
 }
 
 /** Ids are 0, which every vocabulary has. All else is written, since pages of zeros take no memory and so no time to read. */

@@ -125,9 +125,7 @@ function layOut<T extends Sized<Described>>(
   sources: readonly T[],
   metadata: Readonly<Record<string, string>>,
 ): { readonly layout: readonly T[]; readonly header: Buffer } {
-  const layout = sources.toSorted(
-    (a, b) => elementBits(b.dtype) - elementBits(a.dtype) || (a.name < b.name ? -1 : 1),
-  )
+  const layout = sources.toSorted((a, b) => elementBits(b.dtype) - elementBits(a.dtype) || (a.name < b.name ? -1 : 1))
   return { layout, header: formatHeader(layout, metadata) }
 }
 

@@ -64,7 +64,9 @@ async function headerOf(label: string, url: string, size: number, asked: Asked):
   const rest = end > first.byteLength ? await part(url, first.byteLength, end, asked) : new Uint8Array()
   let json = ''
   try {
-    json = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat([first, rest]).subarray(8, end))
+    json = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(
+      Buffer.concat([first, rest]).subarray(8, end),
+    )
   } catch {
     fail('the header is not valid UTF-8')
   }

@@ -23,8 +23,7 @@ export function artifactOf(
     shape,
     dtype: prepared.lora === undefined ? savedDtype(name, { saveDtype, storage }) : ('F32' as const),
   }))
-  if (prepared.lora !== undefined)
-    return [{ name: weightsName, bytes: safetensorsBytes(tensors, { format: 'pt' }) }]
+  if (prepared.lora !== undefined) return [{ name: weightsName, bytes: safetensorsBytes(tensors, { format: 'pt' }) }]
   const files = checkpointBytes([...tensors, ...prepared.beside], { maxShardBytes: maxShardSize })
   return [...files].map(([name, bytes]) => ({ name, bytes }))
 }

@@ -29,7 +29,8 @@ export function gpuItems(
   const frozen = wanted.filter(({ trainable }) => !trainable)
   const count = trained.reduce((total, { shape }) => total + elements(shape), 0)
   const weights = frozen.reduce(
-    (total, { storage, shape }) => total + (isFloatStorage(storage) ? 2 * elements(shape) : storageBytes(storage, shape)),
+    (total, { storage, shape }) =>
+      total + (isFloatStorage(storage) ? 2 * elements(shape) : storageBytes(storage, shape)),
     0,
   )
   const optimizer = trained.reduce((total, { name, shape }) => total + stateBytes(name, elements(shape)), 0)
@@ -49,6 +50,9 @@ export function gpuItems(
 
 /** Numbers that the backward pass of a layer reads of a position, where attention is computed without its matrix of scores. */
 function layerWidth(config: DecoderConfig): number {
-  const linears = linearSpecs(config).reduce((total, { inFeatures, outFeatures }) => total + inFeatures + outFeatures, 0)
+  const linears = linearSpecs(config).reduce(
+    (total, { inFeatures, outFeatures }) => total + inFeatures + outFeatures,
+    0,
+  )
   return 6 * config.hiddenSize + linears
 }

@@ -26,7 +26,9 @@ export function recommend(
   const needsFull = learns === 'architecture'
   const choice = needsFull ? of(['full']) : fastEnough(fitting)
   if (learns === 'architecture') {
-    reasons.push('a changed architecture has weights that no adapter can stand for: every weight is trained (method full)')
+    reasons.push(
+      'a changed architecture has weights that no adapter can stand for: every weight is trained (method full)',
+    )
   }
   if (learns === 'tokens') {
     reasons.push(
@@ -49,13 +51,15 @@ export function recommend(
   if (method === 'full') {
     reasons.push(`the result is a model of ${formatSize(artifact.bytes)}, to be served by itself`)
   } else {
-    const share = full === undefined ? '' : ` (${percent(trainableParameters / full.trainableParameters, 2)} of all weights)`
+    const share =
+      full === undefined ? '' : ` (${percent(trainableParameters / full.trainableParameters, 2)} of all weights)`
     reasons.push(
       `${trainableParameters.toLocaleString('en-US')} weights are trained${share}; each adapter is ${formatSize(artifact.bytes)}` +
         (full === undefined ? '' : `, a whole model ${formatSize(full.artifact.bytes)}`) +
         (deploy === 'adapters' ? ': many of them share one base in memory' : ''),
     )
-    if (deploy === 'model') reasons.push('lowrank merge makes one model of base and adapter, which is served like any other')
+    if (deploy === 'model')
+      reasons.push('lowrank merge makes one model of base and adapter, which is served like any other')
   }
   reasons.push(...qualityReasons(choice, variants))
   return { method, activations, reasons }

@@ -20,7 +20,9 @@ export interface PlannedVariant {
   readonly artifact: { readonly bytes: number; readonly files: readonly ArtifactFile[] }
   /** Of an optimizer step, and of all; undefined where nothing was measured or given. */
   readonly time?: { readonly stepSeconds: number; readonly seconds?: number | undefined } | undefined
-  readonly cost?: { readonly amount: number; readonly currency: string; readonly perHour: number; readonly machine?: string } | undefined
+  readonly cost?:
+    | { readonly amount: number; readonly currency: string; readonly perHour: number; readonly machine?: string }
+    | undefined
 }
 
 export interface PlanResult {

@@ -68,7 +68,11 @@ export class StepTimer {
       for (const { program } of kind ?? []) rates.set(program, rate)
     }
     const rows = Math.min(choice.headRows, mostRows)
-    rates.set(stages.head.train, await this.#rateOf(stages.head.train, [{ rows: Math.max(1, rows >> 2) }, { rows }], arenas))
+    // Whether memory is kept makes no difference to a head, which is three products.
+    rates.set(
+      stages.head.train,
+      await this.#rateOf(stages.head.train, [{ rows: Math.max(1, rows >> 2) }, { rows }], true),
+    )
 
     const host = await this.#hostSeconds(stages, config)
     const known = new Map<string, number>()
@@ -99,14 +103,15 @@ export class StepTimer {
 
   /** The rate of a program, measured unless one like it was, or the time is over. */
   async #rateOf(program: Program, sizes: readonly [DimValues, DimValues], arenas: boolean): Promise<Rate> {
-    const key = `${arenas} ${print(program)}`
+    // Both kinds of 4 bits are unpacked by the same loop.
+    const key = `${arenas} ${print(program).replaceAll('"fp4"', '"nf4"')}`
     const known = this.#rates.get(key)
     if (known !== undefined) return known
     const like = [...this.#rates].filter(([text]) => text.includes(`program ${program.name}\n`)).at(-1)?.[1]
     if (like !== undefined && performance.now() > this.#deadline) return like
     const timer = this.#timers.get(arenas) ?? new ProgramTimer({ threads: this.#threads, arenas })
     this.#timers.set(arenas, timer)
-    const [few = 0, many = 0] = await timer.seconds(program, sizes, 3)
+    const [few = 0, many = 0] = await timer.seconds(program, sizes)
     const [fewFlops, manyFlops] = sizes.map((one) => productFlops(program, one)) as [number, number]
     const slope = manyFlops > fewFlops ? Math.max(0, (many - few) / (manyFlops - fewFlops)) : 0
     const fixed = Math.max(0, many - slope * manyFlops)

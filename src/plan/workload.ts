@@ -56,7 +56,8 @@ export function workOfData(config: RunConfig, data: TrainingData): PlannedWork {
 export function workAssumed(config: RunConfig, examples: number | undefined): PlannedWork {
   const { perDeviceTrainBatchSize: batch, gradientAccumulationSteps: accumulation, maxLength, maxSteps } = config
   const perEpoch = examples === undefined ? undefined : Math.ceil(examples / (batch * accumulation))
-  const steps = maxSteps > 0 ? maxSteps : perEpoch === undefined ? undefined : Math.ceil(config.numTrainEpochs * perEpoch)
+  const steps =
+    maxSteps > 0 ? maxSteps : perEpoch === undefined ? undefined : Math.ceil(config.numTrainEpochs * perEpoch)
   const size = sizeOf({ batch: Math.min(batch, examples ?? batch), length: maxLength }, 1)
   return {
     steps,

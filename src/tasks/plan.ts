@@ -54,8 +54,7 @@ export async function* runPlan(given: PlanConfig, context: TaskContext): AsyncGe
   const prices = needsList ? await readPrices(given.prices) : undefined
   const { folder, checkpoint } = yield* headersFromHub(given.model, context)
   const config = { ...given, model: folder }
-  const source: OpenSource =
-    checkpoint && (async () => openTensors(folder, await checkpoint(), { headersOnly: true }))
+  const source: OpenSource = checkpoint && (async () => openTensors(folder, await checkpoint(), { headersOnly: true }))
   const work = yield* readWork(config, source, context)
   const budget = gpu ?? ram ?? memory ?? shareOfFree * availableMemory()
   const kind = gpu === undefined ? 'ram' : 'gpu'
@@ -180,7 +179,10 @@ function priced(variant: PlannedVariant, { kind, pricePerHour, prices }: Charge)
   if (perHour === undefined) return variant
   const amount = (perHour * time.seconds) / 3600
   const currency = pricePerHour === undefined ? (prices?.currency ?? '') : ''
-  return { ...variant, cost: { amount, currency, perHour, ...(machine === undefined ? {} : { machine: machine.name }) } }
+  return {
+    ...variant,
+    cost: { amount, currency, perHour, ...(machine === undefined ? {} : { machine: machine.name }) },
+  }
 }
 
 /** What the model is, as one of the methods opened it. */

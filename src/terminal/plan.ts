@@ -34,7 +34,9 @@ export function planLines(result: PlanResult, width: number): string[] {
   const notes = [
     ...(machine.formula === undefined ? [] : [`memory of a GPU: ${machine.formula}`]),
     ...(costs && prices !== undefined
-      ? [`cost: of the cheapest machine with enough memory, at this machine's speed; prices of ${prices.date}. ${prices.source}`]
+      ? [
+          `cost: of the cheapest machine with enough memory, at this machine's speed; prices of ${prices.date}. ${prices.source}`,
+        ]
       : []),
   ]
   if (notes.length > 0) lines.push('', ...notes.flatMap((note) => wrap(note, columns)))
