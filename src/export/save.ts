@@ -90,7 +90,9 @@ export async function saveResult(options: SaveOptions): Promise<void> {
 
 /** Whether the files that `saveResult` writes hold the trained weights bit for bit. */
 export function storesExactly({ lora, trainables, saveDtype, storage }: SaveOptions): boolean {
-  return lora !== undefined || [...trainables.keys()].every((name) => savedDtype(name, { saveDtype, storage }) === 'F32')
+  return (
+    lora !== undefined || [...trainables.keys()].every((name) => savedDtype(name, { saveDtype, storage }) === 'F32')
+  )
 }
 
 async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<void> {
@@ -143,7 +145,10 @@ export async function saveModel(
 }
 
 /** How a trained weight of a whole model is stored. */
-export function savedDtype(name: string, { saveDtype, storage }: Pick<SaveOptions, 'saveDtype' | 'storage'>): FloatDtype {
+export function savedDtype(
+  name: string,
+  { saveDtype, storage }: Pick<SaveOptions, 'saveDtype' | 'storage'>,
+): FloatDtype {
   return saveDtype === 'auto' ? storage(name) : dtypes[saveDtype]
 }
 

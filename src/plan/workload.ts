@@ -47,7 +47,8 @@ export function workOfData(config: RunConfig, data: TrainingData): PlannedWork {
     tokens,
     workload: (run, extent) => {
       const own = workloadOf(run, data)
-      return extent === undefined ? own : { ...own, training: sizeOf(extent, share) }
+      const { largest: _, ...others } = own
+      return extent === undefined ? own : { ...others, training: sizeOf(extent, share) }
     },
   }
 }

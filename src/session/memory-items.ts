@@ -1,5 +1,6 @@
 import type { MemoryChoice } from '../config/index.ts'
 import type { PreparedDecoder, WantedWeight } from './decoder.ts'
+import { chunkRows } from '../engine/pipeline.ts'
 import { dimValue, type DimValues } from '../graph/dims.ts'
 import { arenaBytes, heapBytes, outputBytes, valueBytes } from '../graph/footprint.ts'
 import type { Program } from '../graph/program.ts'
@@ -128,7 +129,8 @@ function computationBytes(stages: DecoderStages, workload: Workload, { activatio
       use(forward, stageSizes(training))
       use(backward, stageSizes(training))
     }
-    use(head.train, { rows: Math.min(training.rows, headRows) })
+    const counts = workload.largest?.labelCounts ?? [training.rows]
+    use(head.train, { rows: counts.reduce((most, rows) => Math.max(most, chunkRows(rows, headRows)), 0) })
   }
   if (evaluation !== undefined) {
     for (const block of blocks) use(block.evaluate, stageSizes(evaluation))

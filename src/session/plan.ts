@@ -76,7 +76,9 @@ export function planMemory(
   const free = availableMemory()
   const budget = bound ?? shareOfFree * free
   const possible =
-    made === undefined ? memoryChoices(setting, streamable, { ...workload, headRows: headRowsOf(prepared.config) }) : [made]
+    made === undefined
+      ? memoryChoices(setting, streamable, { ...workload, headRows: headRowsOf(prepared.config) })
+      : [made]
   const plans = possible.map((choice) => () => {
     const items = memoryItems(prepared, workload, choice)
     const expected = items.reduce((total, { bytes }) => total + bytes, 0)

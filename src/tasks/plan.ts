@@ -1,6 +1,6 @@
 import { quantizationOf } from '../config/index.ts'
 import { availableMemory, defaultThreads } from '../engine/machine.ts'
-import { headersFromHub } from '../hub/resolve.ts'
+import { adapterFromHub, headersFromHub } from '../hub/resolve.ts'
 import { openTensors } from '../model/sources/checkpoint.ts'
 import type { WeightSource } from '../model/sources/source.ts'
 import { gpuFormula } from '../plan/gpu.ts'
@@ -53,7 +53,8 @@ export async function* runPlan(given: PlanConfig, context: TaskContext): AsyncGe
   const needsList = given.prices !== undefined || pricePerHour === undefined
   const prices = needsList ? await readPrices(given.prices) : undefined
   const { folder, checkpoint } = yield* headersFromHub(given.model, context)
-  const config = { ...given, model: folder }
+  const adapter = given.adapter === undefined ? undefined : yield* adapterFromHub(given.adapter, context)
+  const config = { ...given, model: folder, adapter: adapter?.folder }
   const source: OpenSource = checkpoint && (async () => openTensors(folder, await checkpoint(), { headersOnly: true }))
   const work = yield* readWork(config, source, context)
   const budget = gpu ?? ram ?? memory ?? shareOfFree * availableMemory()

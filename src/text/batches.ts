@@ -178,6 +178,8 @@ export interface LargestMicroBatch {
   readonly index: number
   /** Most micro-batches of a step. */
   readonly microBatches: number
+  /** How many labels micro-batches have: each number once. */
+  readonly labelCounts: readonly number[]
 }
 
 /** Examples that are laid out to find the largest micro-batch, about a second's work: all of a long run would keep it waiting. */
@@ -189,21 +191,23 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
   const perStep = Math.min(order.batchSize * order.accumulation, order.examples.length)
   const most = order.packing === true ? mostTried.packed : mostTried.plain
   const tried = Math.min(steps, Math.ceil(most / perStep))
-  let [rows, cost, microBatches] = [0, -1, 1]
+  let [cost, microBatches] = [-1, 1]
+  const labels = new Set<number>()
   let largest = { step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
   for (let step = 0; step < tried; step++) {
     const batches = layOut(stepExamples(order, step).chosen, longest, order)
     microBatches = Math.max(microBatches, batches.length)
     for (const [index, lines] of batches.entries()) {
       const size = sizeOf(lines, order)
-      rows = Math.max(rows, size.rows)
+      labels.add(size.rows)
       if (microBatchCost(size) <= cost) continue
       cost = microBatchCost(size)
       largest = { step, index, ...size }
     }
   }
   const { step, index, ...size } = largest
-  return { size: { ...size, rows }, step, index, microBatches }
+  const labelCounts = [...labels]
+  return { size: { ...size, rows: Math.max(0, ...labelCounts) }, step, index, microBatches, labelCounts }
 }
 
 /** The size of the batch that costs most, with the most labels that any has. */
