@@ -1,7 +1,5 @@
-import type { Prices } from './prices.ts'
-
 /** Prices to begin with; `examples/prices.json` is the same list, to be copied and changed. */
-export const ownPrices: Prices = {
+export const ownPrices = {
   date: '2026-11-27',
   source:
     "Round figures for on-demand Linux machines of large clouds in a US region, entered by hand, not asked for: look up your own provider's list and change them (lowrank plan --prices FILE)",

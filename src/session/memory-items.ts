@@ -116,11 +116,21 @@ function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Wo
  */
 const [arenaShare, heapShare] = [1.05, 1.6]
 
+/** Numbers of rows that a head is run with, at most: more make no difference to what its arena has taken. */
+const mostHeadSizes = 32
+
+/** The sizes of the chunks in which labels go through the head, in the order in which they come, the largest among them. */
+function headSizes(labelCounts: readonly number[], headRows: number): DimValues[] {
+  const rows = [...new Set(labelCounts.map((count) => chunkRows(count, headRows)))]
+  const largest = rows.reduce((most, one) => Math.max(most, one), 0)
+  return [...new Set([...rows.slice(0, mostHeadSizes), largest])].map((one) => ({ rows: one }))
+}
+
 /** Memory of the programs while they run: with kept activations each keeps it for its next run, otherwise one after the other takes it. */
 function computationBytes(stages: DecoderStages, workload: Workload, { activations, headRows }: MemoryChoice): number {
   const { blocks, head } = stages
-  const runs = new Map<Program, DimValues>()
-  const use = (program: Program | undefined, sizes: DimValues): void => {
+  const runs = new Map<Program, readonly DimValues[]>()
+  const use = (program: Program | undefined, ...sizes: readonly DimValues[]): void => {
     if (program !== undefined && !runs.has(program)) runs.set(program, sizes)
   }
   const { training, evaluation } = workload
@@ -129,20 +139,20 @@ function computationBytes(stages: DecoderStages, workload: Workload, { activatio
       use(forward, stageSizes(training))
       use(backward, stageSizes(training))
     }
-    const counts = workload.largest?.labelCounts ?? [training.rows]
-    use(head.train, { rows: counts.reduce((most, rows) => Math.max(most, chunkRows(rows, headRows)), 0) })
+    use(head.train, ...headSizes(workload.largest?.labelCounts ?? [training.rows], headRows))
   }
   if (evaluation !== undefined) {
     for (const block of blocks) use(block.evaluate, stageSizes(evaluation))
     use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
   }
   const all = [...runs]
+  const most = (of: (sizes: DimValues) => number, sizes: readonly DimValues[]): number => Math.max(...sizes.map(of))
   // Results are copied by the runtime, and the copies wait for the garbage collector.
-  const results = 2 * Math.max(...all.map(([program, sizes]) => outputBytes(program, sizes)))
+  const results = 2 * Math.max(...all.map(([program, sizes]) => most((one) => outputBytes(program, one), sizes)))
   if (activations === 'keep') {
-    return results + arenaShare * all.reduce((total, [program, sizes]) => total + arenaBytes(program, sizes), 0)
+    return results + arenaShare * all.reduce((total, [program, sizes]) => total + arenaBytes(program, ...sizes), 0)
   }
-  const heap = all.map(([program, sizes]) => heapBytes(program, sizes))
+  const heap = all.flatMap(([program, sizes]) => sizes.map((one) => heapBytes(program, one)))
   const [kept, mapped] = [Math.max(...heap.map((most) => most.kept)), Math.max(...heap.map((most) => most.mapped))]
   return results + heapShare * kept + mapped
 }
