@@ -35,7 +35,7 @@ const shared = {
   train,
   packing: true,
   perDeviceTrainBatchSize: 4,
-  gradientAccumulationSteps: 8,
+  gradientAccumulationSteps: 2,
   padToMultipleOf: 64,
   maxSteps: 3,
 } as const satisfies Partial<TrainConfigInput>

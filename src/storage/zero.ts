@@ -3,6 +3,7 @@ import { quantizeInt8 } from './int8.ts'
 import { storageBytes } from './formats.ts'
 import { emptySplit } from './gguf/split.ts'
 import { kindOf, type Storage, type StoredWeight } from './stored.ts'
+import { internalError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
 
 /** A weight of zeros, to see how long what is done with such weights takes. */
@@ -22,6 +23,6 @@ export function zeroWeight(storage: Storage, shape: readonly number[]): StoredWe
     case 'split':
       return { storage, shape, blocks: emptySplit(storage.type, rows, columns) }
     default:
-      throw new Error(`no zeros in ${kindOf(storage)}`)
+      throw internalError(`no zeros in ${kindOf(storage)}`)
   }
 }

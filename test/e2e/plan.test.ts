@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { PlanConfigInput, PlannedVariant, PlanResult } from 'lowrank'
+import type { PlanConfigInput, PlannedVariant, PlanResult, TrainConfigInput } from 'lowrank'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ownPrices } from '../../src/plan/price-list.ts'
 import { readPrices } from '../../src/plan/prices.ts'
@@ -39,45 +39,58 @@ function variant({ variants }: PlanResult, method: string, activations = 'keep')
   return found
 }
 
-const lora = { r: 4, targetModules: ['q_proj', 'down_proj'], bias: 'lora_only' } as const
+const lora: Partial<TrainConfigInput> = { r: 4, targetModules: ['q_proj', 'down_proj'], bias: 'lora_only' }
 
-test.each([
-  ['lora', 'lora', {}, {}],
-  ['lora with biases on some modules', 'lora', lora, {}],
-  ['lora with the embedding', 'lora', { modulesToSave: ['embed_tokens'] }, {}],
-  ['qlora', 'qlora', lora, {}],
-  ['qlora-8bit', 'qlora-8bit', lora, { method: 'qlora', loadIn8bit: true }],
-  ['full', 'full', { optim: 'adamw-8bit' }, {}],
-  ['full in shards', 'full', { maxShardSize: 20_000, saveDtype: 'bf16' }, {}],
-] as const)('%s: weights, memory, files and steps are those of the run', async (name, method, options, chosen) => {
-  for (const activations of ['keep', 'recompute'] as const) {
-    const result = await planned({ ...options, train, methods: [method] })
-    const { trainableParameters, memory, artifact } = variant(result, method, activations)
-    const outputDir = join(folder, `${name}-${activations}`)
-    const { ram, probe: _, ...common } = shared
-    const events = await collect({
-      model,
-      train,
-      ...common,
-      memory: ram,
-      outputDir,
-      method: method === 'qlora-8bit' ? 'qlora' : method,
-      ...options,
-      ...chosen,
-      activations,
-      saveStrategy: 'no',
-    })
-    const [plan] = only(events, 'plan')
-    expect(trainableParameters).toBe(plan?.trainableParameters)
-    expect(memory.expected).toBe(plan?.memory.expected)
-    expect(memory.items).toEqual(plan?.memory.items)
-    expect(result.work.steps).toBe(plan?.steps)
-    const weights = readdirSync(outputDir).filter((file) => /safetensors/.test(file))
-    const sizes = weights.map((file) => ({ name: file, bytes: statSync(join(outputDir, file)).size }))
-    expect(artifact.files.toSorted((a, b) => (a.name < b.name ? -1 : 1))).toEqual(sizes)
-    if (name === 'full in shards') expect(sizes.length).toBeGreaterThan(3)
-  }
-})
+interface Case {
+  readonly name: string
+  readonly method: 'full' | 'lora' | 'qlora' | 'qlora-8bit'
+  readonly options?: Partial<TrainConfigInput>
+  /** What makes a run of it. */
+  readonly run?: Partial<TrainConfigInput>
+}
+
+const cases: readonly Case[] = [
+  { name: 'lora', method: 'lora' },
+  { name: 'lora with biases on some modules', method: 'lora', options: lora },
+  { name: 'lora with the embedding', method: 'lora', options: { modulesToSave: ['embed_tokens'] } },
+  { name: 'qlora', method: 'qlora', options: lora },
+  { name: 'qlora-8bit', method: 'qlora-8bit', options: lora, run: { method: 'qlora', loadIn8bit: true } },
+  { name: 'full', method: 'full', options: { optim: 'adamw-8bit' } },
+  { name: 'full in shards', method: 'full', options: { maxShardSize: 20_000, saveDtype: 'bf16' } },
+]
+
+test.each(cases)(
+  '$name: weights, memory, files and steps are those of the run',
+  async ({ name, method, options, run }) => {
+    for (const activations of ['keep', 'recompute'] as const) {
+      const result = await planned({ ...options, train, methods: [method] })
+      const { trainableParameters, memory, artifact } = variant(result, method, activations)
+      const outputDir = join(folder, `${name}-${activations}`)
+      const { ram, probe: _, ...common } = shared
+      const events = await collect({
+        model,
+        train,
+        ...common,
+        memory: ram,
+        outputDir,
+        ...(method === 'qlora-8bit' ? {} : { method }),
+        ...options,
+        ...run,
+        activations,
+        saveStrategy: 'no',
+      })
+      const [plan] = only(events, 'plan')
+      expect(trainableParameters).toBe(plan?.trainableParameters)
+      expect(memory.expected).toBe(plan?.memory.expected)
+      expect(memory.items).toEqual(plan?.memory.items)
+      expect(result.work.steps).toBe(plan?.steps)
+      const weights = readdirSync(outputDir).filter((file) => /safetensors/.test(file))
+      const sizes = weights.map((file) => ({ name: file, bytes: statSync(join(outputDir, file)).size }))
+      expect(artifact.files.toSorted((a, b) => (a.name < b.name ? -1 : 1))).toEqual(sizes)
+      if (name === 'full in shards') expect(sizes.length).toBeGreaterThan(3)
+    }
+  },
+)
 
 test('a bound decides what fits, and the largest micro-batch is the largest', async () => {
   const roomy = await planned({ maxLength: 512 })
