@@ -1,5 +1,5 @@
 import { formatSize, percent } from '../util/format.ts'
-import type { PlanMethod } from './methods.ts'
+import type { Place, PlanMethod } from './methods.ts'
 import type { PlannedVariant, PlanResult } from './result.ts'
 
 /** What is known of the purpose. */
@@ -10,8 +10,26 @@ export interface Purpose {
   readonly learns: 'task' | 'tokens' | 'architecture'
 }
 
-/** The order in which methods are looked at: LoRA has no quantization gap, then the formats by how far their loss is from it. */
-const adapters: readonly PlanMethod[] = ['lora', 'qlora-8bit', 'qlora', 'qlora-fp4']
+/**
+ * The order in which forms are taken. LoRA on the base as it is has no quantization gap; of the quantized ones 8 bits have the least. What
+ * reads blocks from disk in each pass comes last of the adapters, and what trains every weight only where nothing else is asked for.
+ */
+const order: readonly (readonly [PlanMethod, Place])[] = [
+  ['lora', 'keep'],
+  ['lora', 'recompute'],
+  ['qlora-8bit', 'keep'],
+  ['qlora-8bit', 'recompute'],
+  ['qlora', 'keep'],
+  ['qlora', 'recompute'],
+  ['qlora-fp4', 'keep'],
+  ['qlora-fp4', 'recompute'],
+  ['lora', 'streamed'],
+  ['qlora-8bit', 'streamed'],
+  ['qlora', 'streamed'],
+  ['qlora-fp4', 'streamed'],
+  ['full', 'keep'],
+  ['full', 'recompute'],
+]
 
 /** The form of training to take, and why: the first that fits of those that serve the purpose, what is faster first. */
 export function recommend(
@@ -21,10 +39,10 @@ export function recommend(
 ): PlanResult['recommendation'] {
   const fitting = variants.filter(({ fits }) => fits)
   const reasons: string[] = []
-  const of = (methods: readonly PlanMethod[]): PlannedVariant | undefined =>
-    methods.flatMap((method) => fitting.filter((variant) => variant.method === method))[0]
   const needsFull = learns === 'architecture'
-  const choice = needsFull ? of(['full']) : fastEnough(fitting)
+  const choice = order
+    .filter(([method]) => !needsFull || method === 'full')
+    .flatMap(([method, place]) => fitting.filter((one) => one.method === method && one.activations === place))[0]
   if (learns === 'architecture') {
     reasons.push(
       'a changed architecture has weights that no adapter can stand for: every weight is trained (method full)',
@@ -63,19 +81,6 @@ export function recommend(
   }
   reasons.push(...qualityReasons(choice, variants))
   return { method, activations, reasons }
-}
-
-/** Of adapters the first that fits with activations kept or computed again; blocks on disk last of all. */
-function fastEnough(fitting: readonly PlannedVariant[]): PlannedVariant | undefined {
-  for (const place of ['keep', 'recompute', 'streamed'] as const) {
-    // Kept activations with a quantized base are no faster than recomputed ones without.
-    for (const method of adapters) {
-      const found = fitting.find((variant) => variant.method === method && variant.activations === place)
-      const plain = fitting.find((variant) => variant.method === 'lora' && variant.activations === 'recompute')
-      if (found !== undefined) return place === 'keep' && method !== 'lora' ? (plain ?? found) : found
-    }
-  }
-  return fitting[0]
 }
 
 function activationReason({ method, activations }: PlannedVariant, variants: readonly PlannedVariant[]): string {

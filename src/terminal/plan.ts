@@ -10,9 +10,10 @@ export function planLines(result: PlanResult, width: number): string[] {
   const room = `${formatSize(bytes)} of ${kind === 'gpu' ? 'a GPU' : 'memory'}${given ? '' : ', which a run may take here now'}`
   const costs = variants.some(({ cost }) => cost !== undefined)
   const times = variants.some(({ time }) => time !== undefined)
-  const titles = ['method', 'activations', 'trained', 'memory', 'fits', 'largest batch', 'result']
+  const titles = ['method', 'form', 'trained', 'memory', 'fits', 'largest', 'result']
   if (times) titles.push('step', ...(work.steps === undefined ? [] : ['all steps']))
-  if (costs) titles.push('cost')
+  const currency = variants.find(({ cost }) => cost !== undefined)?.cost?.currency ?? ''
+  if (costs) titles.push(`cost ${currency}`.trim())
   const rows = variants.map((variant) => rowOf(variant, { times, costs, steps: work.steps }))
   const chosen = variants.find(
     ({ method, activations }) => method === recommendation.method && activations === recommendation.activations,
@@ -50,7 +51,7 @@ function rowOf(
   const row = [
     method,
     activations,
-    count(trainableParameters),
+    trainableParameters < 1e9 ? count(trainableParameters) : `${(trainableParameters / 1e9).toFixed(2)} B`,
     formatSize(memory.expected),
     fits ? 'yes' : 'no',
     largest === undefined ? '-' : `${largest.batch} x ${largest.length}`,
@@ -58,7 +59,7 @@ function rowOf(
   ]
   if (shown.times) row.push(time === undefined ? '-' : stepText(time.stepSeconds))
   if (shown.times && shown.steps !== undefined) row.push(time?.seconds === undefined ? '-' : duration(time.seconds))
-  if (shown.costs) row.push(cost === undefined ? '-' : `${cost.amount.toFixed(2)} ${cost.currency}`.trim())
+  if (shown.costs) row.push(cost === undefined ? '-' : cost.amount.toFixed(2))
   return row
 }
 

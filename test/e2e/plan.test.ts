@@ -170,6 +170,10 @@ test('a page of 100 columns; the file of a training run is taken as it is', asyn
   expect(code, stderr).toBe(0)
   for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(100)
   expect(stdout).toContain('take lora, activations kept')
+  expect(stdout).toMatch(/^method .* all steps +cost USD$/m)
+  expect(stdout).toMatch(
+    /^qlora-8bit +recompute +[\d,]+ +[\d.]+ MB +yes +4096 x \d+ +[\d,]+ bytes +1\.50 s +9\.0 s +0\.00$/m,
+  )
   expect(existsSync(join(folder, 'never'))).toBe(false)
   const json = await lowrankHere(['plan', config, '--ram', '8GB', '--no-probe', '--json'])
   const result = JSON.parse(json.stdout) as PlanResult
