@@ -3,6 +3,7 @@ import { dataFiles, reading } from '../config/groups/data.ts'
 import { machine } from '../config/groups/machine.ts'
 import { openedModel } from '../config/groups/model.ts'
 import { heldBase } from '../config/groups/quantization.ts'
+import { training } from '../config/groups/training.ts'
 import { watching } from '../config/groups/watching.ts'
 import { heldRules, optionSet } from '../config/index.ts'
 import { dataLine } from '../terminal/events.ts'
@@ -20,6 +21,7 @@ const options = optionSet(
     ...reading,
     ...heldBase,
     perDeviceEvalBatchSize: watching.perDeviceEvalBatchSize.meta({ group: 'Data' }),
+    sharePrefixes: training.sharePrefixes.meta({ group: 'Data' }),
     ...machine,
   }),
   heldRules,

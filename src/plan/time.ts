@@ -52,7 +52,7 @@ export class StepTimer {
   async stepSeconds(
     stages: DecoderStages,
     choice: MemoryChoice,
-    run: { readonly sample: readonly (readonly Required<BatchSize>[])[]; readonly config: OptimizerConfig },
+    run: { readonly sample: readonly (readonly BatchSize[])[]; readonly config: OptimizerConfig },
   ): Promise<number> {
     const { sample, config } = run
     const sizes = sample.flat()
@@ -76,7 +76,7 @@ export class StepTimer {
 
     const host = await this.#hostSeconds(stages, config)
     const known = new Map<string, number>()
-    const passSeconds = (size: Required<BatchSize>): number => {
+    const passSeconds = (size: BatchSize): number => {
       const key = [size.batch, size.seq, size.rows, size.masks].join()
       const before = known.get(key)
       if (before !== undefined) return before
@@ -201,13 +201,13 @@ function usesOf({ blocks }: DecoderStages, kind: 'forward' | 'backward'): Use[] 
 }
 
 /** The size in the middle of these, by positions. */
-function middle(sizes: readonly Required<BatchSize>[]): Required<BatchSize> {
+function middle(sizes: readonly BatchSize[]): BatchSize {
   const sorted = sizes.toSorted((a, b) => a.batch * a.seq - b.batch * b.seq)
   return sorted[sorted.length >> 1] ?? { batch: 1, seq: 64, rows: 64, masks: 1 }
 }
 
 /** Two sizes to time blocks at, of which the larger is like the one given, as far as that is not too large. */
-function blockSizes({ batch, seq, rows }: Required<BatchSize>): [DimValues, DimValues] {
+function blockSizes({ batch, seq, rows }: BatchSize): [DimValues, DimValues] {
   const length = Math.min(seq, mostPositions)
   const many = Math.min(batch, Math.max(1, Math.floor(mostPositions / length)))
   const share = Math.min(1, rows / (batch * seq))

@@ -1,7 +1,8 @@
 import type { TrainConfig } from '../config/index.ts'
 import type { TrainingData } from '../session/data.ts'
+import type { PreparedDecoder } from '../session/decoder.ts'
 import type { Workload } from '../session/memory-items.ts'
-import { type BatchSize, longestOf, stepSizes } from '../text/batches.ts'
+import { type BatchSize, longestOf, stepShapes } from '../text/batches.ts'
 import { stateBytes } from '../train/optimizer.ts'
 import { orderOf, totalSteps } from '../train/trainer.ts'
 import { workloadOf } from '../train/workload.ts'
@@ -12,7 +13,7 @@ export interface PlannedWork {
   /** Optimizer steps; undefined where nothing says how many examples there are. */
   readonly steps: number | undefined
   /** Micro-batches of a step that stand for all: what a run computes is `steps` times their mean. */
-  readonly sample: readonly (readonly Required<BatchSize>[])[]
+  readonly sample: readonly (readonly BatchSize[])[]
   /** Tokens of the longest example. */
   readonly longest: number
   readonly examples: number | undefined
@@ -28,14 +29,14 @@ export type RunConfig = Omit<TrainConfig, 'train' | 'outputDir'>
 /** Steps that are laid out to find the mean of all. */
 const sampled = 100
 
-/** The work of a run over data that was read. */
-export function workOfData(config: RunConfig, data: TrainingData): PlannedWork {
+/** The work of a run over data that was read; `regimeOf` is that of its decoder. */
+export function workOfData(config: RunConfig, data: TrainingData, regimeOf: PreparedDecoder['regimeOf']): PlannedWork {
   const { examples } = data.train
-  const order = orderOf(config, examples)
+  const order = orderOf(config, examples, regimeOf)
   const steps = totalSteps(config, examples)
   const stride = Math.max(1, Math.floor(steps / sampled))
   const sample = Array.from({ length: Math.min(steps, Math.ceil(steps / stride)) }, (_, i) =>
-    stepSizes({ ...order, step: i * stride }),
+    stepShapes({ ...order, step: i * stride }),
   )
   const { tokens, labelTokens, examples: count } = data.train.summary
   const share = labelTokens / Math.max(1, tokens)
@@ -46,7 +47,7 @@ export function workOfData(config: RunConfig, data: TrainingData): PlannedWork {
     examples: count,
     tokens,
     workload: (run, extent) => {
-      const own = workloadOf(run, data)
+      const own = workloadOf(run, data, regimeOf)
       const { largest: _, ...others } = own
       return extent === undefined ? own : { ...others, training: sizeOf(extent, share) }
     },
@@ -77,6 +78,6 @@ export function workAssumed(config: RunConfig, examples: number | undefined): Pl
   }
 }
 
-function sizeOf({ batch, length }: Extent, labelShare: number): Required<BatchSize> {
+function sizeOf({ batch, length }: Extent, labelShare: number): BatchSize {
   return { batch, seq: length, rows: Math.max(1, Math.ceil(batch * (length - 1) * labelShare)), masks: 1 }
 }

@@ -26,6 +26,7 @@ import { attentionParts } from '../util/attention.ts'
 import { embeddingName, sourceName } from '../model/names.ts'
 import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
+import { lengthRegimes } from '../model/rope.ts'
 import { openWeights, randomWeights } from '../model/sources/checkpoint.ts'
 import { loadWidened, type WeightSource } from '../model/sources/source.ts'
 import { isFloat, isFloatStorage, type Storage, type StoredWeight } from '../storage/stored.ts'
@@ -87,6 +88,8 @@ export interface OpenDecoder {
   readonly generation: () => Promise<{ readonly decoder: CachedDecoder; readonly adapter: LoadedAdapter }>
   /** What is trained, by name. */
   readonly trainables: ReadonlyMap<string, Trainable>
+  /** Equal for lengths of examples that see positions alike; undefined where all do. */
+  readonly regimeOf: ((length: number) => string) | undefined
   /** The adapter, if there is one. */
   readonly lora: LoraConfig | undefined
   readonly adaptation: Adaptation
@@ -171,6 +174,11 @@ export class PreparedDecoder {
       await adapter?.tensors.close()
       throw error
     }
+  }
+
+  /** See `lengthRegimes`. */
+  get regimeOf(): OpenDecoder['regimeOf'] {
+    return lengthRegimes(this.config)
   }
 
   /** All programs. */
@@ -278,6 +286,7 @@ export class PreparedDecoder {
         adapter: await heldAdapter(this.#source, adaptation, resident),
       }),
       trainables,
+      regimeOf: this.regimeOf,
       lora,
       adaptation,
       beside: this.#beside,

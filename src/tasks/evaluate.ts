@@ -10,7 +10,7 @@ import type { EvaluationResult } from '../train/events.ts'
 import { LowrankError } from '../util/errors.ts'
 import { reported, status, type StatusEvent, type TaskContext } from '../util/task.ts'
 
-type Shared = 'model' | 'adapter' | 'threads' | 'memory' | 'perDeviceEvalBatchSize'
+type Shared = 'model' | 'adapter' | 'threads' | 'memory' | 'perDeviceEvalBatchSize' | 'sharePrefixes'
 
 export interface EvaluationConfig extends Pick<TrainConfig, Shared>, ReadOptions, QuantizationOptions {
   /** The file of examples. */
@@ -36,7 +36,8 @@ export async function* runEvaluation(
   if (template?.writesDate === true) yield status(`the chat template writes the date: ${template.day}`)
   const { examples, summary } = yield* reported((report) => session.read(sources, dated, report))
   session.tokenizer.close()
-  const batches = evalBatches(examples, batchSize)
+  const { regimeOf } = session.decoder
+  const batches = evalBatches(examples, batchSize, { sharePrefixes: config.sharePrefixes === 'auto', regimeOf })
   const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })
   const { pipeline } = await session.load(plan)
   const result = await evaluateBatches({ pipeline, batches, cancelled })

@@ -25,7 +25,7 @@ import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } fr
 import type { TrainEvent } from '../train/events.ts'
 import { cardsOf, claimOutputFolder, recordNames, type OutputFolder } from '../runs/output-folder.ts'
 import { RunFiles } from '../runs/run-files.ts'
-import { describeInputs, modelSize, type RunInputs } from '../runs/run-inputs.ts'
+import { beginHashesOfModel, describeInputs, type ModelHashes, modelSize, type RunInputs } from '../runs/run-inputs.ts'
 import { cardOf, resultNames, type SavedBase, saveResult, type SaveOptions } from '../export/save.ts'
 import type { Trial } from '../train/step.ts'
 import { startTraining, totalSteps, train, type Training } from '../train/trainer.ts'
@@ -76,6 +76,8 @@ export async function* runFinetune(
     overwrite: config.overwriteOutputDir,
   })
   let unused = true
+  // A large model takes minutes: it is hashed while it trains.
+  const hashing = beginHashesOfModel(config.model)
   try {
     yield noted({ type: 'status', message: `reading ${config.train}` })
     const { from, notices } = await findStart(config)
@@ -93,13 +95,14 @@ export async function* runFinetune(
       const message = `the longest example has ${longest} tokens, the model was made for ${maxPositionEmbeddings} (max_position_embeddings); set maxLength`
       yield noted({ type: 'warning', message })
     }
-    const workload = workloadOf(config, data)
+    const workload = workloadOf(config, data, session.decoder.regimeOf)
     const size = await modelSize(config.model)
-    if (size > noticed) {
+    if (from !== undefined && size > noticed) {
       yield noted({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     }
     const described = { ...given, origins, files: dataFiles, data }
-    const inputs = await describeInputs(writesDate ? dated : config, session.decoder.threads, described)
+    const known = from === undefined ? undefined : await hashing.hashes
+    const inputs = await describeInputs(writesDate ? dated : config, session.decoder.threads, described, known)
     if (from !== undefined) notices.push(...checkResumed(from, config, inputs))
     for (const event of notices) yield noted(event)
     // The same choice, since it decides in which order is summed.
@@ -150,6 +153,7 @@ export async function* runFinetune(
       from,
       files,
       inputs,
+      modelHashes: hashing.hashes,
       plan,
     }
     const run = new Run({ ...parts, trial, usage, cancelled })
@@ -159,6 +163,7 @@ export async function* runFinetune(
       await files.close()
     }
   } finally {
+    hashing.stop()
     await output.release({ unused })
   }
 }
@@ -200,7 +205,9 @@ interface RunParts {
   readonly output: OutputFolder
   readonly from: Checkpoint | undefined
   readonly files: RunFiles
+  /** Without the hashes of the model, where the run begins. */
   readonly inputs: RunInputs
+  readonly modelHashes: Promise<ModelHashes>
   readonly plan: MemoryPlan
   readonly trial: Trial | undefined
   readonly usage: () => { readonly seconds: number; readonly peakMemory: number }
@@ -212,6 +219,7 @@ class Run {
   readonly #o: RunParts
   /** The step of the last checkpoint that was written. */
   #saved = 0
+  #inputs: RunInputs | undefined
 
   constructor(parts: RunParts) {
     this.#o = parts
@@ -255,6 +263,7 @@ class Run {
     yield { type: 'save', step: result.steps, path: outputDir }
     yield* complete(model, samples, 'after', cancelled)
     const used = usage()
+    await this.#described()
     await files.update({ status: 'done', ...used, result })
     yield { type: 'done', ...result, outputDir, ...used }
   }
@@ -269,9 +278,10 @@ class Run {
   }
 
   async #save({ keepOthers = false } = {}): Promise<string> {
-    const { config, training, files, inputs, plan, usage } = this.#o
+    const { config, training, files, plan, usage } = this.#o
     const { step } = training.state
     const folder = join(config.outputDir, `checkpoint-${step}`)
+    const inputs = await this.#described()
     const about = {
       startedAt: files.startedAt,
       ...usage(),
@@ -284,6 +294,16 @@ class Run {
     if (!keepOthers && config.saveTotalLimit !== undefined)
       await pruneCheckpoints(config.outputDir, config.saveTotalLimit)
     return folder
+  }
+
+  /** What the run is made from, once its model is hashed. */
+  async #described(): Promise<RunInputs> {
+    const { files, inputs, modelHashes } = this.#o
+    if (this.#inputs !== undefined) return this.#inputs
+    const hashes = { ...(await modelHashes), ...inputs.hashes }
+    await files.update({ hashes })
+    this.#inputs = { ...inputs, hashes }
+    return this.#inputs
   }
 
   /** How the weights of the run are written to a folder. */

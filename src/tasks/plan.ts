@@ -116,7 +116,7 @@ async function* readWork(
   const { model } = config
   await using session = await openSession({ model, source: await source?.(), cancelled: context.cancelled })
   const data = yield* reported((report) => readData(session, files, { ...config, train }, report))
-  return workOfData(config, data)
+  return workOfData(config, data, session.decoder.regimeOf)
 }
 
 /** The model as each method would open it. What this model does not allow is refused by itself, unless nothing else was asked for. */
