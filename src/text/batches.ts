@@ -192,6 +192,8 @@ export interface LargestMicroBatch {
   readonly index: number
   /** Most micro-batches of a step. */
   readonly microBatches: number
+  /** How many labels micro-batches have: each number once. */
+  readonly labelCounts: readonly number[]
 }
 
 /** Examples that are laid out to find the largest micro-batch, about a second's work: all of a long run would keep it waiting. */
@@ -206,7 +208,8 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
   const perStep = Math.min(order.batchSize * order.accumulation, order.examples.length)
   const most = order.packing === true ? mostTried.packed : mostTried.plain
   const tried = Math.min(steps, Math.ceil(most / perStep))
-  let [rows, microBatches, isShared] = [0, 1, false]
+  let [microBatches, isShared] = [1, false]
+  const labels = new Set<number>()
   const none = { cost: -1, step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
   let [costliest, heaviest] = [none, none]
   for (let step = 0; step < tried; step++) {
@@ -214,7 +217,7 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
     microBatches = Math.max(microBatches, batches.length)
     for (const [index, lines] of batches.entries()) {
       const size = sizeOf(lines, order)
-      rows = Math.max(rows, size.rows)
+      labels.add(size.rows)
       isShared ||= lines.some((line) => line.some(({ shared }) => shared > 0))
       const [cost, weight] = [microBatchCost(size), microBatchCost(size, longRows)]
       if (cost > costliest.cost) costliest = { cost, step, index, ...size }
@@ -222,7 +225,9 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
     }
   }
   const { cost: _, step, index, ...size } = isShared ? heaviest : costliest
-  return { size: { ...size, rows }, step, index, microBatches }
+  const labelCounts = [...labels]
+  const rows = labelCounts.reduce((most, count) => Math.max(most, count), 0)
+  return { size: { ...size, rows }, step, index, microBatches, labelCounts }
 }
 
 /** The size of the batch that costs most, with the most labels that any has. */
