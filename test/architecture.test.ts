@@ -9,6 +9,7 @@ const src = join(root, 'src')
 /** A file imports from its own part or from parts of a lower rank; parts of one rank do not know each other. */
 const RANKS: Readonly<Record<string, number>> = {
   util: 0,
+  metrics: 0,
   config: 1,
   formats: 1,
   graph: 1,
@@ -23,6 +24,7 @@ const RANKS: Readonly<Record<string, number>> = {
   export: 4,
   runs: 5,
   jobs: 6,
+  plan: 5,
   report: 6,
   terminal: 6,
   tasks: 7,

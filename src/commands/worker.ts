@@ -9,7 +9,7 @@ const others: Readonly<Record<string, Command['load']>> = {
   'model adapter': async () => (await import('../tasks/model.ts')).adapter as AnyTask,
   'model close': async () => (await import('../tasks/model.ts')).close as AnyTask,
   'model generate': async () => (await import('../tasks/model.ts')).generate as AnyTask,
-  'job measure': async () => (await import('../tasks/measure.ts')).runMeasure as AnyTask,
+  'job measure': async () => (await import('../tasks/measure-run.ts')).runMeasure as AnyTask,
 }
 
 type AnyTask = Awaited<ReturnType<NonNullable<Command['load']>>>

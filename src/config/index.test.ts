@@ -82,6 +82,7 @@ describe('defaults', () => {
       maxGradNorm: 1,
       labelSmoothingFactor: 0,
       packing: false,
+      sharePrefixes: 'auto',
       groupByLength: false,
       reportTo: [],
       seed: 42,
@@ -154,6 +155,7 @@ describe('defaults', () => {
       loadIn4bit: false,
       loadIn8bit: false,
       perDeviceEvalBatchSize: 8,
+      sharePrefixes: 'auto',
     })
   })
 })
@@ -356,7 +358,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual(sets.map(({ schema }) => Object.keys(schema.shape).length))
-  expect(counts).toEqual([82, 22, 8])
+  expect(counts).toEqual([83, 23, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

@@ -7,9 +7,9 @@ import { checkPlainFile } from './plain-file.ts'
 /** SHA-256 of files, as hex. */
 export interface FileHashing {
   /** Of a file's content: what `sha256sum` prints. */
-  file(path: string): Promise<string>
+  readonly file: (path: string) => Promise<string>
   /** Of the files' names and contents. */
-  files(paths: readonly string[]): Promise<string>
+  readonly files: (paths: readonly string[]) => Promise<string>
 }
 
 /** SHA-256 of a text as UTF-8, as hex. */

@@ -6,19 +6,17 @@ import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
 import { openModelFiles } from '../formats/model-files.ts'
-import { Completions } from '../generate/completions.ts'
-import { Generator, type GenerateRequest } from '../generate/generator.ts'
 import { type DataFiles, readData, type TrainingData } from '../session/data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { findDataFiles } from './find-data.ts'
+import { complete } from './samples.ts'
+import { type Measure, openMeasure } from './measure.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
 import { checkResumed, dayOfRun, findStart } from '../runs/resume.ts'
 import { fileSinks } from '../report/sinks/index.ts'
 import { withSinks } from '../report/sinks/sink.ts'
 import { longestOf } from '../text/batches.ts'
-import { lastAnswer } from '../text/encode.ts'
-import type { Example } from '../text/example.ts'
 import { templateName } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
@@ -65,7 +63,11 @@ export async function* runFinetune(
   const { base, leftOut } = await readBase(config.model, origins.model, given.model)
   for (const message of leftOut) yield noted({ type: 'warning', message })
   const dataFiles = yield* findDataFiles(config, { cancelled })
-  const reads = { ...pick(config, ['model', 'adapter', 'resumeFrom']), ...namesOf(dataFiles), configFile }
+  const reads = {
+    ...pick(config, ['model', 'adapter', 'resumeFrom', 'schema', 'metricModule']),
+    ...namesOf(dataFiles),
+    configFile,
+  }
   const makes = config.method === 'full' ? 'model' : 'adapter'
   const saved = config.chatTemplate === undefined ? base : withTemplate(base, '')
   const output = await claimOutputFolder({
@@ -82,9 +84,14 @@ export async function* runFinetune(
     yield noted({ type: 'status', message: `reading ${config.train}` })
     const { from, notices } = await findStart(config)
     await using session = await sessionOf(config, cancelled)
+    const measures = config.evalStrategy !== 'no' && (config.metrics ?? config.metricModule) !== undefined
     const dated = { ...config, templateDate: config.templateDate ?? dayOfRun(from) }
-    const data = yield* reported((report) => readData(session, dataFiles, dated, report))
+    const reading = { ...dated, keepSamples: measures }
+    const data = yield* reported((report) => readData(session, dataFiles, reading, report))
     const writesDate = (await session.template(dated))?.writesDate === true
+    const { metricExamples: limit } = config
+    const asked = { config, session, model: config.model, reading, limit }
+    const measure = measures && data.valid && (yield* openMeasure({ ...asked, dataset: data.valid }))
     // Its memory is free until there are samples to be made.
     session.tokenizer.close()
     yield noted({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
@@ -95,7 +102,7 @@ export async function* runFinetune(
       const message = `the longest example has ${longest} tokens, the model was made for ${maxPositionEmbeddings} (max_position_embeddings); set maxLength`
       yield noted({ type: 'warning', message })
     }
-    const workload = workloadOf(config, data)
+    const workload = workloadOf(config, data, session.decoder.regimeOf)
     const size = await modelSize(config.model)
     if (from !== undefined && size > noticed) {
       yield noted({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
@@ -155,6 +162,7 @@ export async function* runFinetune(
       inputs,
       modelHashes: hashing.hashes,
       plan,
+      measure: measure || undefined,
     }
     const run = new Run({ ...parts, trial, usage, cancelled })
     try {
@@ -210,6 +218,8 @@ interface RunParts {
   readonly modelHashes: Promise<ModelHashes>
   readonly plan: MemoryPlan
   readonly trial: Trial | undefined
+  /** What measures the answers to validation data, where evaluations are to. */
+  readonly measure: Measure | undefined
   readonly usage: () => { readonly seconds: number; readonly peakMemory: number }
   readonly cancelled: () => boolean
 }
@@ -254,7 +264,8 @@ class Run {
     const samples = (valid ?? []).slice(0, config.samples)
     if (from === undefined) yield* complete(model, samples, 'before', cancelled)
     const saveCheckpoint = (options?: { readonly keepOthers: boolean }): Promise<string> => this.#save(options)
-    const result = yield* train(training, { valid, trial, saveCheckpoint, cancelled })
+    const measure = this.#measure()
+    const result = yield* train(training, { valid, measure, trial, saveCheckpoint, cancelled })
     const before = (names: readonly string[]): Promise<void> => files.addFiles(names)
     const saved = { ...this.#resultIn(outputDir), writesCard: output.writesCard, before }
     const card = cardOf(saved)
@@ -266,6 +277,17 @@ class Run {
     await this.#described()
     await files.update({ status: 'done', ...used, result })
     yield { type: 'done', ...result, outputDir, ...used }
+  }
+
+  /** What measures the answers of the model, as it is then. */
+  #measure(): Parameters<typeof train>[1]['measure'] {
+    const { measure, model, cancelled } = this.#o
+    if (measure === undefined) return undefined
+    return async function* () {
+      const { metrics, confusion } = yield* measure.run(await model.generation(), cancelled)
+      model.tokenizer.close()
+      return { metrics, ...(confusion === undefined ? {} : { confusion }) }
+    }
   }
 
   /**
@@ -329,42 +351,6 @@ class Run {
       ],
     }
   }
-}
-
-/** Completes the prompts of some examples, to be read beside what was expected. */
-async function* complete(
-  { generation, tokenizer }: OpenModel,
-  examples: readonly Example[],
-  when: 'before' | 'after',
-  cancelled: () => boolean,
-): AsyncGenerator<TrainEvent> {
-  if (examples.length === 0) return
-  const { decoder, adapter } = await generation()
-  const pairs = examples.map(({ ids, labelMask }) => {
-    // Of a text that is learned whole, the first token stands for a prompt.
-    const start = Math.max(1, lastAnswer(labelMask))
-    return { prompt: ids.slice(0, start), expected: ids.subarray(start) }
-  })
-  const requests = pairs.map(({ prompt, expected }): GenerateRequest => ({
-    ids: prompt,
-    adapter,
-    // A little more than was expected, so that a model that does not stop is seen not to.
-    maxNewTokens: expected.length + 8,
-    sampling: { doSample: false },
-    seed: 0,
-    endIds: new Set([tokenizer.eosId]),
-  }))
-  const texts = await tokenizer.decode(pairs.flatMap(({ prompt, expected }) => [prompt, expected]))
-  const completions = new Completions(texts.filter((_, i) => i % 2 === 0))
-  for await (const token of new Generator(decoder, tokenizer).generate(requests, cancelled)) {
-    for (const event of completions.add(token)) {
-      if (event.type === 'token') continue
-      const { index, text: completion } = event
-      const [prompt = '', expected = ''] = texts.slice(2 * index)
-      yield { type: 'sample', when, prompt, completion, expected }
-    }
-  }
-  tokenizer.close()
 }
 
 /** The files of a run by the option that names them. */

@@ -32,7 +32,10 @@ export async function* whatDoesNotFit(
       }
       session.tokenizer.close()
       try {
-        session.plan(workloadOf(config, data), { setting: config.activations, bound: config.memory })
+        session.plan(workloadOf(config, data, session.decoder.regimeOf), {
+          setting: config.activations,
+          bound: config.memory,
+        })
       } catch (error) {
         if (!(error instanceof MemoryShortage)) throw error
         problems.set(i, `does not fit: needs ${formatSize(error.needed)}`)
@@ -56,6 +59,9 @@ export async function* stepsOf(given: TrainConfig, { cancelled }: TaskContext): 
   await using session = await sessionOf(config, cancelled)
   const data = yield* reported((report) => readData(session, files, config, report))
   session.tokenizer.close()
-  session.plan(workloadOf(config, data), { setting: config.activations, bound: config.memory })
+  session.plan(workloadOf(config, data, session.decoder.regimeOf), {
+    setting: config.activations,
+    bound: config.memory,
+  })
   return totalSteps(config, data.train.examples)
 }
