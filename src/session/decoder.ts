@@ -223,6 +223,22 @@ export class PreparedDecoder {
     return [...found.values()]
   }
 
+  /** The dtype in which the checkpoint stores a weight; F32 for a quantized one. */
+  savedAs(name: string): FloatDtype {
+    const storage = this.#source.storage(name)
+    return isFloatStorage(storage) ? storage : 'F32'
+  }
+
+  /** Every weight of the base model. */
+  get specs(): WeightSource['specs'] {
+    return this.#source.specs
+  }
+
+  /** Where a whole model is trained, what else it has: see `WeightSource`. */
+  get beside(): readonly TensorSource[] {
+    return this.#beside
+  }
+
   /** Reads the weights and makes the decoder ready. `profile` records what its programs take. */
   async load(choice: MemoryChoice, { profile }: { readonly profile?: RuntimeProfile } = {}): Promise<OpenDecoder> {
     const { config, lora, adaptation } = this
@@ -279,10 +295,7 @@ export class PreparedDecoder {
       lora,
       adaptation,
       beside: this.#beside,
-      storage: (name) => {
-        const storage = this.#source.storage(name)
-        return isFloatStorage(storage) ? storage : 'F32'
-      },
+      storage: (name) => this.savedAs(name),
       parameters: wanted.reduce((total, { shape }) => total + elements(shape), 0),
       threads,
       close: async () => {

@@ -6,11 +6,10 @@ import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
 import { openModelFiles } from '../formats/model-files.ts'
-import { Completions } from '../generate/completions.ts'
-import { Generator, type GenerateRequest } from '../generate/generator.ts'
 import { type DataFiles, readData, type TrainingData } from '../session/data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { findDataFiles } from './find-data.ts'
+import { complete } from './samples.ts'
 import { type Measure, openMeasure } from './measure.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
@@ -18,8 +17,6 @@ import { checkResumed, dayOfRun, findStart } from '../runs/resume.ts'
 import { fileSinks } from '../report/sinks/index.ts'
 import { withSinks } from '../report/sinks/sink.ts'
 import { longestOf } from '../text/batches.ts'
-import { lastAnswer } from '../text/encode.ts'
-import type { Example } from '../text/example.ts'
 import { templateName } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
@@ -354,42 +351,6 @@ class Run {
       ],
     }
   }
-}
-
-/** Completes the prompts of some examples, to be read beside what was expected. */
-async function* complete(
-  { generation, tokenizer }: OpenModel,
-  examples: readonly Example[],
-  when: 'before' | 'after',
-  cancelled: () => boolean,
-): AsyncGenerator<TrainEvent> {
-  if (examples.length === 0) return
-  const { decoder, adapter } = await generation()
-  const pairs = examples.map(({ ids, labelMask }) => {
-    // Of a text that is learned whole, the first token stands for a prompt.
-    const start = Math.max(1, lastAnswer(labelMask))
-    return { prompt: ids.slice(0, start), expected: ids.subarray(start) }
-  })
-  const requests = pairs.map(({ prompt, expected }): GenerateRequest => ({
-    ids: prompt,
-    adapter,
-    // A little more than was expected, so that a model that does not stop is seen not to.
-    maxNewTokens: expected.length + 8,
-    sampling: { doSample: false },
-    seed: 0,
-    endIds: new Set([tokenizer.eosId]),
-  }))
-  const texts = await tokenizer.decode(pairs.flatMap(({ prompt, expected }) => [prompt, expected]))
-  const completions = new Completions(texts.filter((_, i) => i % 2 === 0))
-  for await (const token of new Generator(decoder, tokenizer).generate(requests, cancelled)) {
-    for (const event of completions.add(token)) {
-      if (event.type === 'token') continue
-      const { index, text: completion } = event
-      const [prompt = '', expected = ''] = texts.slice(2 * index)
-      yield { type: 'sample', when, prompt, completion, expected }
-    }
-  }
-  tokenizer.close()
 }
 
 /** The files of a run by the option that names them. */

@@ -199,6 +199,8 @@ export interface LargestMicroBatch {
   readonly index: number
   /** Most micro-batches of a step. */
   readonly microBatches: number
+  /** How many labels micro-batches have: each number once. */
+  readonly labelCounts: readonly number[]
 }
 
 /** Examples that are laid out to find the largest micro-batch, about a second's work: all of a long run would keep it waiting. */
@@ -211,14 +213,19 @@ export function largestMicroBatch(order: TrainingOrder, steps: number): LargestM
   const most = order.packing === true ? mostTried.packed : mostTried.plain
   const tried = Math.min(steps, Math.ceil(most / perStep))
   let microBatches = 1
+  const labels = new Set<number>()
   const search = new LargestSearch<{ readonly step: number; readonly index: number }>()
   for (let step = 0; step < tried; step++) {
     const batches = layOut(stepExamples(order, step).chosen, longest, order)
     microBatches = Math.max(microBatches, batches.length)
-    for (const [index, lines] of batches.entries()) search.add(sizeOf(lines, order), { step, index })
+    for (const [index, lines] of batches.entries()) {
+      const size = sizeOf(lines, order)
+      labels.add(size.rows)
+      search.add(size, { step, index })
+    }
   }
   const { size, place = { step: 0, index: 0 } } = search.found()
-  return { size, ...place, microBatches }
+  return { size, ...place, microBatches, labelCounts: [...labels] }
 }
 
 /** The size of the largest batch. */
