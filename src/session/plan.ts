@@ -125,7 +125,7 @@ function smaller(choice: MemoryChoice, { training }: Workload, prepared: Prepare
   const full = prepared.lora === undefined
   const words = [
     activations === 'keep' ? '"activations": recompute' : undefined,
-    training !== undefined && training.batch > 1
+    training !== undefined && (training.batch > 1 || training.trees === true)
       ? 'a smaller perDeviceTrainBatchSize (with more gradientAccumulationSteps, the result is the same)'
       : undefined,
     'a smaller maxLength',
