@@ -100,6 +100,8 @@ describe('defaults', () => {
       samples: 0,
       onSpike: 'warn',
       earlyStoppingThreshold: 0,
+      classify: 'likelihood',
+      maxNewTokens: 128,
       activations: 'auto',
     })
   })
@@ -154,6 +156,9 @@ describe('defaults', () => {
       loadIn4bit: false,
       loadIn8bit: false,
       perDeviceEvalBatchSize: 8,
+      classify: 'likelihood',
+      maxNewTokens: 128,
+      baseline: false,
     })
   })
 })
@@ -356,7 +361,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual(sets.map(({ schema }) => Object.keys(schema.shape).length))
-  expect(counts).toEqual([82, 22, 8])
+  expect(counts).toEqual([91, 32, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {
