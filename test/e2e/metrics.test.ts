@@ -284,6 +284,28 @@ describe('an adapter', () => {
     expect(shots).toEqual({ ...(await evaluate({ ...held, data: joined })), data: undefined, shots: 2 })
   })
 
+  test('goes with examples as earlier turns of a conversation, which are not learned', async () => {
+    const data = writeLines('chats.jsonl', chats)
+    const options = { model: quickstart, chatTemplate: 'zephyr' }
+    const drawn = Array.from(shuffled(chats.length, stream(0, 'shots')).subarray(0, 2), (i) => chats[i]!)
+    const before = drawn.flatMap(({ messages }) =>
+      messages.slice(1).map((message) => (message.role === 'assistant' ? { ...message, weight: 0 } : message)),
+    )
+    const joined = writeLines(
+      'turns.jsonl',
+      chats.map(({ messages: [system, ...rest] }) => ({ messages: [system, ...before, ...rest] })),
+    )
+    const { baselines, ...rest } = await evaluate({ ...options, data, shots: 2, shotsFrom: data })
+    expect(baselines).toEqual([{ ...(await evaluate({ ...options, data: joined })), data: undefined, shots: 2 }])
+    expect(baselines![0]!.labelTokens).toBe(rest.labelTokens)
+    await expect(evaluate({ ...options, data: train(), shots: 2, shotsFrom: data })).rejects.toThrow(
+      /colours\.jsonl:1: examples for its prompt are of another form/,
+    )
+    await expect(evaluate({ ...options, data, shots: 9, shotsFrom: data })).rejects.toThrow(
+      /9 examples are asked for, .* has 4/,
+    )
+  })
+
   test('is shown in a table', async () => {
     const { code, stdout } = await lowrankHere([
       'eval',
