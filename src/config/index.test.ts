@@ -143,24 +143,6 @@ describe('defaults', () => {
     }
     expect(parse(false)).toMatchObject({ resume: false })
   })
-
-  test('an evaluation has its own', () => {
-    expect(evalOptions.parse({ model: 'm', data: 'd' })).toEqual({
-      model: 'm',
-      data: 'd',
-      maxLength: 1024,
-      chat: false,
-      trainOnInputs: false,
-      lastTurnOnly: false,
-      skipBadLines: false,
-      loadIn4bit: false,
-      loadIn8bit: false,
-      perDeviceEvalBatchSize: 8,
-      classify: 'likelihood',
-      maxNewTokens: 128,
-      baseline: false,
-    })
-  })
 })
 
 test.each([
