@@ -8,9 +8,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { finetune, type TrainConfigInput } from '../src/index.ts'
+import type { TrainConfigInput } from '../src/index.ts'
 import { writeRandomModel, type ModelShape } from '../scripts/random-nf4.ts'
 import { stream, uniform } from '../src/util/random.ts'
+import { measureRun, type MeasuredRun } from './measured-run.ts'
 import { runNode } from './python.ts'
 import { flagValue } from './training-step.ts'
 
@@ -67,16 +68,9 @@ const shapes: readonly Shape[] = [
   { name: 'many examples', model: 'small', data: 'many', options: recompute },
 ]
 
-interface Result {
-  readonly expected: number
-  readonly peakMemory: number
-  readonly activations: string
-  readonly seconds: number
-}
-
-async function measure({ options, ...shape }: Shape, work: string, debug: boolean): Promise<Result> {
+function measure({ options, ...shape }: Shape, work: string, debug: boolean): Promise<MeasuredRun> {
   const file = join(work, `${shape.data}.jsonl`)
-  const events = finetune({
+  const config = {
     model: join(work, shape.model),
     train: file,
     ...(shape.data === 'many' ? { valid: file, perDeviceEvalBatchSize: 64 } : {}),
@@ -88,19 +82,8 @@ async function measure({ options, ...shape }: Shape, work: string, debug: boolea
     evalStrategy: 'no',
     saveStrategy: 'no',
     ...options,
-  })
-  let result = { expected: 0, peakMemory: 0, activations: '', seconds: 0 }
-  for await (const event of events) {
-    if (event.type === 'plan') {
-      const { activations, memory } = event
-      result = { ...result, expected: memory.expected, activations }
-      if (debug) for (const { what, bytes } of memory.items) console.error(`  ${what}: ${(bytes / 1e6).toFixed(0)} MB`)
-    }
-    if (debug && event.type === 'step') console.error(`  step ${event.step}: ${(event.memory / 1e6).toFixed(0)} MB`)
-    if (event.type === 'warning') console.error(event.message)
-    if (event.type === 'done') result = { ...result, peakMemory: event.peakMemory, seconds: event.seconds }
-  }
-  return result
+  } as const
+  return measureRun(config, { debug })
 }
 
 /** Rows of about as many tokens as they are asked to have: ` customer` is one. */
@@ -145,7 +128,7 @@ if (child !== undefined) {
       await prepare(work, shape)
       const self = fileURLToPath(import.meta.url)
       const flags = ['--work', work, '--shape', shape.name, ...(debug ? ['--debug'] : [])]
-      const { expected, peakMemory, activations, seconds } = await runNode<Result>(self, flags)
+      const { expected, peakMemory, activations, seconds } = await runNode<MeasuredRun>(self, flags)
       const ratio = peakMemory / expected
       if (Math.abs(ratio - 1) > 0.1) off.push(shape.name)
       const [planned, peak] = [expected, peakMemory].map((bytes) => `${(bytes / 1e6).toFixed(0)} MB`)

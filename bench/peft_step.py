@@ -2,8 +2,9 @@
 
     pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2
     python bench/peft_step.py --model DIR [--dtype float32|bfloat16] [--steps 5] [--threads 2] [--batch 4] [--length 256]
+        [--labels N]
 
-Random ids, labels on the second half of each row, r 32 on q_proj and v_proj, no dropout, the base loaded in the dtype given.
+Random ids, labels on the second half of each row or its last N tokens, r 32 on q_proj and v_proj, no dropout, the base loaded in the dtype given.
 seconds is the median after two steps of warm-up; peakMemory the highest resident set in bytes.
 """
 
@@ -28,6 +29,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--labels", type=int)
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
@@ -40,7 +42,7 @@ def main():
     for _ in range(WARMUP + args.steps):
         ids = torch.randint(3, base.config.vocab_size, (args.batch, args.length))
         labels = ids.clone()
-        labels[:, : args.length // 2] = -100
+        labels[:, : args.length - (args.labels or args.length - args.length // 2)] = -100
         start = time.perf_counter()
         model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 import {
   evalOptions,
   mergeOptions,
+  planOptions,
   quantizeOptions,
   replayOptions,
   selftestOptions,
@@ -12,13 +13,14 @@ import type * as api from '../src/index.ts'
 import { runEvaluation } from '../src/tasks/evaluate.ts'
 import { runFinetune } from '../src/tasks/finetune.ts'
 import { runMerge } from '../src/tasks/merge.ts'
+import { runPlan } from '../src/tasks/plan.ts'
 import { runQuantize } from '../src/tasks/quantize.ts'
 import { runReplay } from '../src/tasks/replay.ts'
 import { runSelftest } from '../src/tasks/selftest/selftest.ts'
 import { resultOf, type StatusEvent, type TaskContext } from '../src/util/task.ts'
 
 /** Functions of the public API that compute. */
-export type Tasks = Pick<typeof api, 'finetune' | 'evaluate' | 'quantize' | 'merge' | 'replay' | 'selftest'>
+export type Tasks = Pick<typeof api, 'finetune' | 'evaluate' | 'plan' | 'quantize' | 'merge' | 'replay' | 'selftest'>
 
 const context = (signal?: AbortSignal): TaskContext => ({ cancelled: () => signal?.aborted === true })
 const telling =
@@ -34,6 +36,8 @@ export const directTasks: Tasks = {
   finetune: (config, { signal } = {}) => runFinetune(parseTrainConfig(config), context(signal)),
   evaluate: (config, { signal, onStatus } = {}) =>
     resultOf(runEvaluation(evalOptions.parse(config), context(signal)), telling(onStatus)),
+  plan: (config, { signal, onStatus } = {}) =>
+    resultOf(runPlan(planOptions.parse(config), context(signal)), telling(onStatus)),
   quantize: (config, { signal, onStatus } = {}) =>
     resultOf(runQuantize(quantizeOptions.parse(config), context(signal)), telling(onStatus)),
   merge: (config, { signal, onStatus } = {}) =>

@@ -1,16 +1,25 @@
 import { z } from 'zod'
 import { inspected } from '../config/groups/data.ts'
+import { training } from '../config/groups/training.ts'
 import { optionSet } from '../config/index.ts'
 import type { DataReport, LengthBin } from '../text/data-report.ts'
+import type { PrefixSavings } from '../text/savings.ts'
 import { reportLines } from '../terminal/data.ts'
 import type { Finding, FindingKind } from '../text/findings.ts'
 import { word } from './argument.ts'
 import type { StatusOptions } from './compute.ts'
 import { defineCommand } from './define.ts'
 
-export type { DataReport, Finding, FindingKind, LengthBin }
+export type { DataReport, Finding, FindingKind, LengthBin, PrefixSavings }
 
-const options = optionSet(z.strictObject(inspected))
+const { perDeviceTrainBatchSize, gradientAccumulationSteps } = training
+const options = optionSet(
+  z.strictObject({
+    ...inspected,
+    perDeviceTrainBatchSize: perDeviceTrainBatchSize.meta({ group: 'Data' }),
+    gradientAccumulationSteps: gradientAccumulationSteps.meta({ group: 'Data' }),
+  }),
+)
 
 /** Options of `inspectData` as a user passes them. */
 export type InspectDataInput = z.input<typeof options.schema>

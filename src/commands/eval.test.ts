@@ -16,6 +16,7 @@ test('the defaults of an evaluation', () => {
     classify: 'likelihood',
     maxNewTokens: 128,
     baseline: false,
+    sharePrefixes: 'auto',
   })
 })
 

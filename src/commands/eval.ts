@@ -5,6 +5,7 @@ import { machine } from '../config/groups/machine.ts'
 import { measuring } from '../config/groups/metrics.ts'
 import { foundModel } from '../config/groups/model.ts'
 import { heldBase } from '../config/groups/quantization.ts'
+import { training } from '../config/groups/training.ts'
 import { watching } from '../config/groups/watching.ts'
 import { checkMeasuring, heldRules, optionSet } from '../config/index.ts'
 import { evaluationLines } from '../terminal/evaluation.ts'
@@ -44,6 +45,7 @@ const options = optionSet(
     ...reading,
     ...heldBase,
     perDeviceEvalBatchSize: watching.perDeviceEvalBatchSize.meta({ group: 'Data' }),
+    sharePrefixes: training.sharePrefixes.meta({ group: 'Data' }),
     ...machine,
   }),
   {

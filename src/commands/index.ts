@@ -3,6 +3,7 @@
  * public.
  */
 export * from './train.ts'
+export * from './plan.ts'
 export * from './eval.ts'
 export * from './generate.ts'
 export * from './chat.ts'

@@ -1,6 +1,7 @@
 import type { OptionSet } from '../config/index.ts'
 import type { EvaluationConfig } from '../tasks/evaluate.ts'
 import type { MergeConfig } from '../tasks/merge-inputs.ts'
+import type { PlanConfig } from '../tasks/plan.ts'
 import type { QuantizeConfig } from '../tasks/quantize.ts'
 import type { SelftestConfig } from '../tasks/selftest/context.ts'
 import type { ReplayConfig } from '../tasks/replay.ts'
@@ -19,6 +20,7 @@ function optionsOf<C>(name: string): OptionSet<Command['options']['schema'], C> 
 }
 
 export const evalOptions = optionsOf<EvaluationConfig & { readonly method?: string }>('eval')
+export const planOptions = optionsOf<PlanConfig>('plan')
 export const quantizeOptions = optionsOf<QuantizeConfig>('quantize')
 export const mergeOptions = optionsOf<MergeConfig>('merge')
 export const selftestOptions = optionsOf<SelftestConfig>('selftest')

@@ -82,6 +82,7 @@ describe('defaults', () => {
       maxGradNorm: 1,
       labelSmoothingFactor: 0,
       packing: false,
+      sharePrefixes: 'auto',
       groupByLength: false,
       reportTo: [],
       seed: 42,
@@ -343,7 +344,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual(sets.map(({ schema }) => Object.keys(schema.shape).length))
-  expect(counts).toEqual([91, 32, 8])
+  expect(counts).toEqual([92, 33, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

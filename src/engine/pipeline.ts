@@ -339,7 +339,7 @@ export class Pipeline {
 
   /** Cuts `rows` rows for the head, into parts of about equal size: a last one of few rows would pay for the whole weight. */
   #chunks(rows: number): { readonly start: number; readonly end: number }[] {
-    const size = Math.ceil(rows / Math.ceil(rows / this.#o.headRows))
+    const size = chunkRows(rows, this.#o.headRows)
     return Array.from({ length: Math.ceil(rows / size) }, (_, i) => ({
       start: i * size,
       end: Math.min(rows, (i + 1) * size),
@@ -384,4 +384,9 @@ function collect(stage: Stage, results: Results, gradients: GradientSink): void 
 
 function rowsOf(from: Float32Array, width: number, start: number, end: number): HostTensor {
   return f32Tensor(from.subarray(start * width, end * width), [end - start, width])
+}
+
+/** Rows that go through the head at once, where at most `most` may: chunks are about equal. */
+export function chunkRows(rows: number, most: number): number {
+  return rows === 0 ? 0 : Math.ceil(rows / Math.ceil(rows / most))
 }

@@ -69,3 +69,19 @@ test('angles may depend on the length of an example, without its padding', () =>
   const others = { ...single, lengths: Int32Array.of(1, 2) }
   expect([...floats(cache.of(others)(0)['cos'])]).toEqual([0, 1, 2, 3, 0, 2, 4, 6])
 })
+
+test('rows that share what they begin with: each example sees its path, at the positions that it has alone', () => {
+  // Three tokens; two of them and two more; those four and one more; then another example.
+  const tree = {
+    batch: 1,
+    seq: 8,
+    starts: Int32Array.of(0, 3, 5, 6),
+    lengths: Int32Array.of(3, 4, 5, 2),
+    shared: Int32Array.of(0, 2, 4, 0),
+  }
+  const feeds = positionFeeds(tree, whole, 2)
+  expect([...floats(feeds['cos'])]).toEqual([0, 1, 2, 2, 3, 4, 0, 1])
+  expect(seen(feeds)).toEqual(['x...', 'xx..', 'xxx.', 'xx.x', 'xx.xx...', 'xx.xxx..', '......x.', '......xx'])
+  const near = positionFeeds(tree, { rope, window: 3 }, 2)
+  expect(seen(near)).toEqual(['x...', 'xx..', 'xxx.', 'xx.x', '.x.xx...', '...xxx..', '......x.', '......xx'])
+})

@@ -90,7 +90,9 @@ export async function saveResult(options: SaveOptions): Promise<void> {
 
 /** Whether the files that `saveResult` writes hold the trained weights bit for bit. */
 export function storesExactly({ lora, trainables, saveDtype, storage }: SaveOptions): boolean {
-  return lora !== undefined || [...trainables.keys()].every((name) => dtypeOf(name, { saveDtype, storage }) === 'F32')
+  return (
+    lora !== undefined || [...trainables.keys()].every((name) => savedDtype(name, { saveDtype, storage }) === 'F32')
+  )
 }
 
 async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<void> {
@@ -104,7 +106,7 @@ async function saveAdapter(options: SaveOptions, config: LoraConfig): Promise<vo
 async function saveWholeModel(options: SaveOptions): Promise<void> {
   const { trainables, storage, saveDtype, widenLarge, fileName, beside = [] } = options
   const tensors = [...trainables.values()].map(({ name, shape, data }): FloatTensor => {
-    const asked = dtypeOf(name, { saveDtype, storage })
+    const asked = savedDtype(name, { saveDtype, storage })
     const tooLarge = indexOfOverflow(data, asked)
     if (tooLarge !== -1 && !widenLarge) throw overflowError(name, `element ${tooLarge}`, data[tooLarge], asked)
     const dtype = tooLarge === -1 ? asked : 'F32'
@@ -142,7 +144,11 @@ export async function saveModel(
   return written
 }
 
-function dtypeOf(name: string, { saveDtype, storage }: Pick<SaveOptions, 'saveDtype' | 'storage'>): FloatDtype {
+/** How a trained weight of a whole model is stored. */
+export function savedDtype(
+  name: string,
+  { saveDtype, storage }: Pick<SaveOptions, 'saveDtype' | 'storage'>,
+): FloatDtype {
   return saveDtype === 'auto' ? storage(name) : dtypes[saveDtype]
 }
 

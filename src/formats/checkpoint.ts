@@ -3,7 +3,14 @@ import { join } from 'node:path'
 import { LowrankError } from '../util/errors.ts'
 import { formatSize } from '../util/format.ts'
 import { syncFolder, writeError, writeFileAtomic } from './atomic.ts'
-import { indexName, singleName, sizeSources, type TensorSource, writeSafetensors } from './safetensors.ts'
+import {
+  indexName,
+  safetensorsBytes,
+  singleName,
+  sizeSources,
+  type TensorSource,
+  writeSafetensors,
+} from './safetensors.ts'
 import { elements } from '../util/shape.ts'
 
 /** Where a checkpoint is written before it is whole: what a killed process leaves, and the next removes. */
@@ -35,12 +42,7 @@ export async function writeCheckpoint(
 ): Promise<{ readonly bytes: number; readonly tensors: number }> {
   const sources = sizeSources(folder, tensors)
   const bytes = sources.reduce((total, { byteLength }) => total + byteLength, 0)
-  const shards = new Map(
-    split(sources, maxShardBytes).map((shard, i, { length }) => [
-      length === 1 ? singleName : shardName(i, length),
-      shard,
-    ]),
-  )
+  const shards = shardsOf(sources, maxShardBytes)
   const temporary = join(folder, unfinishedName)
   try {
     // Also what a run left behind that was killed.
@@ -66,11 +68,31 @@ export async function writeCheckpoint(
   return { bytes, tensors: sources.length }
 }
 
-type SizedSource = ReturnType<typeof sizeSources>[number]
+/** Bytes of the files that `writeCheckpoint` makes of these tensors, by name. */
+export function checkpointBytes(
+  tensors: Iterable<Pick<TensorSource, 'name' | 'dtype' | 'shape'>>,
+  { maxShardBytes, metadata = { format: 'pt' } }: Pick<WriteCheckpointOptions, 'maxShardBytes' | 'metadata'>,
+): ReadonlyMap<string, number> {
+  const sources = sizeSources('', tensors)
+  const shards = shardsOf(sources, maxShardBytes)
+  const files = new Map([...shards].map(([name, shard]) => [name, safetensorsBytes(shard, metadata)]))
+  const bytes = sources.reduce((total, { byteLength }) => total + byteLength, 0)
+  if (shards.size > 1) files.set(indexName, Buffer.byteLength(formatIndex(shards, bytes, undefined)))
+  return files
+}
+
+type SizedSource = Pick<TensorSource, 'name' | 'dtype' | 'shape'> & { readonly byteLength: number }
+
+/** The files of a checkpoint, by name. */
+function shardsOf<T extends SizedSource>(sources: readonly T[], maxBytes: number): ReadonlyMap<string, readonly T[]> {
+  return new Map(
+    split(sources, maxBytes).map((shard, i, { length }) => [length === 1 ? singleName : shardName(i, length), shard]),
+  )
+}
 
 /** In order, so that tensors made from the same data stay together. */
-function split(sources: readonly SizedSource[], maxBytes: number): SizedSource[][] {
-  const shards: SizedSource[][] = [[]]
+function split<T extends SizedSource>(sources: readonly T[], maxBytes: number): T[][] {
+  const shards: T[][] = [[]]
   let bytes = 0
   for (const source of sources) {
     if (bytes > 0 && bytes + source.byteLength > maxBytes) {

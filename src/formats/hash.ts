@@ -1,13 +1,15 @@
-import { createHash, type Hash } from 'node:crypto'
-import { open } from 'node:fs/promises'
-import { basename } from 'node:path'
+import { createHash } from 'node:crypto'
+import { Worker } from 'node:worker_threads'
+import { internalError } from '../util/errors.ts'
+import { hashContents } from './file-hash.js'
 import { checkPlainFile } from './plain-file.ts'
 
-/** SHA-256 of a file's content, as hex; what `sha256sum` prints. */
-export async function hashFile(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  await addContent(hash, path)
-  return hash.digest('hex')
+/** SHA-256 of files, as hex. */
+export interface FileHashing {
+  /** Of a file's content: what `sha256sum` prints. */
+  readonly file: (path: string) => Promise<string>
+  /** Of the files' names and contents. */
+  readonly files: (paths: readonly string[]) => Promise<string>
 }
 
 /** SHA-256 of a text as UTF-8, as hex. */
@@ -15,28 +17,41 @@ export function hashText(text: string): string {
   return createHash('sha256').update(text).digest('hex')
 }
 
+/** In the thread that asks. */
+const here = hashing(hashContents)
+
+/** SHA-256 of a file's content, as hex; what `sha256sum` prints. */
+export const hashFile = (path: string): Promise<string> => here.file(path)
+
 /** SHA-256 of the files' names and contents, as hex. */
-export async function hashFiles(paths: readonly string[]): Promise<string> {
-  const hash = createHash('sha256')
-  for (const path of paths) {
-    hash.update(basename(path)).update('\0')
-    await addContent(hash, path)
+export const hashFiles = (paths: readonly string[]): Promise<string> => here.files(paths)
+
+/** Threads that hash while the one that asks computes. Those that are not done end with `stop`. */
+export function hashingInThreads(): FileHashing & { readonly stop: () => void } {
+  const threads = new Set<Worker>()
+  const run = (hashed: Parameters<typeof hashContents>[0]): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const thread = new Worker(new URL('file-hash.js', import.meta.url), { workerData: { hashed } })
+      threads.add(thread)
+      thread.once('message', resolve)
+      thread.once('error', reject)
+      thread.once('exit', () => {
+        threads.delete(thread)
+        reject(internalError('the thread that hashes ended'))
+      })
+    })
+  return {
+    ...hashing(run),
+    stop: () => {
+      for (const thread of threads) void thread.terminate()
+    },
   }
-  return hash.digest('hex')
 }
 
-/** Through one buffer: those of a stream are garbage that, where the machine is busy, is collected late, up to the size of the file. */
-async function addContent(hash: Hash, path: string): Promise<void> {
-  await checkPlainFile(path, { code: 'io' })
-  const buffer = Buffer.allocUnsafeSlow(1 << 20)
-  const file = await open(path)
-  try {
-    for (;;) {
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, null)
-      if (bytesRead === 0) return
-      hash.update(buffer.subarray(0, bytesRead))
-    }
-  } finally {
-    await file.close()
+function hashing(run: typeof hashContents): FileHashing {
+  const checked = async (paths: readonly string[], names: boolean): Promise<string> => {
+    for (const path of paths) await checkPlainFile(path, { code: 'io' })
+    return run({ paths, names })
   }
+  return { file: (path) => checked([path], false), files: (paths) => checked(paths, true) }
 }

@@ -89,8 +89,7 @@ export async function writeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const sources = sizeSources(path, tensors)
-  const layout = [...sources].sort((a, b) => elementBits(b.dtype) - elementBits(a.dtype) || (a.name < b.name ? -1 : 1))
-  const header = formatHeader(layout, metadata)
+  const { layout, header } = layOut(sources, metadata)
   let end = header.byteLength
   const positions = new Map(layout.map(({ name, byteLength }) => [name, (end += byteLength) - byteLength]))
   await writeStreamAtomic(path, async (write) => {
@@ -108,6 +107,26 @@ export async function writeSafetensors(
       }
     }
   })
+}
+
+/** Bytes of the file that `writeSafetensors` makes of these tensors. */
+export function safetensorsBytes(
+  tensors: Iterable<Pick<TensorSource, 'name' | 'dtype' | 'shape'>>,
+  metadata: Readonly<Record<string, string>> = {},
+): number {
+  const sources = sizeSources('', tensors)
+  return sources.reduce((total, { byteLength }) => total + byteLength, layOut(sources, metadata).header.byteLength)
+}
+
+type Sized<T> = T & { readonly byteLength: number }
+type Described = Pick<TensorSource, 'name' | 'dtype' | 'shape'>
+
+function layOut<T extends Sized<Described>>(
+  sources: readonly T[],
+  metadata: Readonly<Record<string, string>>,
+): { readonly layout: readonly T[]; readonly header: Buffer } {
+  const layout = sources.toSorted((a, b) => elementBits(b.dtype) - elementBits(a.dtype) || (a.name < b.name ? -1 : 1))
+  return { layout, header: formatHeader(layout, metadata) }
 }
 
 async function* piecesOf({ data }: TensorSource): AsyncGenerator<Uint8Array> {
@@ -132,10 +151,7 @@ export function renameTensors(reader: TensorReader, nameOf: (stored: string) => 
 }
 
 /** Tensors to be written to `path` with the bytes they take; names must be unique. */
-export function sizeSources(
-  path: string,
-  tensors: Iterable<TensorSource>,
-): readonly (TensorSource & { readonly byteLength: number })[] {
+export function sizeSources<T extends Described>(path: string, tensors: Iterable<T>): readonly Sized<T>[] {
   const names = new Set(['__metadata__'])
   return Array.from(tensors, (source) => {
     const { name, dtype, shape } = source

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { b } from './build.ts'
-import { heapBytes } from './footprint.ts'
+import { arenaBytes, heapBytes } from './footprint.ts'
 import { ops } from './ops/index.ts'
 import type { OpMemory } from './ops/definition.ts'
 import { program } from './program.ts'
@@ -41,4 +41,13 @@ test.each(Object.entries(programs))('memory of an op that is said to take it so:
 test('every kind is that of an op', () => {
   const kinds = Object.values(ops).map(({ memory }) => (typeof memory === 'string' ? memory : 'scratch'))
   expect(new Set(kinds)).toEqual(new Set(Object.keys(programs)))
+})
+
+test('an arena keeps what runs of one size leave, into which larger tensors do not fit', () => {
+  const rows = b.input('rows', { dtype: 'f32', shape: ['rows', 4096] })
+  const y = b.exp(b.silu(b.silu(rows)))
+  const runs = program({ name: 'p', inputs: [{ name: 'rows', value: rows }], outputs: [{ name: 'y', value: y }] })
+  const [few, many] = [{ rows: 40 }, { rows: 200 }]
+  expect(arenaBytes(runs, many, few)).toBe(arenaBytes(runs, many))
+  expect(arenaBytes(runs, few, many)).toBe(arenaBytes(runs, few) + arenaBytes(runs, many))
 })

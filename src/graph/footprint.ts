@@ -100,10 +100,13 @@ export function heapBytes(program: Program, sizes: DimValues): { readonly kept: 
   return most
 }
 
-/** The bytes that an arena of ONNX Runtime has used once a program ran in it: it keeps them for the next run. */
-export function arenaBytes(program: Program, sizes: DimValues): number {
+/**
+ * The bytes that an arena of ONNX Runtime has used once a program ran in it, at each of these sizes in turn: it keeps them for the next run,
+ * whose tensors may not fit into what those of another size have left.
+ */
+export function arenaBytes(program: Program, ...runs: readonly DimValues[]): number {
   const arena = new Arena()
-  walk(program, sizes, arena)
+  for (const sizes of runs) walk(program, sizes, arena)
   return arena.touched
 }
 

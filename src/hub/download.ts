@@ -23,6 +23,12 @@ export interface Fetched {
   readonly commit: string
 }
 
+/** A repository of which the cache may lack the weights. */
+export interface FetchedSmall extends Fetched {
+  /** The files of weights, with the hub that has them; undefined where the cache has them. */
+  readonly remote: { readonly asked: Asked; readonly files: readonly HubFile[] } | undefined
+}
+
 /**
  * Finds a repository in the cache, whole, or makes it so. The hub is asked for the commit of a branch or tag; for more where the cache lacks
  * something.
@@ -52,6 +58,24 @@ export async function fetchRepo(
   // A cache that may only be read serves as well.
   await repo.noteCommit(revision, commit).catch(() => undefined)
   return { folder: repo.snapshot(commit), commit }
+}
+
+/** The same, with nothing downloaded but small files: what there is to know of weights that are not in the cache. */
+export async function fetchSmall(
+  { id, revision }: { readonly id: string; readonly revision: string },
+  needs: Needs,
+  { signal, progress }: { readonly signal: AbortSignal; readonly progress: Progress },
+): Promise<FetchedSmall> {
+  const repo = new CachedRepo(id)
+  const { offline, ...hub } = hubOf(process.env)
+  const asked: Asked = { ...hub, kind: 'model', id, revision, signal }
+  const cached = await repo.commitOf(revision)
+  if (offline) return { ...(await fromCache(repo, cached, needs, { asked, progress })), remote: undefined }
+  const whole = cached !== undefined && (await missingIn(repo, cached, needs)).required.length === 0
+  if (whole) return { folder: repo.snapshot(cached), commit: cached, remote: undefined }
+  const commit = commitPattern.test(revision) ? revision : await askCommit(asked)
+  const files = await complete(repo, commit, needs, { asked, progress, weights: false })
+  return { folder: repo.snapshot(commit), commit, remote: { asked, files } }
 }
 
 /** What the cache lacks of a commit, and of which files it does not know whether there are any. */
@@ -160,13 +184,16 @@ async function understood<T>(asked: Asked, ask: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Downloads what is missing of a commit: the small files first, and the weights once those can be used. */
+/**
+ * Downloads what is missing of a commit: the small files first, and the weights once those can be used, unless `weights` is false. Returns
+ * the files of weights.
+ */
 async function complete(
   repo: CachedRepo,
   commit: string,
   needs: Needs,
-  parts: { readonly asked: Asked; readonly progress: Progress },
-): Promise<void> {
+  parts: { readonly asked: Asked; readonly progress: Progress; readonly weights?: boolean },
+): Promise<readonly HubFile[]> {
   const { asked } = parts
   const { id } = asked
   const files = await askFiles(asked, commit)
@@ -177,19 +204,17 @@ async function complete(
   const sharded = weights === indexName
   const release = await waitForLock(repo, parts)
   try {
-    const get = (names: readonly string[]): Promise<void> =>
-      download(
-        repo,
-        commit,
-        names.map((name) => files.get(name) ?? raise(lacks(needs, name, id, files.keys()))),
-        parts,
-      )
+    const found = (names: readonly string[]): HubFile[] =>
+      names.map((name) => files.get(name) ?? raise(lacks(needs, name, id, files.keys())))
+    const get = (names: readonly string[]): Promise<void> => download(repo, commit, found(names), parts)
     const optional = needs.optional.filter((name) => files.has(name))
     await get([...needs.required, ...optional, ...(sharded ? [weights] : [])])
     const folder = repo.snapshot(commit)
     await needs.check(folder)
-    await get(sharded ? await partsOf(folder, id) : [weights])
+    const parted = found(sharded ? await partsOf(folder, id) : [weights])
+    if (parts.weights !== false) await download(repo, commit, parted, parts)
     for (const name of needs.optional) if (!files.has(name)) await repo.noteAbsent(commit, name)
+    return parted
   } finally {
     await release()
   }

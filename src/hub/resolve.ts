@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises'
+import type { TensorReader } from '../formats/safetensors.ts'
 import { LowrankError } from '../util/errors.ts'
 import { parseHubName } from '../util/hub-name.ts'
 import { type StatusEvent, type TaskContext, whileWaiting } from '../util/task.ts'
@@ -50,6 +51,32 @@ export async function* fromHub<C extends Named>(
 /** The same for one adapter of several: its folder, and which one of the hub it is. */
 export function adapterFromHub(name: string, context: TaskContext): AsyncGenerator<StatusEvent, Placed> {
   return place(name, adapterNeeds, context)
+}
+
+/**
+ * A model of which nothing but small files is wanted: its folder, and where the cache has no weights of it, their tensors, described by the
+ * headers of the files on the hub, which are all that is read of those.
+ *
+ * @throws LowrankError as `fromHub`.
+ */
+export async function* headersFromHub(
+  name: string,
+  { cancelled }: TaskContext,
+): AsyncGenerator<StatusEvent, { readonly folder: string; readonly checkpoint?: () => Promise<TensorReader> }> {
+  const parsed = parseHubName(name)
+  if (parsed === undefined || (await stat(name).catch(() => undefined)) !== undefined) return { folder: name }
+  const { id, revision = 'main' } = parsed
+  return yield* follow(
+    async (signal, progress) => {
+      const [{ fetchSmall }, { readHeaders }] = await Promise.all([import('./download.ts'), import('./headers.ts')])
+      const { folder, commit, remote } = await fetchSmall({ id, revision }, modelNeeds, { signal, progress })
+      if (remote === undefined) return { folder }
+      // What reads the headers outlives the signal of what follows this.
+      const headers = await readHeaders(remote.files, commit, remote.asked)
+      return { folder, checkpoint: async () => headers }
+    },
+    { what: id, cancelled },
+  )
 }
 
 interface Placed {

@@ -1,4 +1,4 @@
-import type { Rope } from './decoder.ts'
+import type { DecoderConfig, Rope } from './decoder.ts'
 
 /** cos and sin of position times frequency, each [positions, channels / 2]. */
 interface RopeTables {
@@ -11,6 +11,13 @@ export function lengthRegime({ scaling }: Rope): ((length: number) => number) | 
   if (scaling.type === 'dynamic') return (length) => Math.max(length, scaling.maxPositions)
   if (scaling.type === 'longrope') return (length) => Number(length > scaling.originalMaxPositions)
   return undefined
+}
+
+/** Equal for lengths of examples whose positions all layers see alike; undefined where that is so for all lengths. */
+export function lengthRegimes({ layers }: Pick<DecoderConfig, 'layers'>): ((length: number) => string) | undefined {
+  const ropes = new Set(layers.flatMap(({ rope }) => rope ?? []))
+  const regimes = [...ropes].flatMap((rope) => lengthRegime(rope) ?? [])
+  return regimes.length === 0 ? undefined : (length) => regimes.map((regime) => regime(length)).join()
 }
 
 /**

@@ -4,7 +4,14 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseTrainConfig, trainSchema } from '../config/index.ts'
 import { hashFiles } from '../formats/hash.ts'
-import { changedInputs, changedVersions, describeInputs, modelSize, type RunInputs } from './run-inputs.ts'
+import {
+  changedInputs,
+  changedVersions,
+  describeInputs,
+  hashesOfModel,
+  modelSize,
+  type RunInputs,
+} from './run-inputs.ts'
 
 const config = parseTrainConfig({ model: 'm', train: 't', outputDir: 'o' })
 const run: RunInputs = {
@@ -116,9 +123,12 @@ describe('the files of a model', () => {
   const write = (name: string, text: string): void => writeFileSync(join(folder, name), text)
   const hashesNow = async (): Promise<RunInputs['hashes']> =>
     (
-      await describeInputs({ ...config, model: folder }, 1, {
-        files: { train: [{ path: join(folder, 'config.json'), weight: 1 }], valid: undefined },
-      })
+      await describeInputs(
+        { ...config, model: folder },
+        1,
+        { files: { train: [{ path: join(folder, 'config.json'), weight: 1 }], valid: undefined } },
+        await hashesOfModel(folder),
+      )
     ).hashes
 
   test('are those that decide it, with an index the parts that it names; earlier versions hashed them without', async () => {

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { defaultOf, resumeRule, trainSchema, type TrainConfig } from '../config/index.ts'
 import { standardInput } from '../formats/chunks.ts'
-import { hashFile, hashFiles, hashText } from '../formats/hash.ts'
+import { type FileHashing, hashFile, hashFiles, hashingInThreads, hashText } from '../formats/hash.ts'
 import { isJsonObject, readJsonObject } from '../formats/json.ts'
 import { isGgufFile } from '../formats/model-files.ts'
 import { indexName, singleName } from '../formats/safetensors.ts'
@@ -45,16 +45,17 @@ type InputNames = Partial<Pick<TrainConfig, 'model' | 'adapter'>> & {
   readonly data?: TrainingData
 }
 
-/** Reads all files of a run once, to describe them. */
+/** Reads all files of a run once, to describe them; without `modelHashes`, all but those of its model. */
 export async function describeInputs(
   config: TrainConfig,
   threads: number,
   { model: name = config.model, adapter: adapterName = config.adapter, origins = {}, files, data }: InputNames,
+  modelHashes: ModelHashes | undefined,
 ): Promise<RunInputs> {
   const load = createRequire(import.meta.url)
   const own = load('lowrank/package.json') as { version: string }
   const runtime = load('onnxruntime-node/package.json') as { version: string }
-  const { model, adapter, chatTemplate } = config
+  const { adapter, chatTemplate } = config
   const template = chatTemplate === undefined ? undefined : await templateHash(chatTemplate)
   const recorded = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
   return {
@@ -62,7 +63,7 @@ export async function describeInputs(
     config: JSON.parse(JSON.stringify(recorded)) as RunInputs['config'],
     versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
     hashes: {
-      ...(await hashesOfModel(model)),
+      ...modelHashes,
       train: await hashSources(files.train, data?.train),
       ...(files.valid === undefined ? {} : { valid: await hashSources(files.valid, data?.valid) }),
       ...(template === undefined ? {} : { chatTemplate: template }),
@@ -97,13 +98,33 @@ function originOf(url: string | undefined): string | undefined {
 }
 
 /** The hashes of a model, as the record of a run has them. */
-export async function hashesOfModel(model: string): Promise<{ readonly model: string; readonly modelIndex?: string }> {
+export interface ModelHashes {
+  readonly model: string
+  readonly modelIndex?: string
+}
+
+export async function hashesOfModel(
+  model: string,
+  { file, files }: FileHashing = { file: hashFile, files: hashFiles },
+): Promise<ModelHashes> {
   const index = await indexFiles(model)
   return {
     // A file by itself may be called anything, as a folder may.
-    model: (await isGgufFile(model)) ? await hashFile(model) : await hashFiles(await modelFiles(model)),
-    ...(index.length === 0 ? {} : { modelIndex: await hashFiles(index) }),
+    model: (await isGgufFile(model)) ? await file(model) : await files(await modelFiles(model)),
+    ...(index.length === 0 ? {} : { modelIndex: await files(index) }),
   }
+}
+
+/** The hashes of a model, which threads of their own compute. Those that are not done end with `stop`. */
+export function beginHashesOfModel(model: string): {
+  readonly hashes: Promise<ModelHashes>
+  readonly stop: () => void
+} {
+  const { stop, ...hashing } = hashingInThreads()
+  const hashes = hashesOfModel(model, hashing)
+  // Reported where they are awaited; a run that ends before asks for none.
+  hashes.catch(() => {})
+  return { hashes, stop }
 }
 
 /** The hash of an adapter, likewise. */
@@ -166,8 +187,9 @@ export function changedInputs(before: RunInputs, now: RunInputs): string[] {
         : { path: show(exactlyNamed(option, origins) ?? config[option]), hash: hashes[key].slice(0, 12) },
     )
     if (old?.hash === current?.hash) continue
-    // An earlier version did not record it; a model that had no index then and has one now is another by its files, too.
-    if (key === 'modelIndex' && old === undefined) continue
+    // A run that ended early has not recorded its model, an earlier version not its index; a model that had none then and has one now is
+    // another by its files, too.
+    if (option === 'model' && old === undefined) continue
     const [from, to] = [old, current].map((one) =>
       one === undefined ? 'none' : `${one.path} (SHA-256 ${one.hash}...)`,
     )

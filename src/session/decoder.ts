@@ -26,6 +26,7 @@ import { attentionParts } from '../util/attention.ts'
 import { embeddingName, sourceName } from '../model/names.ts'
 import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
+import { lengthRegimes } from '../model/rope.ts'
 import { openWeights, randomWeights } from '../model/sources/checkpoint.ts'
 import { loadWidened, type WeightSource } from '../model/sources/source.ts'
 import { isFloat, isFloatStorage, type Storage, type StoredWeight } from '../storage/stored.ts'
@@ -87,6 +88,8 @@ export interface OpenDecoder {
   readonly generation: () => Promise<{ readonly decoder: CachedDecoder; readonly adapter: LoadedAdapter }>
   /** What is trained, by name. */
   readonly trainables: ReadonlyMap<string, Trainable>
+  /** Equal for lengths of examples that see positions alike; undefined where all do. */
+  readonly regimeOf: ((length: number) => string) | undefined
   /** The adapter, if there is one. */
   readonly lora: LoraConfig | undefined
   readonly adaptation: Adaptation
@@ -173,6 +176,11 @@ export class PreparedDecoder {
     }
   }
 
+  /** See `lengthRegimes`. */
+  get regimeOf(): OpenDecoder['regimeOf'] {
+    return lengthRegimes(this.config)
+  }
+
   /** All programs. */
   stages(choice: Pick<MemoryChoice, 'activations' | 'expandWeights'>): DecoderStages {
     const { training } = this.#o
@@ -209,6 +217,22 @@ export class PreparedDecoder {
       }
     })
     return [...found.values()]
+  }
+
+  /** The dtype in which the checkpoint stores a weight; F32 for a quantized one. */
+  savedAs(name: string): FloatDtype {
+    const storage = this.#source.storage(name)
+    return isFloatStorage(storage) ? storage : 'F32'
+  }
+
+  /** Every weight of the base model. */
+  get specs(): WeightSource['specs'] {
+    return this.#source.specs
+  }
+
+  /** Where a whole model is trained, what else it has: see `WeightSource`. */
+  get beside(): readonly TensorSource[] {
+    return this.#beside
   }
 
   /** Reads the weights and makes the decoder ready. `profile` records what its programs take. */
@@ -262,13 +286,11 @@ export class PreparedDecoder {
         adapter: await heldAdapter(this.#source, adaptation, resident),
       }),
       trainables,
+      regimeOf: this.regimeOf,
       lora,
       adaptation,
       beside: this.#beside,
-      storage: (name) => {
-        const storage = this.#source.storage(name)
-        return isFloatStorage(storage) ? storage : 'F32'
-      },
+      storage: (name) => this.savedAs(name),
       parameters: wanted.reduce((total, { shape }) => total + elements(shape), 0),
       threads,
       close: async () => {

@@ -1,5 +1,6 @@
 import type { MemoryChoice } from '../config/index.ts'
 import type { PreparedDecoder, WantedWeight } from './decoder.ts'
+import { chunkRows } from '../engine/pipeline.ts'
 import { dimValue, type DimValues } from '../graph/dims.ts'
 import { arenaBytes, heapBytes, outputBytes, valueBytes } from '../graph/footprint.ts'
 import type { Program } from '../graph/program.ts'
@@ -34,9 +35,13 @@ export interface MemoryItem {
 /** Node.js, the runtime's code, the tokenizer, compiled programs, and buffers that are not collected yet. */
 const runtimeBytes = 250e6
 
-/** What a run takes by a choice. */
-export function memoryItems(prepared: PreparedDecoder, workload: Workload, choice: MemoryChoice): MemoryItem[] {
-  const stages = prepared.stages(choice)
+/** What a run takes by a choice. `stages`: those of the choice, where they have been built already. */
+export function memoryItems(
+  prepared: PreparedDecoder,
+  workload: Workload,
+  choice: MemoryChoice,
+  stages = prepared.stages(choice),
+): MemoryItem[] {
   const { streamed } = choice
   const wanted = prepared.wanted(stages)
   const stored = (weights: readonly WantedWeight[]): number =>
@@ -47,17 +52,20 @@ export function memoryItems(prepared: PreparedDecoder, workload: Workload, choic
     frozen.filter(({ block }) => (streamed !== undefined && block !== undefined) === disk),
   ) as [WantedWeight[], WantedWeight[]]
   const blockBytes = stages.blocks.map((_, i) => stored(onDisk.filter(({ block }) => block === i)))
-  // The weight, its gradient, perhaps a copy, and what the optimizer keeps.
-  const trainedBytes = trained.reduce((total, { name, shape }) => {
-    const count = elements(shape)
-    return total + (8 + (workload.keepsBest ? 4 : 0)) * count + workload.stateBytes(name, count)
-  }, 0)
+  const trainedBytes = 4 * trained.reduce((total, { shape }) => total + elements(shape), 0)
+  const optimizerBytes = trained.reduce(
+    (total, { name, shape }) => total + workload.stateBytes(name, elements(shape)),
+    0,
+  )
   return [
     { what: 'runtime', bytes: runtimeBytes },
     { what: 'examples', bytes: workload.data },
     { what: 'base weights', bytes: stored(inMemory) },
     { what: 'blocks read from disk, two at a time', bytes: 2 * Math.max(...blockBytes) },
-    { what: 'trained weights, gradients and optimizer', bytes: trainedBytes },
+    { what: 'trained weights', bytes: trainedBytes },
+    { what: 'gradients', bytes: trainedBytes },
+    { what: 'optimizer', bytes: optimizerBytes },
+    { what: 'copy of the best weights', bytes: workload.keepsBest ? trainedBytes : 0 },
     { what: 'unpacked weights of a block', bytes: unpackedBytes(stages) },
     { what: 'activations', bytes: (streamed?.group ?? 1) * activationBytes(stages, workload) },
     { what: 'computation', bytes: computationBytes(stages, workload, choice) },
@@ -108,11 +116,21 @@ function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Wo
  */
 const [arenaShare, heapShare] = [1.05, 1.6]
 
+/** Numbers of rows that a head is run with, at most: more make no difference to what its arena has taken. */
+const mostHeadSizes = 32
+
+/** The sizes of the chunks in which labels go through the head, in the order in which they come, the largest among them. */
+function headSizes(labelCounts: readonly number[], headRows: number): DimValues[] {
+  const rows = [...new Set(labelCounts.map((count) => chunkRows(count, headRows)))]
+  const largest = rows.reduce((most, one) => Math.max(most, one), 0)
+  return [...new Set([...rows.slice(0, mostHeadSizes), largest])].map((one) => ({ rows: one }))
+}
+
 /** Memory of the programs while they run: with kept activations each keeps it for its next run, otherwise one after the other takes it. */
 function computationBytes(stages: DecoderStages, workload: Workload, { activations, headRows }: MemoryChoice): number {
   const { blocks, head } = stages
-  const runs = new Map<Program, DimValues>()
-  const use = (program: Program | undefined, sizes: DimValues): void => {
+  const runs = new Map<Program, readonly DimValues[]>()
+  const use = (program: Program | undefined, ...sizes: readonly DimValues[]): void => {
     if (program !== undefined && !runs.has(program)) runs.set(program, sizes)
   }
   const { training, evaluation } = workload
@@ -121,19 +139,20 @@ function computationBytes(stages: DecoderStages, workload: Workload, { activatio
       use(forward, stageSizes(training))
       use(backward, stageSizes(training))
     }
-    use(head.train, { rows: Math.min(training.rows, headRows) })
+    use(head.train, ...headSizes(workload.largest?.labelCounts ?? [training.rows], headRows))
   }
   if (evaluation !== undefined) {
     for (const block of blocks) use(block.evaluate, stageSizes(evaluation))
     use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
   }
   const all = [...runs]
+  const most = (of: (sizes: DimValues) => number, sizes: readonly DimValues[]): number => Math.max(...sizes.map(of))
   // Results are copied by the runtime, and the copies wait for the garbage collector.
-  const results = 2 * Math.max(...all.map(([program, sizes]) => outputBytes(program, sizes)))
+  const results = 2 * Math.max(...all.map(([program, sizes]) => most((one) => outputBytes(program, one), sizes)))
   if (activations === 'keep') {
-    return results + arenaShare * all.reduce((total, [program, sizes]) => total + arenaBytes(program, sizes), 0)
+    return results + arenaShare * all.reduce((total, [program, sizes]) => total + arenaBytes(program, ...sizes), 0)
   }
-  const heap = all.map(([program, sizes]) => heapBytes(program, sizes))
+  const heap = all.flatMap(([program, sizes]) => sizes.map((one) => heapBytes(program, one)))
   const [kept, mapped] = [Math.max(...heap.map((most) => most.kept)), Math.max(...heap.map((most) => most.mapped))]
   return results + heapShare * kept + mapped
 }

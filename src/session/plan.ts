@@ -16,7 +16,7 @@ export interface MemoryPlan extends MemoryChoice {
 }
 
 /** Without a bound, speed is bought with memory where the run takes no more than this share of what is free. */
-const shareOfFree = 0.7
+export const shareOfFree = 0.7
 
 type HeadRows = readonly [many: number, some: number, few: number]
 
@@ -30,7 +30,7 @@ export function headRowsOf({ vocabSize }: { readonly vocabSize: number }): HeadR
 }
 
 /** What memory may be spent on, the fastest first. */
-function choices(
+export function memoryChoices(
   setting: PlanOptions['setting'],
   streamable: boolean,
   { microBatches, headRows: [many, some, few] }: Pick<Workload, 'microBatches'> & { headRows: HeadRows },
@@ -47,6 +47,11 @@ function choices(
     ...(setting === 'keep' ? [] : recompute),
     ...(setting === 'keep' || !streamable ? [] : streamed),
   ]
+}
+
+/** Whether the blocks of a run may stay on disk: not where they are trained, or would be quantized each time they are read. */
+export function canStream({ streamable, lora }: Pick<PreparedDecoder, 'streamable' | 'lora'>): boolean {
+  return streamable && lora !== undefined
 }
 
 export interface PlanOptions {
@@ -67,11 +72,13 @@ export function planMemory(
   workload: Workload,
   { setting, bound, choice: made }: PlanOptions,
 ): MemoryPlan {
-  const streamable = prepared.streamable && prepared.lora !== undefined
+  const streamable = canStream(prepared)
   const free = availableMemory()
   const budget = bound ?? shareOfFree * free
   const possible =
-    made === undefined ? choices(setting, streamable, { ...workload, headRows: headRowsOf(prepared.config) }) : [made]
+    made === undefined
+      ? memoryChoices(setting, streamable, { ...workload, headRows: headRowsOf(prepared.config) })
+      : [made]
   const plans = possible.map((choice) => () => {
     const items = memoryItems(prepared, workload, choice)
     const expected = items.reduce((total, { bytes }) => total + bytes, 0)

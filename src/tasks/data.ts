@@ -1,12 +1,15 @@
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { dataPage } from '../report/data-page.ts'
 import { readDecoderConfig } from '../model/config.ts'
+import { lengthRegimes } from '../model/rope.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
 import { readTokens, type ReadOptions } from '../session/read-tokens.ts'
 import { type Dataset, placeOf } from '../text/dataset.ts'
 import { type DataReport, reportOf } from '../text/data-report.ts'
 import { withOverlap } from '../text/overlap.ts'
+import type { PrefixOptions } from '../text/prefixes.ts'
 import { type PreviewRow, previewTokens } from '../text/preview.ts'
+import { prefixSavings } from '../text/savings.ts'
 import { chooseTemplate } from '../text/template/choose.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -22,6 +25,9 @@ export interface DataTaskConfig extends ReadOptions {
 export interface InspectConfig extends DataTaskConfig {
   /** Validation data, compared with the data. */
   readonly valid?: string | undefined
+  /** The steps for which is said what shared prefixes save, where both are given. */
+  readonly perDeviceTrainBatchSize?: number
+  readonly gradientAccumulationSteps?: number
 }
 
 /**
@@ -35,7 +41,11 @@ export async function* runInspect(given: InspectConfig, context: TaskContext): A
   try {
     const dataset = yield* opened.read(given.data)
     const valid = given.valid === undefined ? undefined : yield* opened.read(given.valid)
-    return reportOf(given.data, valid === undefined ? dataset : withOverlap(dataset, valid), opened.template)
+    const report = reportOf(given.data, valid === undefined ? dataset : withOverlap(dataset, valid), opened.template)
+    const { perDeviceTrainBatchSize: batchSize, gradientAccumulationSteps: accumulation } = given
+    if (batchSize === undefined || accumulation === undefined) return report
+    const order = { examples: dataset.examples, seed: 0, batchSize, accumulation, regimeOf: opened.regimeOf }
+    return { ...report, prefixes: prefixSavings(order) }
   } finally {
     opened.tokenizer.close()
   }
@@ -87,6 +97,8 @@ export async function* runPreview(
 }
 
 interface OpenedData {
+  /** See `PrefixOptions`. */
+  readonly regimeOf: PrefixOptions['regimeOf']
   readonly tokenizer: Tokenizer
   readonly template: string | undefined
   readonly read: (spec: string) => AsyncGenerator<StatusEvent, Dataset>
@@ -94,13 +106,15 @@ interface OpenedData {
 
 async function* openData(given: DataTaskConfig, context: TaskContext): AsyncGenerator<StatusEvent, OpenedData> {
   const { config } = yield* fromHub(given, context)
-  const { vocabSize } = await readDecoderConfig(config.model)
+  const decoder = await readDecoderConfig(config.model)
+  const { vocabSize } = decoder
   const { cancelled } = context
   const tokenizer = await loadTokenizer(config.model, { cancelled })
   try {
     const template = await chooseTemplate(config, config, tokenizer)
     return {
       tokenizer,
+      regimeOf: lengthRegimes(decoder),
       template: template?.origin,
       read: async function* (spec) {
         const sources = yield* findData(spec, context)

@@ -19,7 +19,7 @@ import { reported, status, type StatusEvent, type TaskContext } from '../util/ta
 import { type MeasuredAnswer, openMeasure, worstFirst } from './measure.ts'
 import { readShots, type Shots } from './shots.ts'
 
-type Shared = 'adapter' | 'threads' | 'memory' | 'perDeviceEvalBatchSize'
+type Shared = 'adapter' | 'threads' | 'memory' | 'perDeviceEvalBatchSize' | 'sharePrefixes'
 
 export interface EvaluationConfig
   extends Pick<TrainConfig, Shared>, ReadOptions, QuantizationOptions, MeasuringOptions {
@@ -130,7 +130,8 @@ async function* evaluateOne({
   const { examples, summary } = dataset
   const measure = measures ? yield* openMeasure({ session, dataset, reading, config, model }) : undefined
   session.tokenizer.close()
-  const batches = evalBatches(examples, batchSize)
+  const { regimeOf } = session.decoder
+  const batches = evalBatches(examples, batchSize, { sharePrefixes: config.sharePrefixes === 'auto', regimeOf })
   const plan = planFor(session, evaluationWorkload(batches, summary), { bound, generates: measure !== undefined })
   const { pipeline, generation } = await session.load(plan)
   const losses = new ExampleLosses(batches, summary)

@@ -6,11 +6,10 @@ import { peakMemory } from '../engine/machine.ts'
 import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
 import { openModelFiles } from '../formats/model-files.ts'
-import { Completions } from '../generate/completions.ts'
-import { Generator, type GenerateRequest } from '../generate/generator.ts'
 import { type DataFiles, readData, type TrainingData } from '../session/data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { findDataFiles } from './find-data.ts'
+import { complete } from './samples.ts'
 import { type Measure, openMeasure } from './measure.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
@@ -18,15 +17,13 @@ import { checkResumed, dayOfRun, findStart } from '../runs/resume.ts'
 import { fileSinks } from '../report/sinks/index.ts'
 import { withSinks } from '../report/sinks/sink.ts'
 import { longestOf } from '../text/batches.ts'
-import { lastAnswer } from '../text/encode.ts'
-import type { Example } from '../text/example.ts'
 import { templateName } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
 import { pruneCheckpoints, restoreTraining, saveCheckpoint, type Checkpoint } from '../runs/checkpoint.ts'
 import type { TrainEvent } from '../train/events.ts'
 import { cardsOf, claimOutputFolder, recordNames, type OutputFolder } from '../runs/output-folder.ts'
 import { RunFiles } from '../runs/run-files.ts'
-import { describeInputs, modelSize, type RunInputs } from '../runs/run-inputs.ts'
+import { beginHashesOfModel, describeInputs, type ModelHashes, modelSize, type RunInputs } from '../runs/run-inputs.ts'
 import { cardOf, resultNames, type SavedBase, saveResult, type SaveOptions } from '../export/save.ts'
 import type { Trial } from '../train/step.ts'
 import { startTraining, totalSteps, train, type Training } from '../train/trainer.ts'
@@ -81,6 +78,8 @@ export async function* runFinetune(
     overwrite: config.overwriteOutputDir,
   })
   let unused = true
+  // A large model takes minutes: it is hashed while it trains.
+  const hashing = beginHashesOfModel(config.model)
   try {
     yield noted({ type: 'status', message: `reading ${config.train}` })
     const { from, notices } = await findStart(config)
@@ -103,13 +102,14 @@ export async function* runFinetune(
       const message = `the longest example has ${longest} tokens, the model was made for ${maxPositionEmbeddings} (max_position_embeddings); set maxLength`
       yield noted({ type: 'warning', message })
     }
-    const workload = workloadOf(config, data)
+    const workload = workloadOf(config, data, session.decoder.regimeOf)
     const size = await modelSize(config.model)
-    if (size > noticed) {
+    if (from !== undefined && size > noticed) {
       yield noted({ type: 'status', message: `computing the SHA-256 of ${formatSize(size)} of weights` })
     }
     const described = { ...given, origins, files: dataFiles, data }
-    const inputs = await describeInputs(writesDate ? dated : config, session.decoder.threads, described)
+    const known = from === undefined ? undefined : await hashing.hashes
+    const inputs = await describeInputs(writesDate ? dated : config, session.decoder.threads, described, known)
     if (from !== undefined) notices.push(...checkResumed(from, config, inputs))
     for (const event of notices) yield noted(event)
     // The same choice, since it decides in which order is summed.
@@ -160,6 +160,7 @@ export async function* runFinetune(
       from,
       files,
       inputs,
+      modelHashes: hashing.hashes,
       plan,
       measure: measure || undefined,
     }
@@ -170,6 +171,7 @@ export async function* runFinetune(
       await files.close()
     }
   } finally {
+    hashing.stop()
     await output.release({ unused })
   }
 }
@@ -211,7 +213,9 @@ interface RunParts {
   readonly output: OutputFolder
   readonly from: Checkpoint | undefined
   readonly files: RunFiles
+  /** Without the hashes of the model, where the run begins. */
   readonly inputs: RunInputs
+  readonly modelHashes: Promise<ModelHashes>
   readonly plan: MemoryPlan
   readonly trial: Trial | undefined
   /** What measures the answers to validation data, where evaluations are to. */
@@ -225,6 +229,7 @@ class Run {
   readonly #o: RunParts
   /** The step of the last checkpoint that was written. */
   #saved = 0
+  #inputs: RunInputs | undefined
 
   constructor(parts: RunParts) {
     this.#o = parts
@@ -269,6 +274,7 @@ class Run {
     yield { type: 'save', step: result.steps, path: outputDir }
     yield* complete(model, samples, 'after', cancelled)
     const used = usage()
+    await this.#described()
     await files.update({ status: 'done', ...used, result })
     yield { type: 'done', ...result, outputDir, ...used }
   }
@@ -294,9 +300,10 @@ class Run {
   }
 
   async #save({ keepOthers = false } = {}): Promise<string> {
-    const { config, training, files, inputs, plan, usage } = this.#o
+    const { config, training, files, plan, usage } = this.#o
     const { step } = training.state
     const folder = join(config.outputDir, `checkpoint-${step}`)
+    const inputs = await this.#described()
     const about = {
       startedAt: files.startedAt,
       ...usage(),
@@ -309,6 +316,16 @@ class Run {
     if (!keepOthers && config.saveTotalLimit !== undefined)
       await pruneCheckpoints(config.outputDir, config.saveTotalLimit)
     return folder
+  }
+
+  /** What the run is made from, once its model is hashed. */
+  async #described(): Promise<RunInputs> {
+    const { files, inputs, modelHashes } = this.#o
+    if (this.#inputs !== undefined) return this.#inputs
+    const hashes = { ...(await modelHashes), ...inputs.hashes }
+    await files.update({ hashes })
+    this.#inputs = { ...inputs, hashes }
+    return this.#inputs
   }
 
   /** How the weights of the run are written to a folder. */
@@ -334,42 +351,6 @@ class Run {
       ],
     }
   }
-}
-
-/** Completes the prompts of some examples, to be read beside what was expected. */
-async function* complete(
-  { generation, tokenizer }: OpenModel,
-  examples: readonly Example[],
-  when: 'before' | 'after',
-  cancelled: () => boolean,
-): AsyncGenerator<TrainEvent> {
-  if (examples.length === 0) return
-  const { decoder, adapter } = await generation()
-  const pairs = examples.map(({ ids, labelMask }) => {
-    // Of a text that is learned whole, the first token stands for a prompt.
-    const start = Math.max(1, lastAnswer(labelMask))
-    return { prompt: ids.slice(0, start), expected: ids.subarray(start) }
-  })
-  const requests = pairs.map(({ prompt, expected }): GenerateRequest => ({
-    ids: prompt,
-    adapter,
-    // A little more than was expected, so that a model that does not stop is seen not to.
-    maxNewTokens: expected.length + 8,
-    sampling: { doSample: false },
-    seed: 0,
-    endIds: new Set([tokenizer.eosId]),
-  }))
-  const texts = await tokenizer.decode(pairs.flatMap(({ prompt, expected }) => [prompt, expected]))
-  const completions = new Completions(texts.filter((_, i) => i % 2 === 0))
-  for await (const token of new Generator(decoder, tokenizer).generate(requests, cancelled)) {
-    for (const event of completions.add(token)) {
-      if (event.type === 'token') continue
-      const { index, text: completion } = event
-      const [prompt = '', expected = ''] = texts.slice(2 * index)
-      yield { type: 'sample', when, prompt, completion, expected }
-    }
-  }
-  tokenizer.close()
 }
 
 /** The files of a run by the option that names them. */

@@ -84,7 +84,8 @@ export async function* runProfile(
     await using session = await sessionOf(config, cancelled)
     const data = yield* reported((report) => readData(session, files, config, report))
     session.tokenizer.close()
-    const plan = session.plan(workloadOf(config, data), { setting: config.activations, bound: config.memory })
+    const workload = workloadOf(config, data, session.decoder.regimeOf)
+    const plan = session.plan(workload, { setting: config.activations, bound: config.memory })
     yield status(`loading ${given.model}`)
     const model = await session.load(plan, { profile })
     const base = session.decoder.quantization

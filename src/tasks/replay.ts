@@ -8,7 +8,7 @@ import { exactName, fromHub } from '../hub/resolve.ts'
 import { readRun, type Run } from '../runs/read.ts'
 import { exampleLosses, stepBatches } from '../text/batches.ts'
 import { listCheckpoints, readCheckpoint, restoreTraining, type Checkpoint } from '../runs/checkpoint.ts'
-import { changedInputs, changedVersions, describeInputs, type RunInputs } from '../runs/run-inputs.ts'
+import { changedInputs, changedVersions, describeInputs, hashesOfModel, type RunInputs } from '../runs/run-inputs.ts'
 import { startTraining, trainStep, type Training } from '../train/trainer.ts'
 import { LowrankError } from '../util/errors.ts'
 import { reported, status, type StatusEvent, type TaskContext } from '../util/task.ts'
@@ -91,7 +91,8 @@ export async function* runReplay(
   if (files.train.some(({ path }) => path === standardInput)) {
     throw new LowrankError('config', `cannot replay ${input.run}: its data came from standard input`)
   }
-  const now = await describeInputs(config, inputs.threads, { ...named, origins, files })
+  const names = { ...named, origins, files }
+  const now = await describeInputs(config, inputs.threads, names, await hashesOfModel(config.model))
   yield* checkInputs(run, { inputs, now, anyway: input.anyway })
   await using session = await sessionOf(input.at === undefined ? config : withWeightsOf(config, input.at), cancelled)
   const { train } = yield* reported((report) => readData(session, files, config, report))

@@ -1,5 +1,6 @@
 import type { DataReport } from '../text/data-report.ts'
 import type { PreviewRow, PreviewToken } from '../text/preview.ts'
+import type { PrefixSavings } from '../text/savings.ts'
 import { findingKinds } from '../text/findings.ts'
 import { count, percent, plural } from '../util/format.ts'
 import { printable, wrap } from './format.ts'
@@ -23,6 +24,7 @@ export function reportLines(report: DataReport, width: number): string[] {
     ...(dropped > 0
       ? ([['left out', `${plural(dropped, 'example')} of which no label is left`]] as [string, string][])
       : []),
+    ...(report.prefixes === undefined ? [] : ([['prefixes', prefixText(report.prefixes)]] as [string, string][])),
     ...(malformed > 0 ? ([['malformed', plural(malformed, 'record')]] as [string, string][]) : []),
   ]
   return [
@@ -34,6 +36,13 @@ export function reportLines(report: DataReport, width: number): string[] {
     '',
     ...findingsOf(report, width),
   ]
+}
+
+function prefixText({ batchSize, accumulation, separate, shared }: PrefixSavings): string {
+  const steps = `in steps of ${batchSize} x ${accumulation}`
+  if (shared >= separate) return `nothing worth sharing ${steps}`
+  const saved = `${(separate / shared).toFixed(1)} times fewer`
+  return `${count(shared)} positions to compute ${steps} instead of ${count(separate)}, ${saved}: what examples begin with is shared`
 }
 
 /** A text behind a label, its further lines under its first. */

@@ -1,8 +1,9 @@
 import { type Example, type Examples, labelsOf, lengthOf } from './example.ts'
-import { layOut, microBatchCost, tokensOf, widthFor, type LayoutOptions, type Row } from './layout.ts'
+import { layOut, type LayoutOptions } from './layout.ts'
 import { epochOrder } from './order.ts'
+import { alone, longRows, microBatchCost, type Padding, type Row, tokensOf, widthFor } from './row.ts'
 
-/** Rows of equal length, padded on the right with id 0: each one example or, packed, several one after the other. */
+/** Rows of equal length, padded on the right with id 0: each one example or several, packed or with a beginning in common. */
 export interface Batch {
   readonly batch: number
   readonly seq: number
@@ -13,10 +14,12 @@ export interface Batch {
   /** Those next tokens, [labels]. */
   readonly targets: Int32Array
   readonly examples: readonly Example[]
-  /** Flat positions at which the examples begin, ascending, [examples]. Each row begins with one. */
+  /** Flat positions at which the own tokens of the examples begin, ascending, [examples]. Each row begins with one. */
   readonly starts: Int32Array
-  /** How many tokens each of them has. */
+  /** How many tokens each of them has, those included that it shares. */
   readonly lengths: Int32Array
+  /** How many of its first tokens each shares with the one before it in its row: they are computed there. */
+  readonly shared: Int32Array
   /** Positions that are no padding. */
   readonly realTokens: number
 }
@@ -53,10 +56,18 @@ export function makeBatch(examples: readonly Example[]): Batch {
   )
 }
 
+/** Puts rows of examples that share nothing below each other (at least one, none empty). */
+export function batchOf(lines: readonly (readonly Example[])[], padding: Padding): Batch {
+  return batchOfRows(
+    lines.map((line) => line.map(alone)),
+    padding,
+  )
+}
+
 /** Puts rows (at least one, none empty) below each other. No label is predicted from the example before its own. */
-export function batchOf(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): Batch {
+export function batchOfRows(lines: readonly Row[], padding: Padding): Batch {
   const batch = lines.length
-  const seq = rowWidth(lines, options)
+  const seq = rowWidth(lines, padding)
   const ids = new Int32Array(batch * seq)
   const rows: number[] = []
   const targets: number[] = []
@@ -64,28 +75,31 @@ export function batchOf(lines: readonly Row[], options: Pick<LayoutOptions, 'pad
   let realTokens = 0
   for (const [b, line] of lines.entries()) {
     let start = b * seq
-    for (const { ids: tokens, labelMask } of line) {
+    for (const { example, shared } of line) {
+      const { ids: tokens, labelMask } = example
       starts.push(start)
-      ids.set(tokens, start)
-      for (let t = 1; t < tokens.length; t++) {
+      ids.set(shared === 0 ? tokens : tokens.subarray(shared), start)
+      for (let t = shared + 1; t < tokens.length; t++) {
         if (labelMask[t] !== 1) continue
-        rows.push(start + t - 1)
+        rows.push(start + t - shared - 1)
         targets.push(tokens[t]!)
       }
-      start += tokens.length
-      realTokens += tokens.length
+      start += tokens.length - shared
+      realTokens += tokens.length - shared
     }
   }
   const positions = { ids, rows: Int32Array.from(rows), targets: Int32Array.from(targets) }
-  const examples = lines.flat()
+  const placed = lines.flat()
+  const examples = placed.map(({ example }) => example)
   const lengths = Int32Array.from(examples, lengthOf)
-  return { batch, seq, ...positions, examples, starts: Int32Array.from(starts), lengths, realTokens }
+  const shared = Int32Array.from(placed, (one) => one.shared)
+  return { batch, seq, ...positions, examples, starts: Int32Array.from(starts), lengths, shared, realTokens }
 }
 
-function rowWidth(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): number {
+function rowWidth(lines: readonly Row[], padding: Padding): number {
   return widthFor(
     lines.reduce((most, line) => Math.max(most, tokensOf(line)), 0),
-    options,
+    padding,
   )
 }
 
@@ -136,8 +150,14 @@ function stepExamples(order: TrainingOrder, step: number): { readonly chosen: Ex
  */
 export function stepBatches({ step, ...order }: TrainingOrder & { readonly step: number }): StepBatches {
   const { chosen, epoch } = stepExamples(order, step)
-  const batches = layOut(chosen, longestOf(order.examples), order).map((rows) => batchOf(rows, order))
+  const batches = layOut(chosen, longestOf(order.examples), order).map((rows) => batchOfRows(rows, order))
   return { epoch, batches }
+}
+
+/** The sizes of the micro-batches of a step. */
+export function stepShapes({ step, ...order }: TrainingOrder & { readonly step: number }): BatchSize[] {
+  const { chosen } = stepExamples(order, step)
+  return layOut(chosen, longestOf(order.examples), order).map((rows) => sizeOf(rows, order))
 }
 
 const knownLongest = new WeakMap<Examples, number>()
@@ -172,51 +192,63 @@ export interface LargestMicroBatch {
   readonly index: number
   /** Most micro-batches of a step. */
   readonly microBatches: number
+  /** How many labels micro-batches have: each number once. */
+  readonly labelCounts: readonly number[]
 }
 
 /** Examples that are laid out to find the largest micro-batch, about a second's work: all of a long run would keep it waiting. */
 const mostTried = { plain: 400_000, packed: 50_000 }
 
-/** Of the micro-batches of the first `steps` steps, or of as many as `mostTried` examples make, the one that costs most. */
+/**
+ * Of the micro-batches of the first `steps` steps, or of as many as `mostTried` examples make, the one that costs most. Where rows share what
+ * they begin with, it is the one that takes most memory: such rows may be long and few.
+ */
 export function largestMicroBatch(order: TrainingOrder, steps: number): LargestMicroBatch {
   const longest = longestOf(order.examples)
   const perStep = Math.min(order.batchSize * order.accumulation, order.examples.length)
   const most = order.packing === true ? mostTried.packed : mostTried.plain
   const tried = Math.min(steps, Math.ceil(most / perStep))
-  let [rows, cost, microBatches] = [0, -1, 1]
-  let largest = { step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
+  let [microBatches, isShared] = [1, false]
+  const labels = new Set<number>()
+  const none = { cost: -1, step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
+  let [costliest, heaviest] = [none, none]
   for (let step = 0; step < tried; step++) {
     const batches = layOut(stepExamples(order, step).chosen, longest, order)
     microBatches = Math.max(microBatches, batches.length)
     for (const [index, lines] of batches.entries()) {
       const size = sizeOf(lines, order)
-      rows = Math.max(rows, size.rows)
-      if (microBatchCost(size) <= cost) continue
-      cost = microBatchCost(size)
-      largest = { step, index, ...size }
+      labels.add(size.rows)
+      isShared ||= lines.some((line) => line.some(({ shared }) => shared > 0))
+      const [cost, weight] = [microBatchCost(size), microBatchCost(size, longRows)]
+      if (cost > costliest.cost) costliest = { cost, step, index, ...size }
+      if (weight > heaviest.cost) heaviest = { cost: weight, step, index, ...size }
     }
   }
-  const { step, index, ...size } = largest
-  return { size: { ...size, rows }, step, index, microBatches }
+  const { cost: _, step, index, ...size } = isShared ? heaviest : costliest
+  const labelCounts = [...labels]
+  const rows = labelCounts.reduce((most, count) => Math.max(most, count), 0)
+  return { size: { ...size, rows }, step, index, microBatches, labelCounts }
 }
 
 /** The size of the batch that costs most, with the most labels that any has. */
-function largestOf(layout: readonly (readonly Row[])[], options: Pick<LayoutOptions, 'padToMultipleOf'>): BatchSize {
+function largestOf(layout: readonly (readonly Row[])[], options: Padding): BatchSize {
   let largest = { batch: 1, seq: 1, masks: 1, rows: 1 }
   let rows = 1
+  const isShared = layout.some((lines) => lines.some((line) => line.some(({ shared }) => shared > 0)))
+  const weight = (size: BatchSize): number => microBatchCost(size, isShared ? longRows : undefined)
   for (const lines of layout) {
     const size = sizeOf(lines, options)
     rows = Math.max(rows, size.rows)
-    if (microBatchCost(size) > microBatchCost(largest)) largest = size
+    if (weight(size) > weight(largest)) largest = size
   }
   return { ...largest, rows }
 }
 
-function sizeOf(lines: readonly Row[], options: Pick<LayoutOptions, 'padToMultipleOf'>): Required<BatchSize> {
-  const examples = lines.flat()
-  const rows = examples.reduce((total, example) => total + labelsOf(example), 0)
+function sizeOf(lines: readonly Row[], options: Padding): Required<BatchSize> {
+  const placed = lines.flat()
+  const rows = placed.reduce((total, { example }) => total + labelsOf(example), 0)
   const [batch, seq] = [lines.length, rowWidth(lines, options)]
-  return { batch, seq, rows, masks: masksOf(batch, examples.length) }
+  return { batch, seq, rows, masks: masksOf(batch, placed.length) }
 }
 
 function masksOf(lines: number, examples: number): number {
@@ -239,7 +271,7 @@ export function evalBatches(
   const layout = layOut(examples.slice(), longestOf(examples), { ...options, batchSize })
   return {
     length: layout.length,
-    slice: (start, end) => layout.slice(start, end).map((rows) => batchOf(rows, options)),
+    slice: (start, end) => layout.slice(start, end).map((rows) => batchOfRows(rows, options)),
     largest: largestOf(layout, options),
   }
 }

@@ -1,6 +1,7 @@
 import type { Dataset } from './dataset.ts'
 import { lengthOf } from './example.ts'
 import type { Finding } from './findings.ts'
+import type { PrefixSavings } from './savings.ts'
 
 /** How many examples have from `from` to `to` tokens. */
 export interface LengthBin {
@@ -28,6 +29,8 @@ export interface DataReport {
   /** Tokens an example. */
   readonly lengths: { readonly median: number; readonly p90: number; readonly p99: number; readonly longest: number }
   readonly histogram: readonly LengthBin[]
+  /** What is saved where examples of a step begin alike (`sharePrefixes`); where that was asked for. */
+  readonly prefixes?: PrefixSavings | undefined
   readonly findings: readonly Finding[]
 }
 

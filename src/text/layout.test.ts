@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { batchOf, evalBatches, exampleLosses, largestMicroBatch, makeBatch, stepBatches } from './batches.ts'
 import type { Example } from './example.ts'
-import { layOut, tokensOf } from './layout.ts'
+import { layOut } from './layout.ts'
+import { tokensOf } from './row.ts'
 
 const example = (length: number, line: number): Example => ({
   ids: Int32Array.from({ length }, (_, t) => line * 1000 + t),

@@ -32,11 +32,15 @@ export type WatchConfig = Pick<
   | 'outputDir'
 >
 
+/** What decides how examples are laid out. */
+export type LayoutConfig = Pick<TrainConfig, 'packing' | 'padToMultipleOf' | 'sharePrefixes'>
+
 /** What decides the batches of a run. */
-export type OrderConfig = Pick<
-  TrainConfig,
-  'seed' | 'perDeviceTrainBatchSize' | 'gradientAccumulationSteps' | 'packing' | 'padToMultipleOf' | 'groupByLength'
->
+export type OrderConfig = LayoutConfig &
+  Pick<
+    TrainConfig,
+    'seed' | 'perDeviceTrainBatchSize' | 'gradientAccumulationSteps' | 'groupByLength' | 'neftuneNoiseAlpha'
+  >
 
 /** What decides the steps of a run, too. */
 export type LengthConfig = OrderConfig & Pick<TrainConfig, 'maxSteps' | 'numTrainEpochs'>
@@ -54,12 +58,7 @@ type ScheduledConfig = Pick<
 >
 
 /** What training depends on of the configuration. */
-export type TrainingConfig = LengthConfig &
-  OptimizerConfig &
-  ScheduleConfig &
-  WatchConfig &
-  ScheduledConfig &
-  Pick<TrainConfig, 'neftuneNoiseAlpha'>
+export type TrainingConfig = LengthConfig & OptimizerConfig & ScheduleConfig & WatchConfig & ScheduledConfig
 
 /** What the workload of a run depends on. */
 export type WorkloadConfig = LengthConfig &

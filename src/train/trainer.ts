@@ -3,8 +3,10 @@ import type { Quantization } from '../config/index.ts'
 import type { Pipeline } from '../engine/pipeline.ts'
 import { evalBatches, stepBatches, stepsPerEpoch, type TrainingOrder } from '../text/batches.ts'
 import type { Examples } from '../text/example.ts'
+import type { LayoutOptions } from '../text/layout.ts'
+import type { PrefixOptions } from '../text/prefixes.ts'
 import { LowrankError } from '../util/errors.ts'
-import type { LengthConfig, OrderConfig, TrainingConfig } from './config.ts'
+import type { LayoutConfig, LengthConfig, OrderConfig, TrainingConfig } from './config.ts'
 import { evaluateBatches } from './evaluate.ts'
 import { costOf, costOfBest, criterionOf, valueIn } from './criterion.ts'
 import type { BestEvaluation, EvalResult, TrainEvent } from './events.ts'
@@ -83,17 +85,19 @@ interface TrainingParts {
   readonly pipeline: Pipeline
   readonly trainables: ReadonlyMap<string, Trainable>
   readonly examples: Examples
+  /** See `PrefixOptions`. */
+  readonly regimeOf: PrefixOptions['regimeOf']
 }
 
 /** A run before its first step. */
-export function startTraining({ config, base, pipeline, trainables, examples }: TrainingParts): Training {
+export function startTraining({ config, base, pipeline, trainables, examples, regimeOf }: TrainingParts): Training {
   return {
     config,
     base,
     pipeline,
     trainables,
     optimizer: makeOptimizer(trainables.values(), config),
-    order: orderOf(config, examples),
+    order: orderOf(config, examples, regimeOf),
     steps: totalSteps(config, examples),
     state: {
       step: 0,
@@ -122,11 +126,21 @@ export function totalSteps(config: LengthConfig, examples: Examples): number {
     : Math.ceil(config.numTrainEpochs * stepsPerEpoch(orderOf(config, examples)))
 }
 
-/** What decides the batches of a run. */
-export function orderOf(config: OrderConfig, examples: Examples): TrainingOrder {
-  const { seed, perDeviceTrainBatchSize: batchSize, gradientAccumulationSteps: accumulation } = config
-  const { packing, padToMultipleOf, groupByLength } = config
-  return { examples, seed, batchSize, accumulation, packing, padToMultipleOf, groupByLength } as const
+/** What decides the batches of a run; `regimeOf` as in `PrefixOptions`. */
+export function orderOf(config: OrderConfig, examples: Examples, regimeOf?: PrefixOptions['regimeOf']): TrainingOrder {
+  const { seed, perDeviceTrainBatchSize: batchSize, gradientAccumulationSteps: accumulation, groupByLength } = config
+  const layout = layoutOf(config, regimeOf)
+  // Each example has noise of its own on all of its tokens.
+  const sharePrefixes = layout.sharePrefixes === true && config.neftuneNoiseAlpha === undefined
+  return { examples, seed, batchSize, accumulation, groupByLength, ...layout, sharePrefixes }
+}
+
+/** How the examples of an evaluation are laid out. */
+export function layoutOf(
+  { packing, padToMultipleOf, sharePrefixes }: LayoutConfig,
+  regimeOf: PrefixOptions['regimeOf'],
+): Omit<LayoutOptions, 'batchSize'> {
+  return { packing, padToMultipleOf, sharePrefixes: sharePrefixes === 'auto', regimeOf }
 }
 
 /** What an optimizer step has found. */
@@ -226,7 +240,9 @@ interface TrainerResult {
 export async function* train(training: Training, options: TrainOptions): AsyncGenerator<TrainEvent, TrainerResult> {
   const { config, pipeline, trainables, steps, state } = training
   const { cancelled } = options
-  const validBatches = options.valid && evalBatches(options.valid, config.perDeviceEvalBatchSize, config)
+  const validBatches =
+    options.valid &&
+    evalBatches(options.valid, config.perDeviceEvalBatchSize, layoutOf(config, training.order.regimeOf))
   const evaluate = async function* (): AsyncGenerator<TrainEvent> {
     if (validBatches === undefined || state.evaluated === state.step || !isEvaluated(training)) return
     const start = performance.now()

@@ -10,17 +10,18 @@ import { formatSize } from '../util/format.ts'
 import type { WorkloadConfig } from './config.ts'
 import type { TrainEvent } from './events.ts'
 import { stateBytes } from './optimizer.ts'
-import { orderOf, totalSteps } from './trainer.ts'
+import { layoutOf, orderOf, totalSteps } from './trainer.ts'
 
-/** The workload of a run. */
+/** The workload of a run; `regimeOf` is that of its decoder. */
 export function workloadOf(
   config: WorkloadConfig,
   { train, valid }: { readonly train: Dataset; readonly valid: Dataset | undefined },
+  regimeOf: PreparedDecoder['regimeOf'],
 ): Workload {
   const { loadBestModelAtEnd, perDeviceEvalBatchSize } = config
-  const order = orderOf(config, train.examples)
+  const order = orderOf(config, train.examples, regimeOf)
   const largest = largestMicroBatch(order, totalSteps(config, train.examples))
-  const evaluation = valid && evalBatches(valid.examples, perDeviceEvalBatchSize, config).largest
+  const evaluation = valid && evalBatches(valid.examples, perDeviceEvalBatchSize, layoutOf(config, regimeOf)).largest
   return {
     training: largest.size,
     largest,

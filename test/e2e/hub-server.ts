@@ -122,10 +122,12 @@ export class StandIn {
     const content = contents.find((one) => sha256(one) === hash)
     if (this.onCdn(request, response, content)) return
     if (content === undefined) return refuse(response, 404, '')
-    const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0)
-    const range = { 'content-range': `bytes ${from}-${content.length - 1}/${content.length}` }
-    response.writeHead(from > 0 ? 206 : 200, { 'content-length': content.length - from, ...(from > 0 ? range : {}) })
-    response.end(request.method === 'HEAD' ? undefined : content.subarray(from))
+    const [, first = '0', last = ''] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '') ?? []
+    const [from, end] = [Number(first), last === '' ? content.length : Math.min(content.length, Number(last) + 1)]
+    const part = from > 0 || end < content.length
+    const range = { 'content-range': `bytes ${from}-${end - 1}/${content.length}` }
+    response.writeHead(part ? 206 : 200, { 'content-length': end - from, ...(part ? range : {}) })
+    response.end(request.method === 'HEAD' ? undefined : content.subarray(from, end))
   }
 }
 

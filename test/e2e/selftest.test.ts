@@ -67,8 +67,8 @@ const mistakes = {
   packing: {
     wrong: 'attention between packed examples',
     file: 'engine/positions.js',
-    right: 'begins.fill(start % seq, start, starts[i + 1] ?? batch * seq)',
-    instead: 'void start',
+    right: 'beginning(paths.at(-1) ?? [], position)',
+    instead: '(paths.at(-1) ?? [])',
     failed: [/^packing$/],
   },
   masks: {

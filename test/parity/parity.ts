@@ -55,7 +55,7 @@ async function compare(python: string, work: string): Promise<void> {
   })
   await using session = await openSession({ model, training: { lora: config, init: 'pretrained', seed: 7 } })
   const opened = await session.load({ activations: 'keep', expandWeights: true, headRows: 512 })
-  const { tokenizer, trainables, pipeline, adaptation, lora, storage } = opened
+  const { tokenizer, trainables, pipeline, regimeOf, adaptation, lora, storage } = opened
   const { examples } = await readExamples({ sources: [{ path: trainFile, weight: 1 }], tokenizer, maxLength: 512 })
   const save = (folder: string): Promise<void> =>
     saveResult({
@@ -78,7 +78,7 @@ async function compare(python: string, work: string): Promise<void> {
   await writeFile(join(work, 'steps.json'), JSON.stringify(order))
 
   const losses: number[] = []
-  const training = startTraining({ config, pipeline, trainables, examples })
+  const training = startTraining({ config, pipeline, trainables, examples, regimeOf })
   const run = train(training, {
     valid: undefined,
     saveCheckpoint: () => Promise.reject(new Error('not asked for')),

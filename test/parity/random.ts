@@ -116,7 +116,7 @@ async function trainHere(
     training: { lora, init: 'pretrained', seed: config.seed, labelSmoothing },
   })
   const opened = await session.load(choice)
-  const { tokenizer, pipeline, trainables, adaptation } = opened
+  const { tokenizer, pipeline, trainables, regimeOf, adaptation } = opened
   // A fresh adapter has B = 0, and no gradient at A.
   for (const { name, data } of trainables.values()) {
     if (name.includes('.lora_B.')) fillUniform(data, -0.2, 0.2, stream(seed, name))
@@ -136,7 +136,7 @@ async function trainHere(
   }
   const { examples } = await readExamples({ sources: [{ path: config.train, weight: 1 }], tokenizer, maxLength })
   tokenizer.close()
-  const training = startTraining({ config, pipeline, trainables, examples })
+  const training = startTraining({ config, pipeline, trainables, examples, regimeOf })
   const steps = Array.from({ length: training.steps }, (_, step) =>
     stepBatches({ ...training.order, step }).batches.map((batch) => batch.examples.map(({ line }) => line - 1)),
   )

@@ -23,6 +23,10 @@ export const training = {
     group: 'Training',
     description: 'Put several short examples into one row, each seeing itself alone: faster, with the same losses',
   }),
+  sharePrefixes: option(z.enum(['auto', 'off']).default('auto'), {
+    group: 'Training',
+    description: 'Compute what examples begin with in common once, where that is faster, with the same losses',
+  }),
   padToMultipleOf: option(count.max(65536).optional(), {
     group: 'Training',
     description: 'Pad rows to a multiple of so many positions',

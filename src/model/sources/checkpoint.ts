@@ -26,10 +26,23 @@ export async function openWeights(model: string): Promise<WeightSource> {
 }
 
 async function openFolder(folder: string): Promise<WeightSource> {
+  return openTensors(folder, await openCheckpoint(folder), { headersOnly: false })
+}
+
+/**
+ * The same of a folder whose tensors are elsewhere. `headersOnly`: that they are too far away to be read. Then a head that is stored beside
+ * a tied embedding is taken to equal it, as it nearly always does.
+ */
+export async function openTensors(
+  folder: string,
+  checkpoint: TensorReader,
+  { headersOnly }: { readonly headersOnly: boolean },
+): Promise<WeightSource> {
   const described = await readDecoderConfig(folder)
-  const { reader, storedName, beside } = decoderTensors(await openCheckpoint(folder), described)
+  const { reader, storedName, beside } = decoderTensors(checkpoint, described)
   try {
-    const config = (await hasOwnHead(reader, described)) ? { ...described, tieWordEmbeddings: false } : described
+    const ownHead = !headersOnly && (await hasOwnHead(reader, described))
+    const config = ownHead ? { ...described, tieWordEmbeddings: false } : described
     const specs = weightSpecs(config)
     const quantized = await openLinears(folder, reader, config, specs)
     const packed = quantized?.quantization && quantized.entries
