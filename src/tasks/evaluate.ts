@@ -5,7 +5,9 @@ import { writeFileAtomic } from '../formats/atomic.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
 import { baseFor, dayFor, withBase } from '../runs/adapter-base.ts'
 import type { ReadOptions } from '../session/read-tokens.ts'
-import { openSession } from '../session/session.ts'
+import type { Workload } from '../session/memory-items.ts'
+import type { MemoryPlan } from '../session/plan.ts'
+import { openSession, type Session } from '../session/session.ts'
 import { evaluationWorkload } from '../train/workload.ts'
 import { evalBatches, type EvalBatches, exampleLosses } from '../text/batches.ts'
 import { placeOf, type DatasetSummary } from '../text/dataset.ts'
@@ -130,7 +132,7 @@ async function* evaluateOne({
   session.tokenizer.close()
   const { regimeOf } = session.decoder
   const batches = evalBatches(examples, batchSize, { sharePrefixes: config.sharePrefixes === 'auto', regimeOf })
-  const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })
+  const plan = planFor(session, evaluationWorkload(batches, summary), { bound, generates: measure !== undefined })
   const { pipeline, generation } = await session.load(plan)
   const losses = new ExampleLosses(batches, summary)
   const result = await evaluateBatches({ pipeline, batches, cancelled, onLosses: (some, i) => losses.add(some, i) })
@@ -141,6 +143,27 @@ async function* evaluateOne({
     result: { ...result, metrics, ...(confusion === undefined ? {} : { confusion }) },
     data: summary,
     lines: () => answers.map((answer) => ({ ...answer, ...losses.of(answer.place) })),
+  }
+}
+
+/**
+ * Where tokens are generated one by one, weights that are cast for each of them cost more time than all else: they are expanded once, where
+ * there is room. That changes no loss.
+ */
+function planFor(
+  session: Session,
+  workload: Workload,
+  { bound, generates }: { readonly bound: number | undefined; readonly generates: boolean },
+): MemoryPlan {
+  const frugal = session.plan(workload, { setting: 'recompute', bound })
+  if (!generates || frugal.streamed !== undefined) return frugal
+  try {
+    const { activations, headRows } = frugal
+    const choice = { activations, headRows, expandWeights: true }
+    return session.plan(workload, { setting: 'recompute', bound, choice })
+  } catch (error) {
+    if (error instanceof LowrankError && ['config', 'memory'].includes(error.code)) return frugal
+    throw error
   }
 }
 

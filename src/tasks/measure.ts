@@ -19,7 +19,7 @@ import type { ReadOptions } from '../session/read-tokens.ts'
 import type { Session } from '../session/session.ts'
 import type { Dataset } from '../text/dataset.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
-import { LowrankError, messageOf } from '../util/errors.ts'
+import { internalError, LowrankError, messageOf } from '../util/errors.ts'
 import { plural } from '../util/format.ts'
 import { status, type StatusEvent } from '../util/task.ts'
 import { askedOfAll, type Questions } from './questions.ts'
@@ -151,8 +151,9 @@ export class Measure {
     const { questions } = this.#o
     const scores: number[][] = []
     const progress = this.#progress('scoring labels')
-    for (const { ids, labelIds } of questions) {
-      scores.push(await logLikelihoods(decoder, { prompt: ids, continuations: labelIds, adapter }, cancelled))
+    for (const { labels } of questions) {
+      if (labels === undefined) throw internalError('a question whose labels are to be scored has none')
+      scores.push(await logLikelihoods(decoder, { ...labels, adapter }, cancelled))
       yield* progress(scores.length)
     }
     return scores

@@ -1,5 +1,6 @@
 import { findData } from '../hub/resolve.ts'
 import { withShots } from '../text/asked.ts'
+import { asChat } from '../text/encode.ts'
 import { placeText, readRecords } from '../text/readers/index.ts'
 import {
   type Columns,
@@ -26,6 +27,7 @@ interface ShotsConfig {
   readonly shotsFrom?: string | undefined
   readonly shape?: ShapeName | undefined
   readonly columns?: Columns | undefined
+  readonly chat?: boolean | undefined
   readonly skipBadLines?: boolean | undefined
 }
 
@@ -60,5 +62,6 @@ export async function* readShots(
     )
   }
   const samples = Array.from(shuffled(found.length, stream(0, 'shots')).subarray(0, shots), (i) => found[i]!)
-  return { samples, before: (sample) => withShots(sample, samples) }
+  const asked = (sample: Sample): Sample => (config.chat === true && sample.kind === 'pair' ? asChat(sample) : sample)
+  return { samples, before: (sample) => withShots(asked(sample), samples) }
 }
