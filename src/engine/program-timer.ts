@@ -63,8 +63,11 @@ function madeUp(program: Program, sizes: DimValues): Feeds {
 function plainPositions(batch: number, seq: number): Feeds {
   const starts = Int32Array.from({ length: batch }, (_, i) => i * seq)
   const lengths = new Int32Array(batch).fill(seq)
-  const parts = { rows: attentionParts, trees: treeParts }
-  return positionFeeds({ batch, seq, starts, lengths }, { rope: undefined, window: undefined }, parts)
+  return positionFeeds(
+    { batch, seq, starts, lengths },
+    { rope: undefined, window: undefined },
+    { rows: attentionParts, trees: treeParts },
+  )
 }
 
 /** Ids are 0, which every vocabulary has. All else is written, since pages of zeros take no memory and so no time to read. */
