@@ -313,7 +313,7 @@ describe('an adapter', () => {
     ])
     expect(code).toBe(0)
     const [titles, base, adapted, counts] = stdout.split('\n')
-    expect(titles).toMatch(/^ +loss +token accuracy +accuracy$/)
+    expect(titles).toMatch(/^ +loss +token accuracy +label accuracy$/)
     expect(base).toMatch(/^base +\d+\.\d{4} +\d+\.\d % +\d+\.\d %$/)
     expect(adapted).toMatch(/^with adapter +\d/)
     expect(counts).toBe('(8 label tokens, 4 examples)')
