@@ -3,6 +3,7 @@
  * so that what else the machine does hits both alike; and PEFT's step over as many examples of the same length, where Python is present.
  *
  *     npm run bench:prefix -- --model DIR [--batch 16] [--accumulation 4] [--steps 4] [--instruction 300] [--ticket 40] [--activations keep]
+ *         [--only a]
  *
  * (a) 1,000 examples of a classification: an instruction that all have, a ticket, a label of two tokens.
  * (b) As long, but nothing in common: what looking for it costs.
@@ -123,7 +124,7 @@ async function compare(
 }
 
 const shared = await compare('(a) an instruction in common', examplesOf(config.vocabSize, length, instruction))
-await compare('(b) nothing in common', examplesOf(config.vocabSize, length, 0))
+if (flagValue(args, '--only') !== 'a') await compare('(b) nothing in common', examplesOf(config.vocabSize, length, 0))
 await decoder.close()
 
 const python = await findPython()

@@ -1,9 +1,10 @@
-import { dimValue, type DimValues, type Shape } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
 import type { StoredWeight } from '../storage/stored.ts'
+import { type Dropouts, type FillMask, masks } from './dropout.ts'
 import { embedded, scaled } from './embedding.ts'
 import { StackMemory, type Mark } from './memory.ts'
-import { idTensor, type PositionKind, type Positions } from './positions.ts'
+import { isTree, type Positions } from './paths.ts'
+import { type AttentionParts, idTensor, type PositionKind } from './positions.ts'
 import { PositionCache } from './position-cache.ts'
 import {
   f32Tensor,
@@ -15,7 +16,6 @@ import {
   type Runtime,
 } from './onnxruntime/runtime.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
-import { elements } from '../util/shape.ts'
 
 /** Token ids, right padded, and the flat positions whose next token is predicted. */
 interface MicroBatch extends Positions {
@@ -26,9 +26,8 @@ interface MicroBatch extends Positions {
   readonly targets: Int32Array
 }
 
-interface Stage {
+interface Stage extends Dropouts {
   readonly parameters: readonly FedWeight[]
-  readonly dropouts: readonly { readonly port: string; readonly p: number; readonly shape: Shape }[]
   readonly gradients: readonly { readonly port: string; readonly name: string }[]
 }
 
@@ -47,14 +46,15 @@ interface HeadPrograms extends Stage {
 interface PipelineOptions {
   readonly runtime: Runtime
   readonly blocks: readonly BlockPrograms[]
+  /** The same blocks for micro-batches whose rows are trees, with the same parameters: made when there is one. */
+  readonly treeBlocks: () => readonly BlockPrograms[]
   readonly head: HeadPrograms
   readonly weights: WeightStore
   /** Name of the embedding [vocabulary, hidden], whether it is trained, and by what its rows are multiplied. */
   readonly embedding: { readonly name: string; readonly trainable: boolean; readonly scale: number }
   /** How each block sees positions; blocks of one kind share the object. */
   readonly kinds: readonly PositionKind[]
-  /** Parts in which queries go through attention; no sequence may be shorter. */
-  readonly attentionParts: number
+  readonly attentionParts: AttentionParts
   /** Most rows that go through the head at once: what a large vocabulary takes is this times its size. */
   readonly headRows: number
   /**
@@ -63,16 +63,6 @@ interface PipelineOptions {
    */
   readonly group: number
 }
-
-/**
- * Fills a fresh dropout mask: u8, 1 where an element is kept. `micro` counts the micro-batches, `stage` the blocks (the head comes last);
- * `index` is different for each mask of a stage within a micro-batch.
- */
-export type FillMask = (
-  mask: Uint8Array,
-  p: number,
-  place: { readonly micro: number; readonly stage: number; readonly index: number },
-) => void
 
 /** Adds noise to the embedded tokens `x` [batch * seq * width] of a micro-batch, counted by `micro`. */
 export type AddNoise = (x: Float32Array, micro: number) => void
@@ -87,6 +77,7 @@ interface Randomness {
 interface Pass {
   readonly batch: MicroBatch
   readonly micro: number
+  readonly blocks: readonly BlockPrograms[]
   /** What each kind of block is fed of its positions. */
   readonly context: (block: number) => Feeds
   x: HostTensor
@@ -111,6 +102,7 @@ export class Pipeline {
   /** What only the next stage reads: stages take turns. */
   readonly #passing = [new StackMemory(), new StackMemory()] as const
   readonly #positions: PositionCache
+  #treeBlocks: readonly BlockPrograms[] | undefined
 
   constructor(options: PipelineOptions) {
     this.#o = options
@@ -140,15 +132,15 @@ export class Pipeline {
     const passes = batches.map((batch, micro): Pass => {
       const [context, x] = [this.#contextOf(batch), this.#embed(batch)]
       addNoise?.(floats(x), micro)
-      return { batch, micro, context, x, dy: undefined, tape: [] }
+      return { batch, micro, blocks: this.#blocksFor(batch), context, x, dy: undefined, tape: [] }
     })
     this.#tape.clear()
     const heights: Mark[] = []
-    for (const [i, block] of blocks.entries()) {
+    for (let i = 0; i < blocks.length; i++) {
       const lookup = await this.#o.weights.block(i, i + 1 < blocks.length ? i + 1 : undefined)
       heights.push(this.#tape.mark)
       this.#passingOf(i).clear()
-      for (const pass of passes) await this.#forward(block, i, pass, lookup, fillMask)
+      for (const pass of passes) await this.#forward(pass.blocks[i]!, i, pass, lookup, fillMask)
     }
     const losses: Float32Array[] = []
     for (const pass of passes) losses.push(await this.#trainHead(pass, fillMask, gradients))
@@ -157,7 +149,7 @@ export class Pipeline {
       if (block?.backward === undefined || passes[0]?.dy === undefined) break
       const lookup = await this.#o.weights.block(i, i > 0 && blocks[i - 1]?.backward !== undefined ? i - 1 : 0)
       this.#passingOf(i).clear()
-      for (const pass of passes) await this.#backward(block, i, pass, lookup, gradients)
+      for (const pass of passes) await this.#backward(pass.blocks[i]!, i, pass, lookup, gradients)
       this.#tape.returnTo(heights[i] ?? this.#tape.mark)
     }
     for (const { batch, dy } of passes) {
@@ -190,6 +182,10 @@ export class Pipeline {
     const results = await this.#run(block, needed(block.backward), feeds, lookup, this.#passingOf(i))
     collect(block, results, gradients)
     pass.dy = results['dx']
+  }
+
+  #blocksFor(batch: MicroBatch): readonly BlockPrograms[] {
+    return isTree(batch) ? (this.#treeBlocks ??= this.#o.treeBlocks()) : this.#o.blocks
   }
 
   #run(
@@ -263,7 +259,7 @@ export class Pipeline {
     const { head, weights } = this.#o
     const last = Int32Array.of(ids.length - 1)
     // What follows the last token does not change it.
-    const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts))
+    const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts.rows))
     padded.set(ids)
     const batch = {
       batch: 1,
@@ -292,14 +288,19 @@ export class Pipeline {
   async #hidden(batches: readonly MicroBatch[], cancelled: () => boolean): Promise<HostTensor[] | undefined>
   async #hidden(batches: readonly MicroBatch[], cancelled = (): boolean => false): Promise<HostTensor[] | undefined> {
     const { blocks, weights } = this.#o
-    const passes = batches.map((batch) => ({ x: this.#embed(batch), context: this.#contextOf(batch) }))
-    for (const [i, block] of blocks.entries()) {
+    const passes = batches.map((batch) => ({
+      x: this.#embed(batch),
+      context: this.#contextOf(batch),
+      blocks: this.#blocksFor(batch),
+    }))
+    for (let i = 0; i < blocks.length; i++) {
       if (cancelled()) return undefined
       // After the last block the next evaluation begins with the first.
       const lookup = await weights.block(i, (i + 1) % blocks.length)
       const memory = this.#passingOf(i)
       memory.clear()
       for (const pass of passes) {
+        const block = pass.blocks[i]!
         pass.x = needed(
           (await this.#run(block, block.evaluate, { x: pass.x, ...pass.context(i) }, lookup, memory))['y'],
         )
@@ -355,24 +356,6 @@ export class Pipeline {
     const positions = this.#positions.of(batch)
     return (block) => ({ ...positions(block), rows })
   }
-}
-
-/** Fresh dropout masks of a stage; `from` counts those of it that came before. */
-function masks(
-  stage: Stage,
-  place: { readonly micro: number; readonly stage: number; readonly from: number },
-  sizes: DimValues,
-  fillMask: FillMask,
-  memory: StackMemory,
-): Feeds {
-  const feeds: Record<string, HostTensor> = {}
-  stage.dropouts.forEach(({ port, p, shape: dims }, i) => {
-    const shape = dims.map((dim) => dimValue(dim, sizes))
-    const data = memory.bytes(elements(shape))
-    fillMask(data, p, { micro: place.micro, stage: place.stage, index: place.from + i })
-    feeds[port] = { dtype: 'u8', shape, data }
-  })
-  return feeds
 }
 
 function collect(stage: Stage, results: Results, gradients: GradientSink): void {

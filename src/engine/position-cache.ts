@@ -1,14 +1,15 @@
-import { isPacked, positionFeeds, type PositionKind, type Positions } from './positions.ts'
+import { isPacked, type Positions } from './paths.ts'
+import { type AttentionParts, positionFeeds, type PositionKind } from './positions.ts'
 import type { Feeds } from './onnxruntime/runtime.ts'
 
 /** What blocks are fed of positions, made once for each kind of block; and once for all micro-batches that are alike in this. */
 export class PositionCache {
   readonly #kinds: readonly PositionKind[]
-  readonly #parts: number
+  readonly #parts: AttentionParts
   /** Those of the last micro-batch, by kind. */
   #last: { readonly batch: number; readonly seq: number; readonly feeds: Map<PositionKind, Feeds> } | undefined
 
-  constructor(kinds: readonly PositionKind[], parts: number) {
+  constructor(kinds: readonly PositionKind[], parts: AttentionParts) {
     this.#kinds = kinds
     this.#parts = parts
   }

@@ -1,15 +1,14 @@
 import { b } from '../graph/build.ts'
 import { type Dim, product } from '../graph/dims.ts'
-import { only as firstOf, type Value } from '../graph/value.ts'
+import type { Value } from '../graph/value.ts'
 import type { Attend, DecoderConfig } from './decoder.ts'
 
 /** The queries of one part and the keys they may see. */
 export interface AttentionPart {
-  /** How many queries, and how many keys: all up to the last of the queries. */
+  /** How many queries. */
   readonly queries: Dim
-  readonly keys: Dim
-  /** Lengths of the keys seen and of those after, i64 [2]; undefined for the last part, which sees all. */
-  readonly cut: Value | undefined
+  /** Of keys or values of all positions, axis 2, those that it may see. */
+  readonly seen: (all: Value) => Value
   /** Added to scores: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, 1, queries, keys]. */
   readonly mask: Value
 }
@@ -18,11 +17,9 @@ export interface AttentionPart {
 export function attendInParts(config: DecoderConfig, sizes: Value, parts: readonly AttentionPart[]): Attend {
   return (queries, keys, values) => {
     const queryParts = b.split(queries, sizes, { axis: 3, parts: parts.map((part) => part.queries) })
-    const mixedParts = parts.map(({ keys: upTo, cut, mask }, i) => {
-      const seen = (all: Value): Value =>
-        cut === undefined ? all : firstOf(b.split(all, cut, { axis: 2, parts: [upTo, `after ${upTo}`] }))
-      return attendAll(queryParts[i] ?? queries, seen(keys), seen(values), mask, config)
-    })
+    const mixedParts = parts.map(({ seen, mask }, i) =>
+      attendAll(queryParts[i] ?? queries, seen(keys), seen(values), mask, config),
+    )
     return b.concat(mixedParts, sizes, { axis: 3, whole: queries.type.shape[3] ?? 0 })
   }
 }

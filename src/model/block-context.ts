@@ -1,17 +1,19 @@
 import { b } from '../graph/build.ts'
 import type { Port } from '../graph/program.ts'
-import type { Value } from '../graph/value.ts'
-import { attentionParts } from '../util/attention.ts'
+import { only as firstOf, type Value } from '../graph/value.ts'
+import { attentionParts, treeParts } from '../util/attention.ts'
 import { type AttentionPart, attendInParts } from './attention.ts'
 import type { BlockContext, DecoderConfig } from './decoder.ts'
 
 /**
  * What block `index` computes with besides x, as symbolic inputs: `cos` and `sin`, where the layer knows of positions; `sizes`, `cut.N` and
- * `mask.N` of the parts of attention; `rows` for the last block: past attention, what no label is predicted from is never read.
+ * `mask.N` of the parts of attention, of rows that are trees `seen.N`, too; `rows` for the last block: past attention, what no label is predicted
+ * from is never read.
  */
 export function blockContext(
   config: DecoderConfig,
   index: number,
+  { trees = false }: { readonly trees?: boolean | undefined } = {},
 ): { readonly context: BlockContext; readonly ports: readonly Port[] } {
   const { layers, numHiddenLayers } = config
   const ports: Port[] = []
@@ -26,13 +28,29 @@ export function blockContext(
   const kind = layers[index]
   const angles = ['batch', 'seq', (kind?.rope?.channels ?? 0) / 2]
   const rope = kind?.rope && { cos: f32('cos', angles), sin: f32('sin', angles) }
-  const sizes = i64('sizes', [attentionParts])
+  const count = trees ? treeParts : attentionParts
+  const sizes = i64('sizes', [count])
   const rows = index === numHiddenLayers - 1 ? i64('rows', ['rows']) : undefined
-  const parts = Array.from({ length: attentionParts }, (_, i): AttentionPart => {
-    const final = i === attentionParts - 1
-    const [queries, keys] = [`part ${i}`, final ? 'seq' : `upto ${i}`]
+  const maskOf = (i: number, keys: string): Value => f32(`mask.${i}`, ['1|batch', 1, 1, `part ${i}`, keys])
+  /** Sees all keys up to its last query. */
+  const rowPart = (i: number): AttentionPart => {
+    const final = i === count - 1
+    const keys = final ? 'seq' : `upto ${i}`
     const cut = final ? undefined : i64(`cut.${i}`, [2])
-    return { queries, keys, cut, mask: f32(`mask.${i}`, ['1|batch', 1, 1, queries, keys]) }
-  })
+    const seen = (all: Value): Value =>
+      cut === undefined ? all : firstOf(b.split(all, cut, { axis: 2, parts: [keys, `after ${keys}`] }))
+    return { queries: `part ${i}`, seen, mask: maskOf(i, keys) }
+  }
+  /** Sees the keys from the beginning of the row to a gap, and those from there to its last query. */
+  const treePart = (i: number): AttentionPart => {
+    const [cut, lengths] = [i64(`cut.${i}`, [4]), i64(`seen.${i}`, [2])]
+    const parts = [`before ${i}`, `gap ${i}`, `near ${i}`, `after ${i}`]
+    const seen = (all: Value): Value => {
+      const [before = all, , near = all] = b.split(all, cut, { axis: 2, parts })
+      return b.concat([before, near], lengths, { axis: 2, whole: `keys ${i}` })
+    }
+    return { queries: `part ${i}`, seen, mask: maskOf(i, `keys ${i}`) }
+  }
+  const parts = Array.from({ length: count }, (_, i) => (trees ? treePart(i) : rowPart(i)))
   return { context: { rope, attend: attendInParts(config, sizes, parts), rows }, ports }
 }

@@ -5,7 +5,7 @@ import { gradients } from '../graph/grad.ts'
 import { program, type Port, type Program } from '../graph/program.ts'
 import { chooseSaved } from '../graph/saved.ts'
 import type { Value } from '../graph/value.ts'
-import { attentionParts } from '../util/attention.ts'
+import { attentionParts, treeParts } from '../util/attention.ts'
 import { blockContext } from './block-context.ts'
 import type { DecoderConfig, LayerKind } from './decoder.ts'
 import { families } from './families/index.ts'
@@ -64,20 +64,38 @@ export interface StagesOptions {
   readonly adapterOf: (path: string) => LoraModule | undefined
   /** Whether the head has a weight of its own, although the checkpoint ties it to the embedding (a saved copy is trained). */
   readonly separateHead?: boolean
+  /** Whether blocks are for micro-batches whose rows share what their examples begin with. */
+  readonly trees?: boolean | undefined
   /** Share of each label that is spread over the vocabulary, in the loss that is trained on; 0 by default. */
   readonly labelSmoothing?: number | undefined
 }
 
 /**
  * What the symbols of the stages stand for in a micro-batch of `batch` x `seq` positions, `rows` of which predict a label. Of attention
- * masks there is one, or one for each row.
+ * masks there is one, or one for each row. Where rows are trees, a part is taken to see all keys up to its last query, which is the most.
  */
 export function stageSizes({
   batch,
   seq,
   rows,
   masks = 1,
-}: Readonly<Record<'batch' | 'seq' | 'rows', number>> & { readonly masks?: number }): DimValues {
+  trees = false,
+}: Readonly<Record<'batch' | 'seq' | 'rows', number>> & {
+  readonly masks?: number
+  readonly trees?: boolean
+}): DimValues {
+  if (trees) {
+    const end = (part: number): number => Math.floor(((part + 1) * seq) / treeParts)
+    const parts = Array.from({ length: treeParts }, (_, i) => [
+      [`part ${i}`, end(i) - end(i - 1)],
+      [`before ${i}`, 0],
+      [`gap ${i}`, 0],
+      [`near ${i}`, end(i)],
+      [`after ${i}`, seq - end(i)],
+      [`keys ${i}`, end(i)],
+    ])
+    return { batch, seq, rows, '1|batch': masks, ...(Object.fromEntries(parts.flat()) as DimValues) }
+  }
   const end = (part: number): number => Math.floor(((part + 1) * seq) / attentionParts)
   const parts = Array.from({ length: attentionParts }, (_, i) => [
     [`part ${i}`, end(i) - end(i - 1)],
@@ -88,7 +106,9 @@ export function stageSizes({
 }
 
 /** To weigh saved values with; what is kept does not depend on them much. */
-const typicalSizes = stageSizes({ batch: 4, seq: 256, rows: 512 })
+const [typicalRows, typicalTrees] = [false, true].map((trees) =>
+  stageSizes({ batch: 4, seq: 256, rows: 512, trees }),
+) as [DimValues, DimValues]
 
 /** Writes all stages of a decoder and differentiates them. Stages that compute the same share their programs. */
 export function buildStages(options: StagesOptions): DecoderStages {
@@ -111,7 +131,7 @@ interface Written {
 }
 
 function buildBlock(
-  { config, policy, activations, adapterOf }: StagesOptions,
+  { config, policy, activations, adapterOf, trees }: StagesOptions,
   { index, kind, wantsDx }: { readonly index: number; readonly kind: LayerKind; readonly wantsDx: boolean },
   share: (candidate: Program) => Program,
 ): BlockStage {
@@ -119,7 +139,7 @@ function buildBlock(
   const prefix = `${config.trunk}.layers.${index}.`
   const input = b.input('x', { dtype: 'f32', shape: ['batch', 'seq', config.hiddenSize] })
   const x = index === 0 ? b.scale(input, config.multipliers.input) : input
-  const { context, ports: contextPorts } = blockContext(config, index)
+  const { context, ports: contextPorts } = blockContext(config, index, { trees })
   const fixed = [...ports({ x: input }), ...contextPorts]
   const write = (training: boolean): Written => {
     const stage = new StageLayers({ prefix, policy })
@@ -150,7 +170,7 @@ function buildBlock(
           forward: [y],
           gradients: grads.map((port) => port.value),
           given: givenBackward.map((port) => port.value),
-          sizes: typicalSizes,
+          sizes: trees === true ? typicalTrees : typicalRows,
         })
   const savedPorts = saved.map((value, i) => ({ name: `saved.${i}`, value }))
   return {

@@ -22,7 +22,7 @@ import type { LoadedAdapter } from '../engine/cached/adapters.ts'
 import type { CachedDecoder } from '../engine/cached/cached-decoder.ts'
 import { cachedDecoder } from './cached-decoder.ts'
 import { heldAdapter } from './loaded-adapter.ts'
-import { attentionParts } from '../util/attention.ts'
+import { attentionParts, treeParts } from '../util/attention.ts'
 import { embeddingName, sourceName } from '../model/names.ts'
 import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
@@ -181,8 +181,11 @@ export class PreparedDecoder {
     return lengthRegimes(this.config)
   }
 
-  /** All programs. */
-  stages(choice: Pick<MemoryChoice, 'activations' | 'expandWeights'>): DecoderStages {
+  /** All programs; `trees`: those for micro-batches whose rows share what their examples begin with. */
+  stages(
+    choice: Pick<MemoryChoice, 'activations' | 'expandWeights'>,
+    { trees = false }: { readonly trees?: boolean } = {},
+  ): DecoderStages {
     const { training } = this.#o
     return buildStages({
       config: this.config,
@@ -193,6 +196,7 @@ export class PreparedDecoder {
       activations: choice.activations,
       adapterOf: this.adaptation.adapterOf,
       separateHead: this.adaptation.separateHead,
+      trees,
       labelSmoothing: training?.labelSmoothing,
     })
   }
@@ -268,12 +272,13 @@ export class PreparedDecoder {
     const pipeline = new Pipeline({
       runtime,
       blocks: stages.blocks,
+      treeBlocks: () => this.stages(choice, { trees: true }).blocks,
       head: stages.head,
       weights,
       group: choice.streamed?.group ?? 1,
       embedding: { name: embeddingName(config), trainable: stages.trainsEmbedding, scale: config.embeddingScale },
       kinds: positionKinds(config),
-      attentionParts,
+      attentionParts: { rows: attentionParts, trees: treeParts },
       headRows: choice.headRows,
     })
     const storage = (name: string): Storage => this.#storage(name, choice)

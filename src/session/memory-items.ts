@@ -6,14 +6,14 @@ import { arenaBytes, heapBytes, outputBytes, valueBytes } from '../graph/footpri
 import type { Program } from '../graph/program.ts'
 import { stageSizes, type DecoderStages } from '../model/stages.ts'
 import { storageBytes } from '../storage/formats.ts'
-import type { BatchSize, LargestMicroBatch } from '../text/batches.ts'
+import type { LargestMicroBatch, LargestSize } from '../text/batches.ts'
 import { elements } from '../util/shape.ts'
 
 /** What a run computes, as far as its memory goes. */
 export interface Workload {
   /** The largest micro-batch that is trained on, and the largest of an evaluation. */
-  readonly training: BatchSize | undefined
-  readonly evaluation: BatchSize | undefined
+  readonly training: LargestSize | undefined
+  readonly evaluation: LargestSize | undefined
   /** Where that of training is. */
   readonly largest?: LargestMicroBatch
   /** Micro-batches of an optimizer step, or of an evaluation. */
@@ -42,6 +42,10 @@ export function memoryItems(
   choice: MemoryChoice,
   stages = prepared.stages(choice),
 ): MemoryItem[] {
+  const computed = computedSizes(workload, {
+    rows: stages,
+    trees: () => prepared.stages(choice, { trees: true }),
+  })
   const { streamed } = choice
   const wanted = prepared.wanted(stages)
   const stored = (weights: readonly WantedWeight[]): number =>
@@ -67,9 +71,32 @@ export function memoryItems(
     { what: 'optimizer', bytes: optimizerBytes },
     { what: 'copy of the best weights', bytes: workload.keepsBest ? trainedBytes : 0 },
     { what: 'unpacked weights of a block', bytes: unpackedBytes(stages) },
-    { what: 'activations', bytes: (streamed?.group ?? 1) * activationBytes(stages, workload) },
-    { what: 'computation', bytes: computationBytes(stages, workload, choice) },
+    { what: 'activations', bytes: (streamed?.group ?? 1) * activationBytes(computed) },
+    { what: 'computation', bytes: computationBytes(stages.head, workload, computed, choice) },
   ].filter(({ bytes }) => bytes > 0)
+}
+
+/** The largest micro-batches, of each kind that has blocks of its own. */
+interface ComputedSizes {
+  readonly training: readonly ComputedSize[]
+  readonly evaluation: readonly ComputedSize[]
+}
+
+interface ComputedSize {
+  readonly blocks: DecoderStages['blocks']
+  readonly sizes: DimValues
+}
+
+function computedSizes(
+  { training, evaluation }: Workload,
+  { rows, trees }: { readonly rows: DecoderStages; readonly trees: () => DecoderStages },
+): ComputedSizes {
+  const both = [training, evaluation].map((largest) => [largest, largest?.other].filter((size) => size !== undefined))
+  const made = both.flat().some((size) => size.trees) ? trees() : rows
+  const [ofTraining = [], ofEvaluation = []] = both.map((some) =>
+    some.map((size) => ({ blocks: (size.trees === true ? made : rows).blocks, sizes: stageSizes(size) })),
+  )
+  return { training: ofTraining, evaluation: ofEvaluation }
 }
 
 /** Packed weights are unpacked where programs want them so, those of one block at a time. */
@@ -88,10 +115,12 @@ function unpackedBytes({ blocks }: DecoderStages): number {
  * What a micro-batch leaves for the backward pass: positions and attention masks, the input of each block, what its forward pass returned
  * besides y, dropout masks.
  */
-function activationBytes({ blocks }: DecoderStages, { training, evaluation }: Workload): number {
-  const size = training ?? evaluation
-  if (size === undefined) return 0
-  const sizes = stageSizes(size)
+function activationBytes({ training, evaluation }: ComputedSizes): number {
+  const largest = training.length > 0 ? training : evaluation
+  return Math.max(0, ...largest.map(leftBytes))
+}
+
+function leftBytes({ blocks, sizes }: ComputedSize): number {
   // One for each kind of layer, since layers of a kind share them.
   const kinds = new Map(blocks.map((block) => [block.kind, block.evaluate]))
   const context = [...kinds.values()].flatMap(({ inputs }) =>
@@ -127,24 +156,25 @@ function headSizes(labelCounts: readonly number[], headRows: number): DimValues[
 }
 
 /** Memory of the programs while they run: with kept activations each keeps it for its next run, otherwise one after the other takes it. */
-function computationBytes(stages: DecoderStages, workload: Workload, { activations, headRows }: MemoryChoice): number {
-  const { blocks, head } = stages
+function computationBytes(
+  head: DecoderStages['head'],
+  { training, evaluation, largest }: Workload,
+  computed: ComputedSizes,
+  { activations, headRows }: MemoryChoice,
+): number {
   const runs = new Map<Program, readonly DimValues[]>()
   const use = (program: Program | undefined, ...sizes: readonly DimValues[]): void => {
     if (program !== undefined && !runs.has(program)) runs.set(program, sizes)
   }
-  const { training, evaluation } = workload
-  if (training !== undefined) {
+  for (const { blocks, sizes } of computed.training) {
     for (const { forward, backward } of blocks) {
-      use(forward, stageSizes(training))
-      use(backward, stageSizes(training))
+      use(forward, sizes)
+      use(backward, sizes)
     }
-    use(head.train, ...headSizes(workload.largest?.labelCounts ?? [training.rows], headRows))
   }
-  if (evaluation !== undefined) {
-    for (const block of blocks) use(block.evaluate, stageSizes(evaluation))
-    use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
-  }
+  if (training !== undefined) use(head.train, ...headSizes(largest?.labelCounts ?? [training.rows], headRows))
+  for (const { blocks, sizes } of computed.evaluation) for (const block of blocks) use(block.evaluate, sizes)
+  if (evaluation !== undefined) use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
   const all = [...runs]
   const most = (of: (sizes: DimValues) => number, sizes: readonly DimValues[]): number => Math.max(...sizes.map(of))
   // Results are copied by the runtime, and the copies wait for the garbage collector.

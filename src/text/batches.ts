@@ -181,12 +181,19 @@ export interface BatchSize {
   readonly rows: number
   /** Attention masks: one for each row where examples are packed, one (the default) for all where they are not. */
   readonly masks?: number
+  /** Whether examples share what they begin with: such micro-batches have programs of their own. */
+  readonly trees?: boolean
+}
+
+/** The largest micro-batch of a run or an evaluation, with the most labels that any has. */
+export interface LargestSize extends BatchSize {
+  /** Where some micro-batches are trees and some are not: the largest of the other kind. */
+  readonly other?: BatchSize | undefined
 }
 
 /** The largest micro-batch of a run. */
 export interface LargestMicroBatch {
-  /** Its size, with the most labels that any micro-batch has. */
-  readonly size: BatchSize
+  readonly size: LargestSize
   /** The step (from 0) it belongs to, and which of the step's micro-batches it is. */
   readonly step: number
   readonly index: number
@@ -199,60 +206,76 @@ export interface LargestMicroBatch {
 /** Examples that are laid out to find the largest micro-batch, about a second's work: all of a long run would keep it waiting. */
 const mostTried = { plain: 400_000, packed: 50_000 }
 
-/**
- * Of the micro-batches of the first `steps` steps, or of as many as `mostTried` examples make, the one that costs most. Where rows share what
- * they begin with, it is the one that takes most memory: such rows may be long and few.
- */
+/** Of the micro-batches of the first `steps` steps, or of as many as `mostTried` examples make, the largest. */
 export function largestMicroBatch(order: TrainingOrder, steps: number): LargestMicroBatch {
   const longest = longestOf(order.examples)
   const perStep = Math.min(order.batchSize * order.accumulation, order.examples.length)
   const most = order.packing === true ? mostTried.packed : mostTried.plain
   const tried = Math.min(steps, Math.ceil(most / perStep))
-  let [microBatches, isShared] = [1, false]
+  let microBatches = 1
   const labels = new Set<number>()
-  const none = { cost: -1, step: 0, index: 0, batch: 0, seq: 0, masks: 1, rows: 0 }
-  let [costliest, heaviest] = [none, none]
+  const search = new LargestSearch<{ readonly step: number; readonly index: number }>()
   for (let step = 0; step < tried; step++) {
     const batches = layOut(stepExamples(order, step).chosen, longest, order)
     microBatches = Math.max(microBatches, batches.length)
     for (const [index, lines] of batches.entries()) {
       const size = sizeOf(lines, order)
       labels.add(size.rows)
-      isShared ||= lines.some((line) => line.some(({ shared }) => shared > 0))
-      const [cost, weight] = [microBatchCost(size), microBatchCost(size, longRows)]
-      if (cost > costliest.cost) costliest = { cost, step, index, ...size }
-      if (weight > heaviest.cost) heaviest = { cost: weight, step, index, ...size }
+      search.add(size, { step, index })
     }
   }
-  const { cost: _, step, index, ...size } = isShared ? heaviest : costliest
-  const labelCounts = [...labels]
-  const rows = labelCounts.reduce((most, count) => Math.max(most, count), 0)
-  return { size: { ...size, rows }, step, index, microBatches, labelCounts }
+  const { size, place = { step: 0, index: 0 } } = search.found()
+  return { size, ...place, microBatches, labelCounts: [...labels] }
 }
 
-/** The size of the batch that costs most, with the most labels that any has. */
-function largestOf(layout: readonly (readonly Row[])[], options: Padding): BatchSize {
-  let largest = { batch: 1, seq: 1, masks: 1, rows: 1 }
-  let rows = 1
-  const isShared = layout.some((lines) => lines.some((line) => line.some(({ shared }) => shared > 0)))
-  const weight = (size: BatchSize): number => microBatchCost(size, isShared ? longRows : undefined)
-  for (const lines of layout) {
-    const size = sizeOf(lines, options)
-    rows = Math.max(rows, size.rows)
-    if (weight(size) > weight(largest)) largest = size
+/** The size of the largest batch. */
+function largestOf(layout: readonly (readonly Row[])[], padding: Padding): LargestSize {
+  const search = new LargestSearch<number>()
+  for (const [index, lines] of layout.entries()) search.add(sizeOf(lines, padding), index)
+  return search.found().size
+}
+
+interface Candidate<P> {
+  readonly size: Required<BatchSize>
+  readonly place: P | undefined
+  readonly weight: number
+}
+
+/**
+ * Looks for the largest micro-batch: the one that costs most. Where rows share what they begin with, it is the one that takes most memory, since
+ * such rows may be long and few.
+ */
+class LargestSearch<P> {
+  #costliest: Candidate<P> = {
+    size: { batch: 1, seq: 1, masks: 1, rows: 1, trees: false },
+    place: undefined,
+    weight: 0,
   }
-  return { ...largest, rows }
+  readonly #heaviest = new Map<boolean, Candidate<P>>()
+  #rows = 1
+
+  add(size: Required<BatchSize>, place: P): void {
+    this.#rows = Math.max(this.#rows, size.rows)
+    const [cost, weight] = [microBatchCost(size), microBatchCost(size, longRows)]
+    if (cost > this.#costliest.weight) this.#costliest = { size, place, weight: cost }
+    if (weight > (this.#heaviest.get(size.trees)?.weight ?? 0)) this.#heaviest.set(size.trees, { size, place, weight })
+  }
+
+  found(): { readonly size: LargestSize; readonly place: P | undefined } {
+    const rows = this.#rows
+    const [trees, others] = [this.#heaviest.get(true), this.#heaviest.get(false)]
+    if (trees === undefined) return { size: { ...this.#costliest.size, rows }, place: this.#costliest.place }
+    const [largest, other] = others !== undefined && others.weight > trees.weight ? [others, trees] : [trees, others]
+    return { size: { ...largest.size, rows, other: other && { ...other.size, rows } }, place: largest.place }
+  }
 }
 
-function sizeOf(lines: readonly Row[], options: Padding): Required<BatchSize> {
+function sizeOf(lines: readonly Row[], padding: Padding): Required<BatchSize> {
   const placed = lines.flat()
   const rows = placed.reduce((total, { example }) => total + labelsOf(example), 0)
-  const [batch, seq] = [lines.length, rowWidth(lines, options)]
-  return { batch, seq, rows, masks: masksOf(batch, placed.length) }
-}
-
-function masksOf(lines: number, examples: number): number {
-  return examples > lines ? lines : 1
+  const [batch, seq] = [lines.length, rowWidth(lines, padding)]
+  const trees = placed.some(({ shared }) => shared > 0)
+  return { batch, seq, rows, masks: placed.length > batch ? batch : 1, trees }
 }
 
 /** The batches of an evaluation. Each is made when it is computed: together they would be a second copy of the data. */
@@ -267,7 +290,7 @@ export function evalBatches(
   examples: Examples,
   batchSize: number,
   options: Omit<LayoutOptions, 'batchSize'> = {},
-): EvalBatches & { readonly largest: BatchSize } {
+): EvalBatches & { readonly largest: LargestSize } {
   const layout = layOut(examples.slice(), longestOf(examples), { ...options, batchSize })
   return {
     length: layout.length,

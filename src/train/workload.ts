@@ -3,7 +3,7 @@ import { peakMemory } from '../engine/machine.ts'
 import type { PreparedDecoder, WantedWeight } from '../session/decoder.ts'
 import type { Workload } from '../session/memory-items.ts'
 import type { MemoryPlan } from '../session/plan.ts'
-import { evalBatches, largestMicroBatch, type BatchSize } from '../text/batches.ts'
+import { evalBatches, largestMicroBatch, type LargestSize } from '../text/batches.ts'
 import { dataBytes, type Dataset, type DatasetSummary } from '../text/dataset.ts'
 import { elements } from '../util/shape.ts'
 import { formatSize } from '../util/format.ts'
@@ -35,7 +35,7 @@ export function workloadOf(
 
 /** The workload of an evaluation. */
 export function evaluationWorkload(
-  batches: { readonly length: number; readonly largest: BatchSize },
+  batches: { readonly length: number; readonly largest: LargestSize },
   summary: DatasetSummary,
 ): Workload {
   return {

@@ -3,3 +3,9 @@
  * more of them stay in the cache.
  */
 export const attentionParts = 4
+
+/**
+ * The same in rows that share what their examples begin with, where a part leaves out what lies between that and its own queries: more parts leave
+ * out more.
+ */
+export const treeParts = 8

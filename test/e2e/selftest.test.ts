@@ -66,7 +66,7 @@ const mistakes = {
   },
   packing: {
     wrong: 'attention between packed examples',
-    file: 'engine/positions.js',
+    file: 'engine/paths.js',
     right: 'beginning(paths.at(-1) ?? [], position)',
     instead: '(paths.at(-1) ?? [])',
     failed: [/^packing$/],
