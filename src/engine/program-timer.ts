@@ -1,7 +1,7 @@
 import { dimValue, elementCount, type DimValues } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
 import type { DType } from '../graph/value.ts'
-import { attentionParts } from '../util/attention.ts'
+import { attentionParts, treeParts } from '../util/attention.ts'
 import { StackMemory } from './memory.ts'
 import { type Feeds, type HostTensor, Runtime } from './onnxruntime/runtime.ts'
 import { positionFeeds } from './positions.ts'
@@ -63,7 +63,11 @@ function madeUp(program: Program, sizes: DimValues): Feeds {
 function plainPositions(batch: number, seq: number): Feeds {
   const starts = Int32Array.from({ length: batch }, (_, i) => i * seq)
   const lengths = new Int32Array(batch).fill(seq)
-  return positionFeeds({ batch, seq, starts, lengths }, { rope: undefined, window: undefined }, attentionParts)
+  return positionFeeds(
+    { batch, seq, starts, lengths },
+    { rope: undefined, window: undefined },
+    { rows: attentionParts, trees: treeParts },
+  )
 }
 
 /** Ids are 0, which every vocabulary has. All else is written, since pages of zeros take no memory and so no time to read. */

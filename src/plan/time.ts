@@ -76,6 +76,7 @@ export class StepTimer {
 
     const host = await this.#hostSeconds(stages, config)
     const known = new Map<string, number>()
+    // Rows that share what they begin with are timed as others of their width, whose attention computes more.
     const passSeconds = (size: BatchSize): number => {
       const key = [size.batch, size.seq, size.rows, size.masks].join()
       const before = known.get(key)
@@ -86,7 +87,7 @@ export class StepTimer {
         if (rate === undefined) continue
         const isHead = program === stages.head.train
         const chunks = isHead ? Math.ceil(size.rows / choice.headRows) : 1
-        const own = isHead ? { rows: size.rows / chunks } : stageSizes(size)
+        const own = isHead ? { rows: size.rows / chunks } : stageSizes({ ...size, trees: false })
         total += times * chunks * (rate.fixed + rate.perFlop * productFlops(program, own))
         if (isHead) total += (chunks - 1) * host.perHeadPass
       }

@@ -1,5 +1,5 @@
-import { stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { realpath, stat } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import type { MeasuringOptions, Quantization, QuantizationOptions, TrainConfig } from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
@@ -54,12 +54,15 @@ export async function* runEvaluation(
   context: TaskContext,
 ): AsyncGenerator<StatusEvent, EvaluationResult> {
   const { output, baseline = false } = given
-  if (output !== undefined) await checkOutput(output)
   const named = yield* withBase(given, context)
   const { config } = yield* fromHub(named, context)
   const quantization = yield* baseFor(config)
   const sources = yield* findData(config.data, context)
   const shots = yield* readShots(config, context)
+  if (output !== undefined) {
+    const read = [...sources, ...(shots?.sources ?? [])].map(({ path }) => path)
+    await checkOutput(output, [...read, config.schema, config.metricModule])
+  }
   const dated = { ...config, templateDate: await dayFor(config) }
   const parts = { config: dated, named: named.model, sources, quantization, context }
   const compares = baseline || shots !== undefined
@@ -140,7 +143,11 @@ async function* evaluateOne({
   if (measure === undefined) return { result, data: summary, lines: () => [] }
   const { metrics, confusion, answers } = yield* measure.run(await generation(), cancelled)
   return {
-    result: { ...result, metrics, ...(confusion === undefined ? {} : { confusion }) },
+    result: {
+      ...result,
+      ...(Object.keys(metrics).length === 0 ? {} : { metrics }),
+      ...(confusion === undefined ? {} : { confusion }),
+    },
     data: summary,
     lines: () => answers.map((answer) => ({ ...answer, ...losses.of(answer.place) })),
   }
@@ -192,8 +199,15 @@ class ExampleLosses {
   }
 }
 
-/** Refuses before anything is computed what could not be written afterwards. */
-async function checkOutput(path: string): Promise<void> {
+/** Refuses before anything is computed what could not be written afterwards, or would replace what is read. */
+async function checkOutput(path: string, read: readonly (string | undefined)[]): Promise<void> {
+  const place = (one: string): Promise<string> => realpath(one).catch(() => resolve(one))
+  const places = await Promise.all(read.filter((one) => one !== undefined).map(place))
+  if (places.includes(await place(path))) {
+    throw new LowrankError('config', `output: ${path} is a file that the evaluation reads`, {
+      hint: 'Name another one.',
+    })
+  }
   const folder = await stat(dirname(path)).catch(() => undefined)
   if (folder?.isDirectory() !== true) {
     throw new LowrankError('io', `output: cannot write ${path}: there is no folder ${dirname(path)}`, {

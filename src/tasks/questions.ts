@@ -29,7 +29,7 @@ export interface Questions {
 }
 
 interface QuestionOptions {
-  readonly config: Pick<MeasuringOptions, 'metrics' | 'labels' | 'classify'> & {
+  readonly config: Pick<MeasuringOptions, 'metrics' | 'metricModule' | 'labels' | 'classify'> & {
     readonly trainOnInputs?: boolean | undefined
   }
   /** Read with `keepSamples`. */
@@ -56,7 +56,8 @@ export async function askedOfAll({
   limit = Infinity,
 }: QuestionOptions): Promise<Questions> {
   const { metrics = [], classify } = config
-  if (config.trainOnInputs === true) throw wholeTexts('trainOnInputs')
+  const measures = metrics.length > 0 || config.metricModule !== undefined
+  if (measures && config.trainOnInputs === true) throw wholeTexts('trainOnInputs')
   const { examples, summary, samples = [] } = dataset
   const found: { place: string; sample: Sample; expected: string; ids: Int32Array }[] = []
   let cut = 0
@@ -70,8 +71,9 @@ export async function askedOfAll({
     }
     const place = placeOf(example, summary)
     const asked = askedOf(sample)
-    if (isProblem(asked)) throw noQuestion(place, asked.problem)
-    const { expected } = asked
+    if (measures && isProblem(asked)) throw noQuestion(place, asked.problem)
+    // Where nothing is measured, examples are listed with their losses, whatever they are.
+    const expected = isProblem(asked) ? (sample.kind === 'text' ? sample.text : '') : asked.expected
     // Labels are those of all examples, whatever the limit.
     answers.push({ place, expected })
     if (found.length >= limit) continue

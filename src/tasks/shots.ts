@@ -1,7 +1,7 @@
 import { findData } from '../hub/resolve.ts'
 import { withShots } from '../text/asked.ts'
 import { asChat } from '../text/encode.ts'
-import { placeText, readRecords } from '../text/readers/index.ts'
+import { type DataSource, placeText, readRecords } from '../text/readers/index.ts'
 import {
   type Columns,
   isProblem,
@@ -17,6 +17,8 @@ import type { StatusEvent, TaskContext } from '../util/task.ts'
 
 /** Examples that go before each prompt. */
 export interface Shots {
+  /** Where they are from. */
+  readonly sources: readonly DataSource[]
   readonly samples: readonly Sample[]
   /** A sample with them before it. */
   readonly before: (sample: Sample) => Sample | Problem
@@ -43,7 +45,8 @@ export async function* readShots(
   const { shots, shotsFrom } = config
   if (shots === undefined || shotsFrom === undefined) return undefined
   const found: Sample[] = []
-  for (const { path } of yield* findData(shotsFrom, context)) {
+  const sources = yield* findData(shotsFrom, context)
+  for (const { path } of sources) {
     const reader = new ShapeReader(config.shape, config.columns)
     for await (const entry of readRecords(path, { cancelled: context.cancelled })) {
       const sample = 'error' in entry ? { problem: entry.error } : reader.read(entry.value)
@@ -63,5 +66,5 @@ export async function* readShots(
   }
   const samples = Array.from(shuffled(found.length, stream(0, 'shots')).subarray(0, shots), (i) => found[i]!)
   const asked = (sample: Sample): Sample => (config.chat === true && sample.kind === 'pair' ? asChat(sample) : sample)
-  return { samples, before: (sample) => withShots(asked(sample), samples) }
+  return { sources, samples, before: (sample) => withShots(asked(sample), samples) }
 }

@@ -44,7 +44,7 @@ async function evaluated(
   name: string,
   config: Omit<EvalConfigInput, 'output'>,
 ): Promise<{ result: EvaluationResult; lines: Line[]; said: string[] }> {
-  const output = join(folder, `${name}.jsonl`)
+  const output = join(folder, `${name}.results.jsonl`)
   const said: string[] = []
   const result = await evaluate({ ...config, output }, { onStatus: (message) => said.push(message) })
   return { result, lines: readLines(output), said }
@@ -123,8 +123,29 @@ describe('answers that are generated', () => {
     expect(losses).toEqual(losses.toSorted((a, b) => b - a))
   })
 
-  test('are valid by a schema, and are given to a function of the user', async () => {
+  test('need a prompt; losses alone are listed of any data', async () => {
+    const data = writeLines('plain-data.jsonl', [{ text: 'A text of which all is learned.' }, { text: 'Another one' }])
+    const { result, lines } = await evaluated('plain', { model: quickstart, data })
+    expect(result).toEqual(await evaluate({ model: quickstart, data }))
+    expect(lines.map(({ expected, metrics }) => [expected, metrics]).toSorted()).toEqual([
+      ['A text of which all is learned.', {}],
+      ['Another one', {}],
+    ])
+    expect(lines[0]!.loss).toBeGreaterThan(lines[1]!.loss)
+    await expect(evaluate({ model: quickstart, data, metrics: ['json'] })).rejects.toThrow(/a text has no prompt/)
+    await expect(evaluate({ model: quickstart, data, output: data })).rejects.toThrow(
+      /is a file that the evaluation reads/,
+    )
+    const output = join(folder, 'missing', 'results.jsonl')
+    await expect(evaluate({ model: quickstart, data, output })).rejects.toThrow(/there is no folder .*missing/)
+  })
+
+  test('are given to a function of the user; what is no function or no schema is refused', async () => {
     const model = quickstart
+    const schema = join(folder, 'schema.json')
+    writeFileSync(schema, '{"type": "nothing"}')
+    const refused = evaluate({ model, data: writeLines('schema.jsonl', pairs), metrics: ['json'], schema })
+    await expect(refused).rejects.toThrow(/schema\.json: no JSON Schema that can be used/)
     const script =
       "export default (prompt, completion, expected) => prompt.length + 1000 * completion.length + (expected === ' red' ? 0.5 : 0)"
     const metricModule = join(folder, 'own.mjs')
@@ -313,7 +334,7 @@ describe('an adapter', () => {
     ])
     expect(code).toBe(0)
     const [titles, base, adapted, counts] = stdout.split('\n')
-    expect(titles).toMatch(/^ +loss +token accuracy +accuracy$/)
+    expect(titles).toMatch(/^ +loss +token accuracy +label accuracy$/)
     expect(base).toMatch(/^base +\d+\.\d{4} +\d+\.\d % +\d+\.\d %$/)
     expect(adapted).toMatch(/^with adapter +\d/)
     expect(counts).toBe('(8 label tokens, 4 examples)')
