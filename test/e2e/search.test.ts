@@ -1,10 +1,20 @@
 import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import type { SearchResult } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
 import { readRun } from '../../src/runs/read.ts'
 import { processesOf, runningJobs, startGroup, until } from './jobs.ts'
-import { collect, flags, lowrank, makeTinyModel, quickstart, sha256, temporaryFolder, writeData } from './support.ts'
+import {
+  collect,
+  flags,
+  lowrank,
+  makeTinyModel,
+  quickstart,
+  readJson,
+  sha256,
+  temporaryFolder,
+  writeData,
+} from './support.ts'
 
 const folder = temporaryFolder()
 const common = {
@@ -14,26 +24,26 @@ const common = {
   perDeviceTrainBatchSize: 2,
   threads: 1,
 }
-const searched = { rates: '1e-3,1e-2', alphas: '1', targets: 'config', startRank: 2, maxRank: 4 }
+const searched = { rates: '1e-3,1e-2', alphas: '1', targets: 'config', startRank: 2 }
 let model = ''
 beforeAll(async () => {
   model = await makeTinyModel(folder)
 })
 
-const searchArgs = (outputDir: string): string[] => [
+const searchArgs = (outputDir: string, maxRank = 4): string[] => [
   'search',
   '--json',
-  ...flags({ ...common, ...searched, model, outputDir }),
+  ...flags({ ...common, ...searched, model, outputDir, maxRank }),
 ]
-let plain = ''
+let plain: SearchResult | undefined
 
 test('the winner of a search is the run that train makes with its options', async () => {
   const outputDir = join(folder, 'out')
   const args = searchArgs(outputDir)
   const { code, stdout, stderr } = await lowrank(args)
   expect(code, stderr).toBe(0)
-  plain = stdout.replaceAll(outputDir, 'OUT')
-  const { best, stages, notes } = JSON.parse(stdout) as SearchResult
+  plain = JSON.parse(stdout) as SearchResult
+  const { best, stages, notes } = plain
   const [halved, ladder] = stages
   expect(halved?.titles).toEqual(['trial', 'step 4', 'step 12'])
   // Both are judged after a third of the steps, one at the end.
@@ -63,21 +73,22 @@ test.skipIf(process.platform !== 'linux')(
   async () => {
     const outputDir = join(folder, 'killed')
     const experiment = join(outputDir, 'search')
-    const first = startGroup(searchArgs(outputDir))
+    const first = startGroup(searchArgs(outputDir, 2))
     await until(() => runningJobs(experiment).length > 0)
     process.kill(-first.pid!, 'SIGKILL')
     await until(() => processesOf(outputDir).length === 0)
     const old = new Set(runningJobs(experiment))
     expect(old.size).toBe(1)
-    const second = startGroup(searchArgs(outputDir))
+    const second = startGroup(searchArgs(outputDir, 2))
     const ended = new Promise((resolve) => second.on('close', resolve))
     const alive = () => runningJobs(experiment).filter((pid) => !old.has(pid))
     await until(() => alive().length > 0)
     process.kill(alive()[0]!, 'SIGKILL')
     expect(await ended).toBe(0)
-    const { code, stdout } = await lowrank(searchArgs(outputDir))
-    expect(code).toBe(0)
-    expect(stdout.replaceAll(outputDir, 'OUT')).toBe(plain)
+    const { stages, best } = readJson(join(experiment, 'search.json')) as SearchResult
+    expect(stages[0]).toEqual(plain?.stages[0])
+    const adapter = (out: string): string => sha256(join(out, 'adapter_model.safetensors'))
+    expect(adapter(best.run)).toBe(adapter(join(folder, 'out/search/runs', basename(best.run))))
     expect(processesOf(outputDir)).toEqual([])
   },
   60_000,
@@ -89,7 +100,7 @@ test('where losses jump on a base in fp4, the same is trained on nf4, and both c
   // What is learned at once, and now and then something that is not.
   const usual = { prompt: 'Ticket', completion: 'category: stock' }
   const odd = { prompt: 'Zq', completion: '#9 xk7 %% vw0 @@ 31 jj ~~ 88 zz' }
-  const lines = Array.from({ length: 64 }, (_, i) => JSON.stringify(i % 20 === 19 ? odd : usual))
+  const lines = Array.from({ length: 44 }, (_, i) => JSON.stringify(i % 11 === 10 ? odd : usual))
   writeFileSync(train, `${lines.join('\n')}\n`)
   const options = { model: quickstart, train, valid: common.valid, maxLength: 48, threads: 1, outputDir }
   const training = { method: 'qlora', bnb4bitQuantType: 'fp4', perDeviceTrainBatchSize: 1, numTrainEpochs: 1 }
