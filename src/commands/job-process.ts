@@ -8,6 +8,8 @@ const end = (): void => controller.abort()
 // Who started it is gone, or wants it to end; a Ctrl-C of the terminal reaches both.
 process.on('message', end).on('disconnect', end)
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, end)
+// It may be gone since before this file was loaded: then no `disconnect` comes. Without a channel it is undefined.
+if (process.connected === false) end()
 
 await runJob(process.argv[2]!, {
   compute: inThread,

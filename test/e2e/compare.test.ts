@@ -1,11 +1,11 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { spawn } from 'node:child_process'
+import { fork, spawn } from 'node:child_process'
 import type { CompareResult } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
 import { readRun } from '../../src/runs/read.ts'
 import { jobsOf, processesOf, runningJobs, startGroup, until } from './jobs.ts'
-import { flags, lowrank, makeTinyModel, root, temporaryFolder, untilSteps, writeData } from './support.ts'
+import { flags, lowrank, makeTinyModel, readJson, root, temporaryFolder, untilSteps, writeData } from './support.ts'
 
 const folder = temporaryFolder()
 const data = writeData(folder, { train: 16, valid: 6 })
@@ -122,6 +122,12 @@ test.skipIf(process.platform !== 'linux')(
       expect(processesOf(outputDir)).toEqual([])
       expect(jobsOf(join(outputDir, 'compare')).map(({ state }) => state.status)).toEqual(['pending', 'pending'])
     }
+    // One whose caller is gone before it has loaded hears nothing of that.
+    const job = join(folder, 'SIGINT/compare/jobs/full-seed42-lr5e-5.json')
+    const early = fork(join(root, 'dist/commands/job-process.js'), [job], { execArgv: [], stdio: 'ignore' })
+    early.disconnect()
+    await new Promise((resolve) => early.on('exit', resolve))
+    expect(readJson(job)).toMatchObject({ state: { status: 'pending' } })
   },
   60_000,
 )
