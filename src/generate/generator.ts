@@ -53,8 +53,12 @@ interface Row {
 /** Tokens of a prompt that go through the model at once. */
 const chunk = 256
 
-/** Most texts that are made together. */
-const mostRows = 32
+interface GeneratorLimits {
+  /** Bytes of what earlier texts left in their caches, for those that begin alike. */
+  readonly prefixBytes?: number
+  /** Most texts that are made together. */
+  readonly mostRows?: number
+}
 
 /**
  * Continues texts, several in a batch. Prompts go through the model alone, in chunks, and join the batch; a text that ends makes room for
@@ -64,9 +68,15 @@ export class Generator {
   readonly #decoder: CachedDecoder
   readonly #tokenizer: Pick<Tokenizer, 'decode'>
   readonly #prefixes: PrefixCache
+  readonly #mostRows: number
 
-  constructor(decoder: CachedDecoder, tokenizer: Pick<Tokenizer, 'decode'>, { prefixBytes = 2 ** 28 } = {}) {
+  constructor(
+    decoder: CachedDecoder,
+    tokenizer: Pick<Tokenizer, 'decode'>,
+    { prefixBytes = 2 ** 28, mostRows = 32 }: GeneratorLimits = {},
+  ) {
     this.#decoder = decoder
+    this.#mostRows = mostRows
     this.#tokenizer = tokenizer
     this.#prefixes = new PrefixCache(prefixBytes)
   }
@@ -81,7 +91,7 @@ export class Generator {
     cancelled: () => boolean = () => false,
   ): AsyncGenerator<GeneratedToken, void> {
     const waiting = requests.map((request, index) => newRow(index, request))
-    const batch = new Batch(this.#decoder)
+    const batch = new Batch(this.#decoder, this.#mostRows)
     while (!cancelled()) {
       const next = waiting[0]
       if (next !== undefined && batch.takes(next.request.adapter)) {
@@ -191,15 +201,17 @@ function idsOf({ request, made }: Row): Int32Array {
 class Batch {
   readonly rows: Row[] = []
   readonly #decoder: CachedDecoder
+  readonly #mostRows: number
   #cache: KeyValueCache | undefined
 
-  constructor(decoder: CachedDecoder) {
+  constructor(decoder: CachedDecoder, mostRows: number) {
     this.#decoder = decoder
+    this.#mostRows = mostRows
   }
 
   /** Whether a row with this adapter may join. An adapter that replaces weights goes with no other. */
   takes(adapter: LoadedAdapter | undefined): boolean {
-    if (this.rows.length >= mostRows) return false
+    if (this.rows.length >= this.#mostRows) return false
     const others = this.rows.map(({ request }) => request.adapter).filter((other) => other !== adapter)
     return others.length === 0 || ![adapter, ...others].some((one) => (one?.replaced.size ?? 0) > 0)
   }

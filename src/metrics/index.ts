@@ -83,7 +83,7 @@ export const metrics = {
   accuracy: {
     what: 'Labels that are as expected',
     needs: 'label',
-    values: { accuracy: { what: 'accuracy', scale: 'share', ...better } },
+    values: { accuracy: { what: 'label accuracy', scale: 'share', ...better } },
     over: (answers, { labels }) => ({ accuracy: accuracyOf(confusionFor(answers, labels)) }),
     of: ({ expected, predicted }) => ({ accuracy: expected.trim() === predicted ? 1 : 0 }),
   },

@@ -35,6 +35,44 @@ export async function compareRuns(folders: readonly string[], output?: string): 
   return comparison
 }
 
+/** What an experiment has trained, as its page shows it. */
+export interface ExperimentPage {
+  readonly title: string
+  readonly runs: readonly Run[]
+  /** What the runs are called in the curves. */
+  readonly names: readonly string[]
+  /** Tables with a row for each thing compared; the first cell of a row is its title. */
+  readonly tables: readonly {
+    readonly title: string
+    readonly titles: readonly string[]
+    readonly rows: readonly (readonly string[])[]
+  }[]
+  readonly notes: readonly string[]
+}
+
+/** A page with tables, and the curves of runs laid over one another. */
+export function experimentPage({ title, runs, names, tables, notes }: ExperimentPage): string {
+  return page({
+    title,
+    charts: overlaidCharts(runs, names),
+    body: (charts) =>
+      html`<header><h1>${title}</h1></header>
+        ${tables.map(
+          (one) =>
+            html`<section>
+              <h2>${one.title}</h2>
+              ${table(one.titles.slice(1), one.rows)}
+            </section>`,
+        )}
+        <section>${notes.map((note) => html`<p class="quiet">${note}</p>`)}</section>
+        <section>
+          <h2>Curves <span>over optimizer steps</span></h2>
+          ${charts}
+        </section>
+        <footer class="quiet">Made by Lowrank. Curves are drawn by uPlot (MIT).</footer>`,
+  })
+}
+
 function comparisonPage(runs: readonly Run[], { names, differences }: Comparison): string {
   return page({
     title: `${names.join(', ')}: runs compared`,

@@ -15,6 +15,17 @@ export interface MemoryPlan extends MemoryChoice {
   readonly smaller: readonly string[]
 }
 
+/** The smallest plan of a run takes more than there is. */
+export class MemoryShortage extends LowrankError {
+  /** Bytes of that plan. */
+  readonly needed: number
+
+  constructor(code: 'memory' | 'config', message: string, { needed, hint }: { needed: number; hint: string }) {
+    super(code, message, { hint })
+    this.needed = needed
+  }
+}
+
 /** Without a bound, speed is bought with memory where the run takes no more than this share of what is free. */
 export const shareOfFree = 0.7
 
@@ -65,7 +76,7 @@ export interface PlanOptions {
 /**
  * Decides what a run spends memory on: kept activations first, then expanded weights; where memory is short, blocks stay on disk.
  *
- * @throws LowrankError `config`: even the smallest plan is above `bound`; `memory`: or above what is free.
+ * @throws MemoryShortage `config`: even the smallest plan is above `bound`; `memory`: or above what is free.
  */
 export function planMemory(
   prepared: PreparedDecoder,
@@ -94,12 +105,13 @@ export function planMemory(
   if (bound === undefined && last.expected <= free) return last
   const asked = bound === undefined ? `${formatSize(free)} are free` : `memory is bound to ${formatSize(bound)}`
   const largest = last.items.toSorted((a, b) => b.bytes - a.bytes).slice(0, 3)
-  throw new LowrankError(
+  throw new MemoryShortage(
     bound === undefined ? 'memory' : 'config',
     `${asked}, but the ${made === undefined ? 'smallest plan for' : 'plan of'} this run takes ${formatSize(last.expected)}: ` +
       largest.map(({ what, bytes }) => `${what} ${formatSize(bytes)}`).join(', ') +
       ' and others',
     {
+      needed: last.expected,
       hint:
         made === undefined
           ? `What takes less: ${last.smaller.join('; ')}.`

@@ -1,11 +1,13 @@
-import { stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { realpath, stat } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import type { MeasuringOptions, Quantization, QuantizationOptions, TrainConfig } from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
 import { baseFor, dayFor, withBase } from '../runs/adapter-base.ts'
 import type { ReadOptions } from '../session/read-tokens.ts'
-import { openSession } from '../session/session.ts'
+import type { Workload } from '../session/memory-items.ts'
+import type { MemoryPlan } from '../session/plan.ts'
+import { openSession, type Session } from '../session/session.ts'
 import { evaluationWorkload } from '../train/workload.ts'
 import { evalBatches, type EvalBatches, exampleLosses } from '../text/batches.ts'
 import { placeOf, type DatasetSummary } from '../text/dataset.ts'
@@ -52,12 +54,15 @@ export async function* runEvaluation(
   context: TaskContext,
 ): AsyncGenerator<StatusEvent, EvaluationResult> {
   const { output, baseline = false } = given
-  if (output !== undefined) await checkOutput(output)
   const named = yield* withBase(given, context)
   const { config } = yield* fromHub(named, context)
   const quantization = yield* baseFor(config)
   const sources = yield* findData(config.data, context)
   const shots = yield* readShots(config, context)
+  if (output !== undefined) {
+    const read = [...sources, ...(shots?.sources ?? [])].map(({ path }) => path)
+    await checkOutput(output, [...read, config.schema, config.metricModule])
+  }
   const dated = { ...config, templateDate: await dayFor(config) }
   const parts = { config: dated, named: named.model, sources, quantization, context }
   const compares = baseline || shots !== undefined
@@ -130,7 +135,7 @@ async function* evaluateOne({
   session.tokenizer.close()
   const { regimeOf } = session.decoder
   const batches = evalBatches(examples, batchSize, { sharePrefixes: config.sharePrefixes === 'auto', regimeOf })
-  const plan = session.plan(evaluationWorkload(batches, summary), { setting: 'recompute', bound })
+  const plan = planFor(session, evaluationWorkload(batches, summary), { bound, generates: measure !== undefined })
   const { pipeline, generation } = await session.load(plan)
   const losses = new ExampleLosses(batches, summary)
   const result = await evaluateBatches({ pipeline, batches, cancelled, onLosses: (some, i) => losses.add(some, i) })
@@ -138,9 +143,34 @@ async function* evaluateOne({
   if (measure === undefined) return { result, data: summary, lines: () => [] }
   const { metrics, confusion, answers } = yield* measure.run(await generation(), cancelled)
   return {
-    result: { ...result, metrics, ...(confusion === undefined ? {} : { confusion }) },
+    result: {
+      ...result,
+      ...(Object.keys(metrics).length === 0 ? {} : { metrics }),
+      ...(confusion === undefined ? {} : { confusion }),
+    },
     data: summary,
     lines: () => answers.map((answer) => ({ ...answer, ...losses.of(answer.place) })),
+  }
+}
+
+/**
+ * Where tokens are generated one by one, weights that are cast for each of them cost more time than all else: they are expanded once, where
+ * there is room. That changes no loss.
+ */
+function planFor(
+  session: Session,
+  workload: Workload,
+  { bound, generates }: { readonly bound: number | undefined; readonly generates: boolean },
+): MemoryPlan {
+  const frugal = session.plan(workload, { setting: 'recompute', bound })
+  if (!generates || frugal.streamed !== undefined) return frugal
+  try {
+    const { activations, headRows } = frugal
+    const choice = { activations, headRows, expandWeights: true }
+    return session.plan(workload, { setting: 'recompute', bound, choice })
+  } catch (error) {
+    if (error instanceof LowrankError && ['config', 'memory'].includes(error.code)) return frugal
+    throw error
   }
 }
 
@@ -169,8 +199,15 @@ class ExampleLosses {
   }
 }
 
-/** Refuses before anything is computed what could not be written afterwards. */
-async function checkOutput(path: string): Promise<void> {
+/** Refuses before anything is computed what could not be written afterwards, or would replace what is read. */
+async function checkOutput(path: string, read: readonly (string | undefined)[]): Promise<void> {
+  const place = (one: string): Promise<string> => realpath(one).catch(() => resolve(one))
+  const places = await Promise.all(read.filter((one) => one !== undefined).map(place))
+  if (places.includes(await place(path))) {
+    throw new LowrankError('config', `output: ${path} is a file that the evaluation reads`, {
+      hint: 'Name another one.',
+    })
+  }
   const folder = await stat(dirname(path)).catch(() => undefined)
   if (folder?.isDirectory() !== true) {
     throw new LowrankError('io', `output: cannot write ${path}: there is no folder ${dirname(path)}`, {

@@ -19,7 +19,7 @@ import type { ReadOptions } from '../session/read-tokens.ts'
 import type { Session } from '../session/session.ts'
 import type { Dataset } from '../text/dataset.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
-import { LowrankError, messageOf } from '../util/errors.ts'
+import { internalError, LowrankError, messageOf } from '../util/errors.ts'
 import { plural } from '../util/format.ts'
 import { status, type StatusEvent } from '../util/task.ts'
 import { askedOfAll, type Questions } from './questions.ts'
@@ -68,6 +68,9 @@ interface MeasureParts extends Questions {
   /** Tokens that end an answer. */
   readonly endIds: ReadonlySet<number>
 }
+
+/** Bytes that what is remembered of answers in the making may take: few beside a model, and no plan of a run counts them. */
+const mostCache = 2 ** 28
 
 /** Milliseconds between two messages of how far it is. */
 const pause = 10_000
@@ -151,8 +154,9 @@ export class Measure {
     const { questions } = this.#o
     const scores: number[][] = []
     const progress = this.#progress('scoring labels')
-    for (const { ids, labelIds } of questions) {
-      scores.push(await logLikelihoods(decoder, { prompt: ids, continuations: labelIds, adapter }, cancelled))
+    for (const { labels } of questions) {
+      if (labels === undefined) throw internalError('a question whose labels are to be scored has none')
+      scores.push(await logLikelihoods(decoder, { ...labels, adapter }, cancelled))
       yield* progress(scores.length)
     }
     return scores
@@ -167,7 +171,8 @@ export class Measure {
     const made: number[][] = questions.map(() => [])
     const progress = this.#progress('generating answers')
     let done = 0
-    for await (const { index, id, finish } of new Generator(decoder, tokenizer).generate(requests, cancelled)) {
+    const generator = new Generator(decoder, tokenizer, limitsFor(decoder, requests))
+    for await (const { index, id, finish } of generator.generate(requests, cancelled)) {
       if (finish !== 'eos') made[index]!.push(id)
       if (finish !== undefined) yield* progress(++done)
     }
@@ -191,6 +196,17 @@ export class Measure {
       yield status(`${what}: ${done} of ${plural(questions.length, 'example')}`)
     }
   }
+}
+
+/** How many answers are made together, by what the longest of them takes. */
+function limitsFor(
+  decoder: CachedDecoder,
+  requests: readonly GenerateRequest[],
+): { mostRows: number; prefixBytes: number } {
+  const { layers, kvHeads, headDim } = decoder.newCache(0).shape
+  const longest = requests.reduce((most, { ids, maxNewTokens }) => Math.max(most, ids.length + maxNewTokens), 1)
+  const rowBytes = 8 * layers * kvHeads * headDim * longest
+  return { mostRows: Math.max(1, Math.min(32, Math.floor(mostCache / rowBytes))), prefixBytes: mostCache / 4 }
 }
 
 function likeliest(labels: readonly string[], scores: readonly number[]): string {

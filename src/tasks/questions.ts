@@ -3,7 +3,7 @@ import { type MetricName, metricOf } from '../metrics/index.ts'
 import { askedOf } from '../text/asked.ts'
 import { type Dataset, placeOf } from '../text/dataset.ts'
 import { lastAnswer, type SampleEncoder } from '../text/encode.ts'
-import { idsOf, labelMaskOf } from '../text/example.ts'
+import { idsOf, isLabel, labelMaskOf } from '../text/example.ts'
 import { isProblem, type Sample } from '../text/shapes/index.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
@@ -16,8 +16,8 @@ export interface Question {
   readonly prompt: string
   readonly ids: Int32Array
   readonly expected: string
-  /** Ids of each label as the answer, with what ends it, in the order of the labels; none where labels are not scored. */
-  readonly labelIds: readonly Int32Array[]
+  /** Each label as the answer, with what ends it, in the order of the labels; undefined where labels are not scored. */
+  readonly labels?: { readonly prompt: Int32Array; readonly continuations: readonly Int32Array[] }
 }
 
 export interface Questions {
@@ -29,7 +29,7 @@ export interface Questions {
 }
 
 interface QuestionOptions {
-  readonly config: Pick<MeasuringOptions, 'metrics' | 'labels' | 'classify'> & {
+  readonly config: Pick<MeasuringOptions, 'metrics' | 'metricModule' | 'labels' | 'classify'> & {
     readonly trainOnInputs?: boolean | undefined
   }
   /** Read with `keepSamples`. */
@@ -56,11 +56,13 @@ export async function askedOfAll({
   limit = Infinity,
 }: QuestionOptions): Promise<Questions> {
   const { metrics = [], classify } = config
-  if (config.trainOnInputs === true) throw wholeTexts('trainOnInputs')
+  const measures = metrics.length > 0 || config.metricModule !== undefined
+  if (measures && config.trainOnInputs === true) throw wholeTexts('trainOnInputs')
   const { examples, summary, samples = [] } = dataset
   const found: { place: string; sample: Sample; expected: string; ids: Int32Array }[] = []
   let cut = 0
-  for (let i = 0; i < examples.length && found.length < limit; i++) {
+  const answers: { readonly place: string; readonly expected: string }[] = []
+  for (let i = 0; i < examples.length; i++) {
     const example = examples.at(i)!
     const sample = samples[i]
     if (sample === undefined) {
@@ -69,9 +71,14 @@ export async function askedOfAll({
     }
     const place = placeOf(example, summary)
     const asked = askedOf(sample)
-    if (isProblem(asked)) throw noQuestion(place, asked.problem)
+    if (measures && isProblem(asked)) throw noQuestion(place, asked.problem)
+    // Where nothing is measured, examples are listed with their losses, whatever they are.
+    const expected = isProblem(asked) ? (sample.kind === 'text' ? sample.text : '') : asked.expected
+    // Labels are those of all examples, whatever the limit.
+    answers.push({ place, expected })
+    if (found.length >= limit) continue
     const start = lastAnswer(example.labelMask)
-    found.push({ place, sample, expected: asked.expected, ids: promptOf(example.ids, start, sample, tokenizer) })
+    found.push({ place, sample, expected, ids: promptOf(example.ids, start, sample, tokenizer) })
   }
   if (found.length === 0)
     throw new LowrankError(
@@ -80,26 +87,32 @@ export async function askedOfAll({
       { hint: 'Raise it (--max-length).' },
     )
   const prompts = await tokenizer.decode(found.map(({ ids }) => ids))
-  const labels = metrics.some((name) => needsLabels(name)) ? labelsOf(found, config, summary.path) : []
+  const labels = metrics.some((name) => needsLabels(name)) ? labelsOf(answers, config, summary.path) : []
   const scored = classify === 'likelihood' ? labels : []
   const variants = found.flatMap(({ sample, expected }) => scored.map((label) => answered(sample, expected, label)))
   const encoded = await encoder.encode(variants)
   const questions = found.map(({ place, expected, ids, sample }, i): Question => {
     const rows = encoded.slice(i * scored.length, (i + 1) * scored.length).map((row) => {
       if (isProblem(row)) throw noQuestion(place, row.problem)
-      return { ids: idsOf(row), start: lastAnswer(labelMaskOf(row)) }
+      // A template may write more behind the end of an answer, which is not learned.
+      const ids = row.subarray(0, row.findLastIndex(isLabel) + 1)
+      return { ids: idsOf(ids), start: lastAnswer(labelMaskOf(ids)) }
     })
-    // Where a label changes how the end of the prompt is tokenized, what is common is computed once.
+    const [first] = rows
+    if (first === undefined) return { place, prompt: prompts[i]!, ids, expected }
+    // A label may change how the end of the prompt is tokenized (`Tokenizer.changesEnds`): it goes on from what all have.
     const border = Math.min(...rows.map(({ start }) => start))
-    const prompt = rows.length === 0 ? ids : promptOf(rows[0]!.ids, border, sample, tokenizer)
-    return { place, prompt: prompts[i]!, ids: prompt, expected, labelIds: rows.map((row) => row.ids.slice(border)) }
+    const prompt = promptOf(first.ids, border, sample, tokenizer)
+    const labels = { prompt, continuations: rows.map((row) => row.ids.slice(border)) }
+    return { place, prompt: prompts[i]!, ids, expected, labels }
   })
   return { questions, labels, cut }
 }
 
 /** The ids that are continued. As where a model generates, an end stands for a prompt of no token. */
-function promptOf(ids: Int32Array, start: number, sample: Sample, { eosId }: Tokenizer): Int32Array {
-  const isEmpty = start === 0 || (start === 1 && sample.kind === 'pair' && sample.prompt === '')
+function promptOf(ids: Int32Array, start: number, sample: Sample, { eosId, prefix }: Tokenizer): Int32Array {
+  // The first token of all is no label, also where it begins the answer.
+  const isEmpty = start === 0 || (prefix.length === 0 && sample.kind === 'pair' && sample.prompt === '')
   return isEmpty ? Int32Array.of(eosId) : ids.slice(0, start)
 }
 

@@ -1,6 +1,7 @@
 import { findData } from '../hub/resolve.ts'
 import { withShots } from '../text/asked.ts'
-import { placeText, readRecords } from '../text/readers/index.ts'
+import { asChat } from '../text/encode.ts'
+import { type DataSource, placeText, readRecords } from '../text/readers/index.ts'
 import {
   type Columns,
   isProblem,
@@ -16,6 +17,8 @@ import type { StatusEvent, TaskContext } from '../util/task.ts'
 
 /** Examples that go before each prompt. */
 export interface Shots {
+  /** Where they are from. */
+  readonly sources: readonly DataSource[]
   readonly samples: readonly Sample[]
   /** A sample with them before it. */
   readonly before: (sample: Sample) => Sample | Problem
@@ -26,6 +29,7 @@ interface ShotsConfig {
   readonly shotsFrom?: string | undefined
   readonly shape?: ShapeName | undefined
   readonly columns?: Columns | undefined
+  readonly chat?: boolean | undefined
   readonly skipBadLines?: boolean | undefined
 }
 
@@ -41,7 +45,8 @@ export async function* readShots(
   const { shots, shotsFrom } = config
   if (shots === undefined || shotsFrom === undefined) return undefined
   const found: Sample[] = []
-  for (const { path } of yield* findData(shotsFrom, context)) {
+  const sources = yield* findData(shotsFrom, context)
+  for (const { path } of sources) {
     const reader = new ShapeReader(config.shape, config.columns)
     for await (const entry of readRecords(path, { cancelled: context.cancelled })) {
       const sample = 'error' in entry ? { problem: entry.error } : reader.read(entry.value)
@@ -60,5 +65,6 @@ export async function* readShots(
     )
   }
   const samples = Array.from(shuffled(found.length, stream(0, 'shots')).subarray(0, shots), (i) => found[i]!)
-  return { samples, before: (sample) => withShots(sample, samples) }
+  const asked = (sample: Sample): Sample => (config.chat === true && sample.kind === 'pair' ? asChat(sample) : sample)
+  return { sources, samples, before: (sample) => withShots(asked(sample), samples) }
 }

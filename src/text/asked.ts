@@ -1,6 +1,7 @@
 import { asChat } from './encode.ts'
 import type { Problem, Sample } from './shapes/index.ts'
-import type { ChatSample, PairSample } from './shapes/sample.ts'
+import type { ChatSample } from './shapes/sample.ts'
+import type { Message } from './template/template.ts'
 
 /** A sample as a question: what is expected, and the same sample with other answers. */
 export interface Asked {
@@ -41,27 +42,37 @@ function askedOfChat(sample: ChatSample): Asked | Problem {
  * what the system says; of texts the prompt begins with theirs, with an empty line between.
  */
 export function withShots(sample: Sample, shots: readonly Sample[]): Sample | Problem {
-  if (sample.kind === 'text' || shots.some(({ kind }) => kind === 'text')) {
-    return { problem: 'examples go before a prompt, and a text has none' }
+  switch (sample.kind) {
+    case 'chat': {
+      const chats = shots.flatMap((shot) => (shot.kind === 'text' ? [] : [shot.kind === 'pair' ? asChat(shot) : shot]))
+      return chats.length < shots.length ? noExamples : withTurns(sample, chats)
+    }
+    case 'pair': {
+      const before = shots.flatMap((shot) =>
+        shot.kind === 'pair' ? [`${shot.prompt}${shot.completion}`.trimEnd()] : [],
+      )
+      return before.length < shots.length ? noExamples : { ...sample, prompt: [...before, sample.prompt].join('\n\n') }
+    }
+    case 'text':
+      return { problem: 'a text has no prompt that examples could go before' }
   }
-  if (sample.kind === 'chat')
-    return withTurns(
-      sample,
-      shots.map((shot) => (shot.kind === 'pair' ? asChat(shot) : shot) as ChatSample),
-    )
-  if (shots.some(({ kind }) => kind === 'chat'))
-    return { problem: 'conversations are no examples for prompts and completions' }
-  const before = (shots as readonly PairSample[]).map(({ prompt, completion }) => `${prompt}${completion}`.trimEnd())
-  return { ...sample, prompt: [...before, sample.prompt].join('\n\n') }
 }
 
+const noExamples = { problem: 'examples for its prompt are of another form than it is' }
+
 function withTurns(sample: ChatSample, shots: readonly ChatSample[]): ChatSample {
-  const isSystem = ({ role }: ChatSample['messages'][number]): boolean => role === 'system' || role === 'developer'
   const own = sample.messages
   const first = own.findIndex((message) => !isSystem(message))
-  const turns = shots.flatMap(({ messages }) => messages.filter((message) => !isSystem(message)))
+  const turns = shots.flatMap(({ messages }) => {
+    const last = messages.findLastIndex(({ role }) => role === 'assistant')
+    return messages.slice(0, last + 1).filter((message) => !isSystem(message))
+  })
   const unlearned = new Set<number>()
   for (let i = 0; i < turns.length; i++) unlearned.add(first + i)
   for (const index of sample.unlearned ?? []) unlearned.add(index < first ? index : index + turns.length)
   return { ...sample, messages: [...own.slice(0, first), ...turns, ...own.slice(first)], unlearned }
+}
+
+function isSystem({ role }: Message): boolean {
+  return role === 'system' || role === 'developer'
 }

@@ -1,4 +1,5 @@
-import type { AddNoise, FillMask, GradientSink, Pipeline } from '../engine/pipeline.ts'
+import type { FillMask } from '../engine/dropout.ts'
+import type { AddNoise, GradientSink, Pipeline } from '../engine/pipeline.ts'
 import { stepBatches, type Batch, type BatchSize, type LargestMicroBatch, type TrainingOrder } from '../text/batches.ts'
 import { internalError, LowrankError, messageOf } from '../util/errors.ts'
 import { isOutOfMemory } from '../util/limits.ts'
