@@ -134,11 +134,7 @@ async function* misfits(
   const wanted = cells.map((cell, i) => wantedOf(config, cell, seed!, rates[i]!))
   const open: number[] = []
   for (const [i, { id }] of wanted.entries()) if (!(await experiment.isDone(id))) open.push(i)
-  const bound = config.memory === undefined ? {} : { memory: Math.floor(config.memory / config.workers) }
-  const found = yield* whatDoesNotFit(
-    open.map((i) => ({ ...wanted[i]!.config, ...bound })),
-    context,
-  )
+  const found = yield* whatDoesNotFit(await experiment.configsOf(open.map((i) => wanted[i]!)), context)
   return new Map([...found].map(([i, problem]) => [cells[open[i]!]!, problem]))
 }
 
@@ -203,7 +199,9 @@ function notesOf(
   const hashes = new Set(inputs.flatMap(({ runs }) => runs.map(({ result }) => JSON.stringify(result.hashes))))
   if (hashes.size > 1) notes.push('The data have changed between the cells: their losses do not compare.')
   if (config.workers > 1) {
-    notes.push(`${count(config.workers)} cells ran at once: times are longer than those of a run by itself.`)
+    notes.push(
+      `${count(config.workers)} cells ran at once, each with its share of memory: times are longer than those of a run by itself.`,
+    )
   }
   return notes
 }

@@ -1,12 +1,13 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { resumeRule, type TrainConfig } from '../config/index.ts'
-import { defaultThreads } from '../engine/machine.ts'
+import { availableMemory, defaultThreads } from '../engine/machine.ts'
 import { writeError } from '../formats/atomic.ts'
 import { takeLock } from '../formats/lock.ts'
 import { type Job, newJob, readJobs } from '../jobs/job.ts'
 import { runJobs } from '../jobs/pool.ts'
 import { lockName } from '../runs/output-folder.ts'
+import { shareOfFree } from '../session/plan.ts'
 import { LowrankError } from '../util/errors.ts'
 import { brief } from '../util/format.ts'
 import type { StatusEvent } from '../util/task.ts'
@@ -32,10 +33,14 @@ export interface Wanted {
 /** Trainings that are kept in a folder: what is done there is not done again. */
 export class Experiment {
   readonly #options: ExperimentOptions
+  /** What a process may take where no bound is given, bytes: several at once would each plan with all that is free. */
+  readonly #share: number | undefined
   readonly #release: () => Promise<void>
 
   private constructor(options: ExperimentOptions, release: () => Promise<void>) {
     this.#options = options
+    const { workers } = options
+    this.#share = workers > 1 ? Math.floor((shareOfFree * availableMemory()) / workers) : undefined
     this.#release = release
   }
 
@@ -61,21 +66,27 @@ export class Experiment {
     return (await readJobs(this.#jobs)).get(id)?.state.status === 'done'
   }
 
+  /** The configurations that the processes get: each has its share of threads and of memory. */
+  async configsOf(wanted: readonly Wanted[]): Promise<TrainConfig[]> {
+    const known = [...(await readJobs(this.#jobs)).values()]
+    return wanted.map((one) => this.#configOf(one, known))
+  }
+
   /**
    * Trains what is not trained yet; the jobs with their results, in the same order.
    *
    * @throws LowrankError `config`: the folder has one of these trainings with other options.
    */
-  train(wanted: readonly Wanted[]): AsyncGenerator<StatusEvent, Job[]> {
-    return this.#run(
-      wanted.map((one) => newJob({ kind: 'train', id: one.id, config: this.#configOf(one), until: one.until })),
-    )
+  async *train(wanted: readonly Wanted[]): AsyncGenerator<StatusEvent, Job[]> {
+    const configs = await this.configsOf(wanted)
+    return yield* this.#run(wanted.map(({ id, until }, i) => newJob({ kind: 'train', id, config: configs[i]!, until })))
   }
 
   /** Measures what was trained: see `runMeasure`. */
-  measure(wanted: readonly Wanted[]): AsyncGenerator<StatusEvent, Job[]> {
-    return this.#run(
-      wanted.map((one) => newJob({ kind: 'measure', id: `${one.id}.measure`, config: this.#configOf(one) })),
+  async *measure(wanted: readonly Wanted[]): AsyncGenerator<StatusEvent, Job[]> {
+    const configs = await this.configsOf(wanted)
+    return yield* this.#run(
+      wanted.map(({ id }, i) => newJob({ kind: 'measure', id: `${id}.measure`, config: configs[i]! })),
     )
   }
 
@@ -87,15 +98,19 @@ export class Experiment {
     return join(this.#options.folder, 'jobs')
   }
 
-  /** Of the processes that run at once, each has its share of threads and of the bound on memory. */
-  #configOf({ id, run = id, config }: Wanted): TrainConfig {
+  #configOf({ id, run = id, config }: Wanted, known: readonly Job[]): TrainConfig {
     const { workers } = this.#options
-    const { threads = defaultThreads(), memory } = config
+    const { threads = defaultThreads(), memory, ...rest } = config
+    const outputDir = this.runFolder(run)
+    const begun = known.find((job) => job.config.outputDir === outputDir)
+    // What was begun was planned within its own bound: another call, with less memory free, could not go on with that plan.
+    const own = begun === undefined ? this.#share : begun.config.memory
+    const bound = memory === undefined ? own : Math.floor(memory / workers)
     return {
-      ...config,
-      outputDir: this.runFolder(run),
+      ...rest,
+      outputDir,
       threads: Math.max(1, Math.floor(threads / workers)),
-      ...(memory === undefined ? {} : { memory: Math.floor(memory / workers) }),
+      ...(bound === undefined ? {} : { memory: bound }),
     }
   }
 

@@ -137,7 +137,8 @@ class Search {
     // The modules of the configuration may be all-linear already.
     let trials = [...new Map(choices.map((choice) => this.#trial(choice)).map((one) => [one.name, one])).values()]
     yield status('planning memory')
-    const steps = yield* stepsOf(trials[0]!.config, context)
+    const [first] = await this.#experiment.configsOf([this.#wanted(trials[0]!)])
+    const steps = yield* stepsOf(first!, context)
     const rungs = rungsOf(steps, trials.length)
     yield status(`${plural(trials.length, 'trial')} at r = ${r}, judged at steps ${rungs.join(', ')} of ${steps}`)
     this.#every = rungs[0]!
@@ -182,9 +183,10 @@ class Search {
         }
       }
       const trial = this.#trial({ ...best.trial.choice, r: next, loraAlpha: (loraAlpha / r) * next })
-      const losses = yield* this.#train([trial])
-      const loss = losses.get(trial.name)
-      const difference = loss === undefined ? undefined : yield* this.#difference(best, { trial, loss })
+      const trained = (yield* this.#train([trial])).get(trial.name)
+      const tried = trained === undefined ? undefined : yield* this.#withoutSpikes({ trial, loss: trained })
+      const loss = tried?.loss
+      const difference = tried === undefined ? undefined : yield* this.#difference(best, tried)
       const gain = loss === undefined ? Number.NaN : 1 - loss / best.loss
       const worth = gain > minGain && difference !== undefined && difference.loss > difference.noise
       const noise = difference === undefined ? 'unknown' : `± ${number(difference.noise)}`
@@ -201,7 +203,7 @@ class Search {
         const reason = `Plateau at r = ${r}: r = ${next} gains ${percent(gain, 2)}, which is ${why}.`
         return { best, reason, stage: ladderStage(rows) }
       }
-      best = { trial, loss: loss! }
+      best = tried!
     }
   }
 
@@ -217,7 +219,7 @@ class Search {
     const found = (yield* this.#train([other])).get(other.name)
     const better = found !== undefined && found < loss
     this.notes.push(
-      `The loss has jumped ${spikes} times on a base in fp4; on nf4 it ends at ${found === undefined ? 'nothing' : number(found)}, on fp4 at ` +
+      `At r = ${trial.choice.r} the loss has jumped ${spikes} times on a base in fp4; on nf4 it ends at ${found === undefined ? 'nothing' : number(found)}, on fp4 at ` +
         `${number(loss)}: ${better ? 'nf4' : 'fp4'} is taken. Both curves are on the page.`,
     )
     if (better) return { trial: other, loss: found }
