@@ -127,10 +127,8 @@ describe('answers that are generated', () => {
     const data = writeLines('plain-data.jsonl', [{ text: 'A text of which all is learned.' }, { text: 'Another one' }])
     const { result, lines } = await evaluated('plain', { model: quickstart, data })
     expect(result).toEqual(await evaluate({ model: quickstart, data }))
-    expect(lines.map(({ expected, metrics }) => [expected, metrics]).toSorted()).toEqual([
-      ['A text of which all is learned.', {}],
-      ['Another one', {}],
-    ])
+    expect(lines.map(({ expected }) => expected)).toEqual(['A text of which all is learned.', 'Another one'])
+    expect(lines.map(({ metrics }) => metrics)).toEqual([{}, {}])
     expect(lines[0]!.loss).toBeGreaterThan(lines[1]!.loss)
     await expect(evaluate({ model: quickstart, data, metrics: ['json'] })).rejects.toThrow(/a text has no prompt/)
     await expect(evaluate({ model: quickstart, data, output: data })).rejects.toThrow(
