@@ -1,12 +1,11 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { spawn } from 'node:child_process'
 import type { CompareResult } from 'lowrank'
 import { beforeAll, expect, test } from 'vitest'
-import type { Job } from '../../src/jobs/job.ts'
 import { readRun } from '../../src/runs/read.ts'
-import { flags, lowrank, makeTinyModel, readJson, root, temporaryFolder, untilSteps, writeData } from './support.ts'
+import { jobsOf, processesOf, runningJobs, startGroup, until } from './jobs.ts'
+import { flags, lowrank, makeTinyModel, root, temporaryFolder, untilSteps, writeData } from './support.ts'
 
 const folder = temporaryFolder()
 const data = writeData(folder, { train: 16, valid: 6 })
@@ -39,30 +38,6 @@ function figuresOf(text: string, outputDir: string): string {
     return { ...cell, ...rest }
   })
   return JSON.stringify({ stable, reference, notes }).replaceAll(outputDir, 'OUT')
-}
-
-function jobsOf(outputDir: string): Job[] {
-  const jobs = join(outputDir, 'compare/jobs')
-  const names = existsSync(jobs) ? readdirSync(jobs).filter((name) => /^[^.].*\.json$/.test(name)) : []
-  return names.map((name) => readJson(join(jobs, name)) as Job)
-}
-
-/** The processes whose command line names a folder. */
-function processesOf(name: string): number[] {
-  return readdirSync('/proc')
-    .filter((pid) => /^\d+$/.test(pid) && Number(pid) !== process.pid)
-    .filter((pid) => {
-      try {
-        return readFileSync(join('/proc', pid, 'cmdline'), 'utf8').includes(name)
-      } catch {
-        return false
-      }
-    })
-    .map(Number)
-}
-
-async function until(what: () => boolean): Promise<void> {
-  while (!what()) await sleep(20)
 }
 
 let plain = ''
@@ -101,24 +76,19 @@ test.skipIf(process.platform !== 'linux')(
   'killed twice, the table is the same, and no process is left',
   async () => {
     const outputDir = join(folder, 'killed')
-    const start = () =>
-      spawn(process.execPath, [join(root, 'dist/cli/main.js'), ...compareArgs(outputDir)], {
-        cwd: root,
-        detached: true,
-        stdio: 'ignore',
-      })
-    const runs = join(outputDir, 'compare/runs')
+    const experiment = join(outputDir, 'compare')
+    const start = () => startGroup(compareArgs(outputDir))
+    const runs = join(experiment, 'runs')
     const first = start()
     await until(() => existsSync(runs) && readdirSync(runs).length > 0)
     await untilSteps(join(runs, readdirSync(runs)[0]!), first, 5)
     process.kill(-first.pid!, 'SIGKILL')
     await until(() => processesOf(outputDir).length === 0)
-    expect(jobsOf(outputDir).some(({ state }) => state.status === 'running')).toBe(true)
+    expect(runningJobs(experiment)).not.toEqual([])
+    const old = new Set(runningJobs(experiment))
     const second = start()
     const ended = new Promise((resolve) => second.on('close', resolve))
-    const old = new Set(jobsOf(outputDir).map(({ state }) => (state.status === 'running' ? state.pid : 0)))
-    const alive = () =>
-      jobsOf(outputDir).flatMap(({ state }) => (state.status === 'running' && !old.has(state.pid) ? [state.pid] : []))
+    const alive = () => runningJobs(experiment).filter((pid) => !old.has(pid))
     await until(() => alive().length > 0)
     process.kill(alive()[0]!, 'SIGKILL')
     expect(await ended).toBe(0)
@@ -144,13 +114,13 @@ test.skipIf(process.platform !== 'linux')(
         },
       )
       const ended = new Promise((resolve) => child.on('close', resolve))
-      await until(() => jobsOf(outputDir).some(({ state }) => state.status === 'running'))
+      await until(() => runningJobs(join(outputDir, 'compare')).length > 0)
       child.kill(signal)
       expect(await ended).toBe(signal === 'SIGINT' ? 130 : null)
       // Who was asked has ended its jobs before it ends.
       if (signal === 'SIGKILL') await until(() => processesOf(outputDir).length === 0)
       expect(processesOf(outputDir)).toEqual([])
-      expect(jobsOf(outputDir).map(({ state }) => state.status)).toEqual(['pending', 'pending'])
+      expect(jobsOf(join(outputDir, 'compare')).map(({ state }) => state.status)).toEqual(['pending', 'pending'])
     }
   },
   60_000,
@@ -164,7 +134,7 @@ test('what does not fit is not trained, and said; other mistakes are refused', a
   expect(cells.map(({ problem }) => problem)).toEqual(
     cells.map(() => expect.stringMatching(/^does not fit: needs \d+ MB$/)),
   )
-  expect(jobsOf(outputDir)).toEqual([])
+  expect(jobsOf(join(outputDir, 'compare'))).toEqual([])
   const refusals: [string[], string][] = [
     [['--learning-rates', 'qlora=1e-4'], '--learning-rates.qlora: not among --methods (full, lora)'],
     [['--methods', 'full,dora'], '--methods[1]: found "dora", expected a list of full, lora, qlora'],
@@ -175,6 +145,13 @@ test('what does not fit is not trained, and said; other mistakes are refused', a
     expect(refused.stderr).toContain(message)
     expect(refused.code).toBe(2)
   }
+  const { valid: _, ...unjudged } = settings
+  const blind = await lowrank(['compare', ...flags({ ...unjudged, model, outputDir })])
+  expect(blind.stderr).toContain(
+    '--valid: missing. What is trained is compared by its loss on data that it has not seen',
+  )
+  expect(blind.stderr).toContain('--valid-split, as 10%')
+  expect(blind.code).toBe(2)
   const changed = await lowrank([...compareArgs(join(folder, 'plain')), '--max-length', '40'])
   expect(changed.stderr).toContain('with other options (maxLength: 48 -> 40)')
   expect(changed.code).toBe(2)
