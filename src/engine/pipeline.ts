@@ -261,15 +261,8 @@ export class Pipeline {
     // What follows the last token does not change it.
     const padded = new Int32Array(Math.max(ids.length, this.#o.attentionParts.rows))
     padded.set(ids)
-    const batch = {
-      batch: 1,
-      seq: padded.length,
-      ids: padded,
-      rows: last,
-      targets: last,
-      starts: Int32Array.of(0),
-      lengths: Int32Array.of(ids.length),
-    }
+    const [starts, lengths] = [Int32Array.of(0), Int32Array.of(ids.length)]
+    const batch = { batch: 1, seq: padded.length, ids: padded, rows: last, targets: last, starts, lengths }
     const [x] = (await this.#hidden([batch], cancelled)) ?? []
     if (x === undefined) return undefined
     return floats((await this.#run(head, head.logits, { x }, weights.resident, undefined))['logits'])
@@ -288,11 +281,9 @@ export class Pipeline {
   async #hidden(batches: readonly MicroBatch[], cancelled: () => boolean): Promise<HostTensor[] | undefined>
   async #hidden(batches: readonly MicroBatch[], cancelled = (): boolean => false): Promise<HostTensor[] | undefined> {
     const { blocks, weights } = this.#o
-    const passes = batches.map((batch) => ({
-      x: this.#embed(batch),
-      context: this.#contextOf(batch),
-      blocks: this.#blocksFor(batch),
-    }))
+    const passes = batches.map((batch) => {
+      return { blocks: this.#blocksFor(batch), x: this.#embed(batch), context: this.#contextOf(batch) }
+    })
     for (let i = 0; i < blocks.length; i++) {
       if (cancelled()) return undefined
       // After the last block the next evaluation begins with the first.
@@ -301,9 +292,8 @@ export class Pipeline {
       memory.clear()
       for (const pass of passes) {
         const block = pass.blocks[i]!
-        pass.x = needed(
-          (await this.#run(block, block.evaluate, { x: pass.x, ...pass.context(i) }, lookup, memory))['y'],
-        )
+        const { y } = await this.#run(block, block.evaluate, { x: pass.x, ...pass.context(i) }, lookup, memory)
+        pass.x = needed(y)
       }
     }
     return passes.map((pass) => pass.x)

@@ -128,6 +128,8 @@ export class PreparedDecoder {
   readonly #o: DecoderOptions
   readonly #source: WeightSource
   readonly #adapter: Adapter | undefined
+  /** Those for trees, which a plan asks for again and again. */
+  readonly #treeStages = new Map<string, DecoderStages>()
   /** Read when the whole model is written. */
   readonly #beside: readonly TensorSource[] = []
 
@@ -187,7 +189,10 @@ export class PreparedDecoder {
     { trees = false }: { readonly trees?: boolean } = {},
   ): DecoderStages {
     const { training } = this.#o
-    return buildStages({
+    const key = JSON.stringify([choice.activations, choice.expandWeights])
+    const known = trees ? this.#treeStages.get(key) : undefined
+    if (known !== undefined) return known
+    const built = buildStages({
       config: this.config,
       policy: {
         trainable: (name) => training !== undefined && this.adaptation.trainable(name),
@@ -199,6 +204,8 @@ export class PreparedDecoder {
       trees,
       labelSmoothing: training?.labelSmoothing,
     })
+    if (trees) this.#treeStages.set(key, built)
+    return built
   }
 
   /** Every weight that the stages read, once. */

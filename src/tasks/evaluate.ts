@@ -74,9 +74,9 @@ export async function* runEvaluation(
     baselines.push({ ...result, shots: 0 })
   }
   if (shots !== undefined) {
-    yield status(`the base model, with ${shots.samples.length} examples before each prompt`)
+    yield status(`the base model, with ${shots.count} examples before each prompt`)
     const { result } = yield* evaluateOne({ ...base, shots })
-    baselines.push({ ...result, shots: shots.samples.length })
+    baselines.push({ ...result, shots: shots.count })
   }
   if (compares && config.adapter !== undefined) yield status('with the adapter')
   const { result, data, lines } = yield* evaluateOne(parts)

@@ -19,7 +19,7 @@ import type { StatusEvent, TaskContext } from '../util/task.ts'
 export interface Shots {
   /** Where they are from. */
   readonly sources: readonly DataSource[]
-  readonly samples: readonly Sample[]
+  readonly count: number
   /** A sample with them before it. */
   readonly before: (sample: Sample) => Sample | Problem
 }
@@ -64,7 +64,10 @@ export async function* readShots(
       },
     )
   }
-  const samples = Array.from(shuffled(found.length, stream(0, 'shots')).subarray(0, shots), (i) => found[i]!)
+  // One more, for an example that is among them: its answer must not stand in its own prompt.
+  const drawn = Array.from(shuffled(found.length, stream(0, 'shots')).subarray(0, shots + 1), (i) => found[i]!)
+  const others = (sample: Sample): readonly Sample[] =>
+    drawn.filter((one) => JSON.stringify(one) !== JSON.stringify(sample)).slice(0, shots)
   const asked = (sample: Sample): Sample => (config.chat === true && sample.kind === 'pair' ? asChat(sample) : sample)
-  return { sources, samples, before: (sample) => withShots(asked(sample), samples) }
+  return { sources, count: shots, before: (sample) => withShots(asked(sample), others(sample)) }
 }

@@ -8,17 +8,26 @@ export function evaluationLines(result: EvaluationResult, { adapter }: { readonl
   const { baselines = [], metrics = {}, confusion } = result
   if (baselines.length === 0 && Object.keys(metrics).length === 0) return [lossLine(result)]
   const keys = Object.keys(metrics)
+  // With examples before them prompts are longer, and others of them may fit.
+  const differ = baselines.some(({ examples }) => examples !== result.examples)
   const row = (name: string, one: EvalResult): string[] => [
     name,
     number(one.loss),
     percent(one.tokenAccuracy),
+    ...(differ ? [count(one.examples)] : []),
     ...keys.map((key) => metricText(key, one.metrics?.[key])),
   ]
   const rows = [
     ...baselines.map((one) => row(one.shots === 0 ? 'base' : `base + ${plural(one.shots, 'example')}`, one)),
     row(adapter ? 'with adapter' : 'model', result),
   ]
-  const titles = ['', 'loss', 'token accuracy', ...keys.map((key) => metricValues[key]?.what ?? key)]
+  const titles = [
+    '',
+    'loss',
+    'token accuracy',
+    ...(differ ? ['examples'] : []),
+    ...keys.map((key) => metricValues[key]?.what ?? key),
+  ]
   return [
     ...table(titles, rows),
     `(${count(result.labelTokens)} label tokens, ${count(result.examples)} examples)`,
