@@ -271,7 +271,15 @@ export const sites = {
   },
 }
 
-const places = ['the station', 'Mill Street', 'the harbour', 'Park Road', 'the old bridge', 'the university', 'Lake View']
+const places = [
+  'the station',
+  'Mill Street',
+  'the harbour',
+  'Park Road',
+  'the old bridge',
+  'the university',
+  'Lake View',
+]
 const days = ['Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday']
 const hellos = ['Hello,', 'Good morning,', 'Hi,', 'Dear team,', 'Hi there,', '']
 const byes = ['Thanks.', 'Please help.', 'Kind regards', 'What now?', 'Please call me back.', '', '']
@@ -295,7 +303,10 @@ export function tickets(name, { part, count, seed = 1 }) {
   const random = seededRandom(`tickets ${part} ${seed}`)
   /** @param {readonly string[]} wordings */
   const worded = (wordings) => pick(random, part === 'train' ? wordings.slice(0, -2) : wordings.slice(-2))
-  const [kinds, others] = [/** @type {Matter[]} */ (Object.keys(matters)), /** @type {Mention[]} */ (Object.keys(mentions))]
+  const [kinds, others] = [
+    /** @type {Matter[]} */ (Object.keys(matters)),
+    /** @type {Mention[]} */ (Object.keys(mentions)),
+  ]
   /** @type {Map<string, string>} */
   const found = new Map()
   for (let i = 0; found.size < count; i++) {
@@ -308,7 +319,9 @@ export function tickets(name, { part, count, seed = 1 }) {
       number: `${100 + Math.floor(random() * 900)}`,
       amount: `${10 + Math.floor(random() * 90)}`,
     }
-    const text = [pick(random, hellos), ...shuffled(random, said), pick(random, byes)].filter((one) => one !== '').join(' ')
+    const text = [pick(random, hellos), ...shuffled(random, said), pick(random, byes)]
+      .filter((one) => one !== '')
+      .join(' ')
     found.set(fill(text, slots), site.queueOf(matter, mention))
   }
   const rows = [...found].map(([ticket, queue]) => ({ prompt: `Ticket: ${ticket}\nQueue:`, completion: ` ${queue}` }))
