@@ -9,6 +9,7 @@ const src = join(root, 'src')
 /** A file imports from its own part or from parts of a lower rank; parts of one rank do not know each other. */
 const RANKS: Readonly<Record<string, number>> = {
   util: 0,
+  metrics: 0,
   config: 1,
   formats: 1,
   graph: 1,

@@ -5,6 +5,7 @@ export { closest, resolveName } from './names.ts'
 export { jsonSchema, optionsOf, type Option } from './options.ts'
 export { checkCall, checkText } from './call.ts'
 export { optionSet, type Entry, type OptionSet, type Source } from './parse.ts'
+export { checkMeasuring, type MeasuringOptions } from './groups/metrics.ts'
 export type { GenerationSettings, Precision } from './groups/generation.ts'
 export {
   heldRules,

@@ -10,6 +10,8 @@ import { reports } from './groups/reports.ts'
 import { saving } from './groups/saving.ts'
 import { training } from './groups/training.ts'
 import { watching } from './groups/watching.ts'
+import { ownMetric } from '../metrics/index.ts'
+import { checkMeasuring, deciding, measuring, metricsOf } from './groups/metrics.ts'
 import { optionSet, type Rules } from './parse.ts'
 import { checkQuantization, fillQuantization } from './quantization.ts'
 import { checkSettings } from './settings.ts'
@@ -38,6 +40,8 @@ export const trainSchema = z.strictObject({
   ...training,
   ...optimization,
   ...watching,
+  ...measuring,
+  ...deciding,
   ...saving,
   ...reports,
   threads: machine.threads,
@@ -67,6 +71,7 @@ export const trainRules: Rules<TrainConfig> = {
     ...crossCheck(config, nameOf),
     ...checkQuantization(config, { qlora: config.method === 'qlora' }, nameOf),
     ...checkSettings(config, nameOf),
+    ...checkMeasuring(config, nameOf),
   ],
   complete: (config) => {
     fillQuantization(config, { qlora: config.method === 'qlora' })
@@ -77,6 +82,8 @@ export const trainRules: Rules<TrainConfig> = {
           ? 'epoch'
           : 'no'
     if (config.evalStrategy === 'steps') config.evalSteps ??= config.loggingSteps
+    const metrics = metricsOf(config)
+    if (metrics.length > 0) config.metrics = metrics
   },
 }
 
@@ -126,12 +133,21 @@ function crossCheck(config: Partial<TrainConfig>, nameOfKey: (key: keyof TrainCo
       problems.push(`${nameOfKey('evalSteps')}: needs ${needed}`)
     if (config.earlyStoppingPatience !== undefined)
       problems.push(`${nameOfKey('earlyStoppingPatience')}: needs ${needed}`)
+    for (const key of ['metrics', 'metricModule', 'metricForBestModel'] as const) {
+      if (config[key] !== undefined) problems.push(`${nameOfKey(key)}: needs ${needed}`)
+    }
     if (config.evalOnStart === true) problems.push(`${nameOfKey('evalOnStart')}: needs ${needed}`)
     if (config.samples !== undefined && config.samples > 0) problems.push(`${nameOfKey('samples')}: needs ${needed}`)
   } else if (config.evalStrategy === 'no') {
     const needed = `needs evaluations, but ${nameOfKey('evalStrategy')} is no`
     if (config.loadBestModelAtEnd === true) problems.push(`${nameOfKey('loadBestModelAtEnd')}: ${needed}`)
     if (config.earlyStoppingPatience !== undefined) problems.push(`${nameOfKey('earlyStoppingPatience')}: ${needed}`)
+    if (config.metricForBestModel !== undefined) problems.push(`${nameOfKey('metricForBestModel')}: ${needed}`)
+  }
+  if (config.metricForBestModel === ownMetric && config.metricModule === undefined) {
+    problems.push(
+      `${nameOfKey('metricForBestModel')}: ${ownMetric} needs ${nameOfKey('metricModule')}, which is not set`,
+    )
   }
   if (config.resume === true && config.resumeFrom !== undefined) {
     problems.push(`${nameOfKey('resume')}: resumes from the latest checkpoint, ${nameOfKey('resumeFrom')} from another`)

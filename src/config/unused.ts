@@ -15,6 +15,10 @@ export function unusedOptions(config: TrainConfig): string[] {
     config.earlyStoppingPatience === undefined
       ? notUsed('without earlyStoppingPatience no run is stopped early', ['earlyStoppingThreshold'])
       : []
+  const metrics =
+    config.metrics === undefined && config.metricModule === undefined
+      ? notUsed('without metrics no answers are measured', ['classify', 'maxNewTokens', 'metricExamples'])
+      : []
   const reports = [
     ...(config.reportTo.includes('tensorboard') ? [] : notUsed('reportTo has no tensorboard', ['loggingDir'])),
     ...(config.reportTo.includes('webhook') ? [] : notUsed('reportTo has no webhook', ['webhookUrl'])),
@@ -25,7 +29,7 @@ export function unusedOptions(config: TrainConfig): string[] {
       ? notUsed('lrSchedulerType constant has no warmup', ['warmupSteps', 'warmupRatio'])
       : []),
   ]
-  const common = [...watching, ...reports, ...course]
+  const common = [...watching, ...metrics, ...reports, ...course]
   if (config.method === 'full')
     return [...common, ...notUsed('method full trains every weight', [...loraKeys, 'loraplusLrRatio', ...fourBitKeys])]
   const base = config.loadIn8bit

@@ -1,3 +1,4 @@
+import { metricValues } from '../metrics/index.ts'
 import { smooth, smoothingWindow, thin, type Points } from './curves.ts'
 import type { Run, StepColumns } from '../runs/read.ts'
 
@@ -31,6 +32,9 @@ export interface Chart {
 const TEXTS = {
   loss: { title: 'Loss', unit: 'nats a label token', format: 'number', wide: true },
   accuracy: { title: 'Token accuracy', unit: 'share of label tokens, evaluations', format: 'share', wide: false },
+  share: { title: 'Metrics of answers', unit: 'share, evaluations', format: 'share', wide: false },
+  points: { title: 'Metrics of answers, in points', unit: '0 to 100, evaluations', format: 'number', wide: false },
+  number: { title: 'Own metric', unit: 'evaluations', format: 'number', wide: false },
   learningRate: { title: 'Learning rate', unit: '', format: 'number', wide: false },
   gradNorm: { title: 'Gradient norm', unit: 'before clipping', format: 'number', wide: false },
   tokensPerSecond: { title: 'Throughput', unit: 'tokens a second, padding included', format: 'count', wide: false },
@@ -49,6 +53,7 @@ export function chartsOf(run: Run): Chart[] {
   return [
     chart('loss', [...rawAndSmooth(steps, 'loss', 'training'), evalLoss], marks),
     chart('accuracy', [series('token accuracy', 1, 'dots', thin(evalSteps, pick(evals, 'tokenAccuracy')))]),
+    ...scales.map((scale) => chart(scale, metricSeries(run, scale))),
     chart('gradNorm', rawAndSmooth(steps, 'gradNorm', 'gradient norm'), marks),
     chart('learningRate', [series('learning rate', 0, 'line', thin(steps.step, steps.learningRate))]),
     chart('tokensPerSecond', rawAndSmooth(steps, 'tokensPerSecond', 'tokens a second')),
@@ -82,11 +87,37 @@ export function overlaidCharts(runs: readonly Run[], names: readonly string[]): 
     titled(chart('loss', overlay('loss', true)), 'Training loss, smoothed', 'loss'),
     titled(chart('loss', evaluated('loss')), 'Evaluation loss', 'evalLoss'),
     chart('accuracy', evaluated('tokenAccuracy')),
+    ...Object.entries(metricValues).map(([key, { what, scale }]) => {
+      const all = runs.map(({ evals }, index) => metricPoints(evals, key, { label: names[index]!, color: index }))
+      return titled(chart(scale, all), what, key)
+    }),
     chart('gradNorm', overlay('gradNorm', true)),
     chart('learningRate', overlay('learningRate', false)),
     chart('tokensPerSecond', overlay('tokensPerSecond', true)),
     chart('memory', overlay('memory', false)),
   ].filter((one) => one !== undefined)
+}
+
+const scales = ['share', 'points', 'number'] as const
+
+/** The metrics of a scale, a curve each. */
+function metricSeries({ evals }: Run, scale: (typeof scales)[number]): Series[] {
+  return Object.entries(metricValues)
+    .filter(([key, value]) => value.scale === scale && evals.some(({ metrics }) => metrics[key] !== undefined))
+    .map(([key, { what }], color) => metricPoints(evals, key, { label: what, color }))
+}
+
+function metricPoints(
+  evals: Run['evals'],
+  key: string,
+  { label, color }: { readonly label: string; readonly color: number },
+): Series {
+  const measured = evals.filter(({ metrics }) => metrics[key] !== undefined)
+  const points = thin(
+    measured.map(({ step }) => step),
+    measured.map(({ metrics }) => metrics[key]!),
+  )
+  return series(label, color, 'dots', points)
 }
 
 function pick(evals: Run['evals'], key: 'loss' | 'tokenAccuracy'): number[] {

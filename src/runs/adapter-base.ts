@@ -9,9 +9,12 @@ import {
   quantizationText,
 } from '../config/index.ts'
 import { readJsonObject } from '../formats/json.ts'
-import type { Origin } from '../hub/resolve.ts'
+import { adapterFromHub, exactName, type Origin } from '../hub/resolve.ts'
+import { configName, readAdapterConfig } from '../model/peft/adapter.ts'
 import { originsSchema, textsSchema } from './recorded.ts'
-import { status, type StatusEvent } from '../util/task.ts'
+import { LowrankError } from '../util/errors.ts'
+import { parseHubName } from '../util/hub-name.ts'
+import { status, type StatusEvent, type TaskContext } from '../util/task.ts'
 
 /** How the base model was held while an adapter was trained on it. */
 export interface AdapterBase {
@@ -60,6 +63,51 @@ export async function baseOfAdapter(folder: string): Promise<AdapterBase | undef
     return { quantization: quantizationOf(config), file, name: config.model, hashes, origin: origins?.model }
   }
   return undefined
+}
+
+/** The base model of an adapter, as it says itself. */
+interface FoundBase {
+  readonly name: string
+  /** The file that says so. */
+  readonly file: string
+}
+
+/**
+ * A configuration with the base model that it names, or that its adapter was trained on: by the record beside the adapter, else by
+ * `base_model_name_or_path` of PEFT's own file. Reports what was found.
+ *
+ * @throws LowrankError `config`: nothing says what the base is; `adapter`: it is none, or its base is not where it was.
+ */
+export async function* withBase<
+  C extends { readonly model?: string | undefined; readonly adapter?: string | undefined },
+>(config: C, context: TaskContext): AsyncGenerator<StatusEvent, C & { readonly model: string }> {
+  const { model, adapter } = config
+  if (model !== undefined) return { ...config, model }
+  if (adapter === undefined) throw noModel('neither a model nor an adapter is named')
+  const { folder } = yield* adapterFromHub(adapter, context)
+  const found = await baseNamedBy(folder)
+  if (found === undefined) throw noModel(`nothing in ${adapter} says which model it was trained on`)
+  const { name, file } = found
+  const exists = await stat(name).catch(() => undefined)
+  if (exists === undefined && parseHubName(name) === undefined) {
+    throw new LowrankError('adapter', `${file}: the base model ${name} is not there, seen from the current folder`, {
+      hint: 'Name it: --model (model).',
+    })
+  }
+  yield status(`base model: ${name} (by ${file})`)
+  return { ...config, model: name }
+}
+
+async function baseNamedBy(folder: string): Promise<FoundBase | undefined> {
+  const recorded = await baseOfAdapter(folder)
+  if (recorded?.origin !== undefined) return { name: exactName(recorded.origin), file: recorded.file }
+  if (recorded?.name !== undefined) return { name: recorded.name, file: recorded.file }
+  const { baseModel } = await readAdapterConfig(folder)
+  return baseModel === undefined || baseModel === '' ? undefined : { name: baseModel, file: join(folder, configName) }
+}
+
+function noModel(what: string): LowrankError {
+  return new LowrankError('config', `model: ${what}`, { hint: 'Name the base model: --model (model).' })
 }
 
 /**

@@ -1,5 +1,6 @@
 import { defaultOf, optionsOf, trainSchema } from '../config/index.ts'
 import type { JsonObject } from '../formats/json.ts'
+import { metricText, metricValues } from '../metrics/index.ts'
 import { count, duration, formatSize, number, percent } from '../util/format.ts'
 import type { Run } from './read.ts'
 import type { RecordedData } from './recorded.ts'
@@ -54,14 +55,29 @@ export function figureFacts({ figures }: Pick<Run, 'figures'>): Figure[] {
       note: plannedSteps !== undefined && plannedSteps !== steps ? `of ${count(plannedSteps)}` : undefined,
     },
     { name: 'Training loss', value: known(trainLoss, number), note: 'mean' },
-    { name: 'Best evaluation loss', value: best && number(best.loss), note: best && `at step ${count(best.step)}` },
+    bestFact(best),
     { name: 'Last evaluation loss', value: lastEval && number(lastEval.loss) },
     { name: 'Last token accuracy', value: lastEval && percent(lastEval.tokenAccuracy) },
+    ...Object.entries(lastEval?.metrics ?? {}).map(([key, value]) => ({
+      name: `Last ${nameOf(key)}`,
+      value: metricText(key, value),
+    })),
     { name: 'Time', value: known(seconds, duration) },
     { name: 'Throughput', value: known(tokensPerSecond, (rate) => count(Math.round(rate))), note: 'tokens/s' },
     { name: 'Peak memory', value: known(peakMemory, formatSize) },
   ]
   return all.filter((figure): figure is Figure => figure.value !== undefined)
+}
+
+function bestFact(best: Run['figures']['best']): Omit<Figure, 'value'> & { readonly value: string | undefined } {
+  const note = best && `at step ${count(best.step)}`
+  if (best?.metric === undefined) return { name: 'Best evaluation loss', value: best && number(best.loss), note }
+  const { name, value } = best.metric
+  return { name: `Best ${nameOf(name)}`, value: metricText(name, value), note }
+}
+
+function nameOf(key: string): string {
+  return metricValues[key]?.what ?? key
 }
 
 /** A row a figure, a column a run. */

@@ -5,6 +5,8 @@ import { isJsonObject, readJsonObject, type JsonObject } from '../formats/json.t
 import { readJsonl } from '../formats/jsonl.ts'
 import { metricsName, recordName, type RunRecord } from './record.ts'
 import { dataSchema, originsSchema, planSchema, textsSchema, type RecordedData, type RecordedPlan } from './recorded.ts'
+import { costOf, costOfBest, criterionOf, valueIn } from '../train/criterion.ts'
+import type { BestEvaluation } from '../train/events.ts'
 import type { RunInputs } from './run-inputs.ts'
 
 const texts = textsSchema.catch({})
@@ -25,6 +27,8 @@ interface Evaluation {
   readonly loss: number
   readonly perplexity: number
   readonly tokenAccuracy: number
+  /** What metrics of answers came to, by their names. */
+  readonly metrics: Readonly<Record<string, number>>
 }
 
 /** Something to look at: a warning, a spike, a notice. */
@@ -48,7 +52,8 @@ export interface Figures {
   readonly plannedSteps: number | undefined
   /** Mean of all step losses. */
   readonly trainLoss: number | undefined
-  readonly best: { readonly step: number; readonly loss: number } | undefined
+  /** The evaluation that decided which weights are best: by its loss, or by `metricForBestModel`. */
+  readonly best: BestEvaluation | undefined
   readonly lastEval: Evaluation | undefined
   readonly seconds: number | undefined
   readonly peakMemory: number | undefined
@@ -159,6 +164,7 @@ class Gathered {
           loss: finite(event['loss']) ?? NaN,
           perplexity: finite(event['perplexity']) ?? NaN,
           tokenAccuracy: finite(event['tokenAccuracy']) ?? NaN,
+          metrics: numbersOf(event['metrics']),
         })
         break
       case 'warning':
@@ -227,10 +233,6 @@ type Completed = Omit<Sample, 'before' | 'after'> & { readonly completion: strin
 function figuresOf(record: JsonObject, { steps, evals, plan, computed }: Gathered): Figures {
   const result = objectOf(record['result'])
   const losses = steps.loss.filter((loss) => !Number.isNaN(loss))
-  const lowest = evals.reduce<Evaluation | undefined>(
-    (best, one) => (best === undefined || one.loss < best.loss ? one : best),
-    undefined,
-  )
   const memory = steps.memory.reduce((most, bytes) => (bytes > most ? bytes : most), 0)
   return {
     steps: steps.step.at(-1) ?? finite(result['steps']) ?? 0,
@@ -238,12 +240,24 @@ function figuresOf(record: JsonObject, { steps, evals, plan, computed }: Gathere
     trainLoss:
       finite(result['trainLoss']) ??
       (losses.length === 0 ? undefined : losses.reduce((sum, loss) => sum + loss, 0) / losses.length),
-    best: lowest === undefined ? undefined : { step: lowest.step, loss: lowest.loss },
+    best: bestOf(evals, objectOf(record['config'])),
     lastEval: evals.at(-1),
     seconds: finite(record['seconds']) ?? (computed.seconds > 0 ? computed.seconds : undefined),
     peakMemory: finite(record['peakMemory']) ?? (memory > 0 ? memory : undefined),
     tokensPerSecond: computed.seconds > 0 ? computed.tokens / computed.seconds : undefined,
   }
+}
+
+/** The best evaluation by what the run was asked to decide by; of several, the first. */
+function bestOf(evals: readonly Evaluation[], config: JsonObject): BestEvaluation | undefined {
+  const greaterIsBetter = typeof config['greaterIsBetter'] === 'boolean' ? config['greaterIsBetter'] : undefined
+  const criterion = criterionOf({ metricForBestModel: text(config['metricForBestModel']), greaterIsBetter })
+  const { name } = criterion
+  return evals.reduce<BestEvaluation | undefined>((best, one) => {
+    const value = valueIn(criterion, one)
+    if (!(costOf(criterion, value) < costOfBest(criterion, best))) return best
+    return { step: one.step, loss: one.loss, ...(name === 'loss' ? {} : { metric: { name, value } }) }
+  }, undefined)
 }
 
 function spikeText(event: JsonObject): string {
@@ -273,6 +287,11 @@ function overfittingText(event: JsonObject): string {
 
 function finite(value: unknown): number | undefined {
   return typeof value === 'number' && Number.isFinite(value) ? value : undefined
+}
+
+function numbersOf(value: unknown): Record<string, number> {
+  const found = Object.entries(objectOf(value)).map(([key, one]) => [key, finite(one)] as const)
+  return Object.fromEntries(found.filter((one): one is [string, number] => one[1] !== undefined))
 }
 
 function text(value: unknown): string | undefined {

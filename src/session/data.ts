@@ -34,7 +34,9 @@ export async function readData(
   report?: (message: string) => void,
 ): Promise<TrainingData> {
   const { seed, validSplit } = config
-  const whole = await session.read(files.train, config, report)
+  // Samples are kept of what is evaluated alone.
+  const keepSamples = config.keepSamples === true && files.valid === undefined
+  const whole = await session.read(files.train, { ...config, keepSamples }, report)
   if (files.valid !== undefined) {
     const valid = withOverlap(await session.read(files.valid, config, report), whole)
     return { train: withWeights(whole, files.train, seed), valid }
@@ -52,7 +54,7 @@ export async function readData(
       hint: 'Raise it, or name validation data (--valid).',
     })
   }
-  return { train: split.rest, valid: split.part }
+  return { train: { ...split.rest, samples: undefined }, valid: split.part }
 }
 
 function withWeights(dataset: Dataset, sources: readonly DataSource[], seed: number): Dataset {

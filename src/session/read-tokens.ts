@@ -4,7 +4,7 @@ import { standardInput } from '../formats/chunks.ts'
 import { hashText } from '../formats/hash.ts'
 import { openModelFiles } from '../formats/model-files.ts'
 import type { Dataset } from '../text/dataset.ts'
-import { readExamples } from '../text/examples.ts'
+import { readExamples, type ReadExamplesOptions } from '../text/examples.ts'
 import type { DataSource } from '../text/readers/index.ts'
 import type { TokenSink } from '../text/store.ts'
 import type { ChatTemplate } from '../text/template/template.ts'
@@ -26,7 +26,8 @@ export type ReadOptions = Pick<TrainConfig, 'maxLength'> &
       | 'skipBadLines'
       | 'dataCache'
     >
-  >
+  > &
+  Pick<ReadExamplesOptions, 'keepSamples' | 'prepare'>
 
 interface ReadTokensOptions extends ReadOptions {
   readonly model: string
@@ -62,7 +63,14 @@ export async function readTokens(options: ReadTokensOptions): Promise<Dataset> {
 }
 
 /** Where the tokens are kept, if they are. */
-async function cacheFolder({ sources, dataCache }: ReadTokensOptions): Promise<string | undefined> {
+async function cacheFolder({
+  sources,
+  dataCache,
+  keepSamples,
+  prepare,
+}: ReadTokensOptions): Promise<string | undefined> {
+  // A cache holds tokens alone, of samples as they are read.
+  if (keepSamples === true || prepare !== undefined) return undefined
   if (dataCache === 'none' || sources.some(({ path }) => path === standardInput)) return undefined
   if (dataCache !== undefined) return dataCache
   let bytes = 0

@@ -3,6 +3,7 @@ import type { RuntimeProfile } from '../engine/onnxruntime/profile.ts'
 import type { LoraConfig } from '../model/peft/targets.ts'
 import type { Dataset } from '../text/dataset.ts'
 import type { DataSource } from '../text/readers/index.ts'
+import { SampleEncoder } from '../text/encode.ts'
 import { chooseTemplate } from '../text/template/choose.ts'
 import type { ChatTemplate } from '../text/template/template.ts'
 import { ExampleStore } from '../text/store.ts'
@@ -86,6 +87,12 @@ export class Session {
   /** What writes conversations: see `chooseTemplate`. */
   async template(options: Pick<ReadOptions, 'chatTemplate' | 'templateDate'>): Promise<ChatTemplate | undefined> {
     return chooseTemplate(this.#parts, options, this.tokenizer)
+  }
+
+  /** What tokenizes samples as `read` does. */
+  async encoder(options: ReadOptions): Promise<SampleEncoder> {
+    const turns = options.lastTurnOnly === true ? 'last' : 'all'
+    return new SampleEncoder(this.tokenizer, { ...options, template: await this.template(options), turns })
   }
 
   /** Reads examples with the model's tokenizer and template. */

@@ -11,6 +11,7 @@ import { Generator, type GenerateRequest } from '../generate/generator.ts'
 import { type DataFiles, readData, type TrainingData } from '../session/data.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { findDataFiles } from './find-data.ts'
+import { type Measure, openMeasure } from './measure.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
 import type { MemoryPlan } from '../session/plan.ts'
 import { checkResumed, dayOfRun, findStart } from '../runs/resume.ts'
@@ -65,7 +66,11 @@ export async function* runFinetune(
   const { base, leftOut } = await readBase(config.model, origins.model, given.model)
   for (const message of leftOut) yield noted({ type: 'warning', message })
   const dataFiles = yield* findDataFiles(config, { cancelled })
-  const reads = { ...pick(config, ['model', 'adapter', 'resumeFrom']), ...namesOf(dataFiles), configFile }
+  const reads = {
+    ...pick(config, ['model', 'adapter', 'resumeFrom', 'schema', 'metricModule']),
+    ...namesOf(dataFiles),
+    configFile,
+  }
   const makes = config.method === 'full' ? 'model' : 'adapter'
   const saved = config.chatTemplate === undefined ? base : withTemplate(base, '')
   const output = await claimOutputFolder({
@@ -80,9 +85,14 @@ export async function* runFinetune(
     yield noted({ type: 'status', message: `reading ${config.train}` })
     const { from, notices } = await findStart(config)
     await using session = await sessionOf(config, cancelled)
+    const measures = config.evalStrategy !== 'no' && (config.metrics ?? config.metricModule) !== undefined
     const dated = { ...config, templateDate: config.templateDate ?? dayOfRun(from) }
-    const data = yield* reported((report) => readData(session, dataFiles, dated, report))
+    const reading = { ...dated, keepSamples: measures }
+    const data = yield* reported((report) => readData(session, dataFiles, reading, report))
     const writesDate = (await session.template(dated))?.writesDate === true
+    const { metricExamples: limit } = config
+    const asked = { config, session, model: config.model, reading, limit }
+    const measure = measures && data.valid && (yield* openMeasure({ ...asked, dataset: data.valid }))
     // Its memory is free until there are samples to be made.
     session.tokenizer.close()
     yield noted({ type: 'data', train: data.train.summary, valid: data.valid?.summary })
@@ -151,6 +161,7 @@ export async function* runFinetune(
       files,
       inputs,
       plan,
+      measure: measure || undefined,
     }
     const run = new Run({ ...parts, trial, usage, cancelled })
     try {
@@ -203,6 +214,8 @@ interface RunParts {
   readonly inputs: RunInputs
   readonly plan: MemoryPlan
   readonly trial: Trial | undefined
+  /** What measures the answers to validation data, where evaluations are to. */
+  readonly measure: Measure | undefined
   readonly usage: () => { readonly seconds: number; readonly peakMemory: number }
   readonly cancelled: () => boolean
 }
@@ -246,7 +259,8 @@ class Run {
     const samples = (valid ?? []).slice(0, config.samples)
     if (from === undefined) yield* complete(model, samples, 'before', cancelled)
     const saveCheckpoint = (options?: { readonly keepOthers: boolean }): Promise<string> => this.#save(options)
-    const result = yield* train(training, { valid, trial, saveCheckpoint, cancelled })
+    const measure = this.#measure()
+    const result = yield* train(training, { valid, measure, trial, saveCheckpoint, cancelled })
     const before = (names: readonly string[]): Promise<void> => files.addFiles(names)
     const saved = { ...this.#resultIn(outputDir), writesCard: output.writesCard, before }
     const card = cardOf(saved)
@@ -257,6 +271,17 @@ class Run {
     const used = usage()
     await files.update({ status: 'done', ...used, result })
     yield { type: 'done', ...result, outputDir, ...used }
+  }
+
+  /** What measures the answers of the model, as it is then. */
+  #measure(): Parameters<typeof train>[1]['measure'] {
+    const { measure, model, cancelled } = this.#o
+    if (measure === undefined) return undefined
+    return async function* () {
+      const { metrics, confusion } = yield* measure.run(await model.generation(), cancelled)
+      model.tokenizer.close()
+      return { metrics, ...(confusion === undefined ? {} : { confusion }) }
+    }
   }
 
   /**

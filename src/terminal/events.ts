@@ -1,5 +1,6 @@
 import { type FindingKind, findingKinds } from '../text/findings.ts'
-import type { DatasetSummary, EventOf, TrainEvent } from '../train/events.ts'
+import { metricText, metricValues } from '../metrics/index.ts'
+import type { BestEvaluation, DatasetSummary, EventOf, TrainEvent } from '../train/events.ts'
 import { columns, printable, wrap } from './format.ts'
 import { count, duration, formatSize, number, percent, plural } from '../util/format.ts'
 
@@ -26,7 +27,7 @@ export function eventLines(event: TrainEvent): string[] {
     case 'eval':
       return [
         `step ${event.step}  eval loss ${number(event.loss)}  perplexity ${number(event.perplexity)}  ` +
-          `accuracy ${percent(event.tokenAccuracy)}  ${duration(event.seconds)}${event.best ? '  (best so far)' : ''}`,
+          `accuracy ${percent(event.tokenAccuracy)}  ${metricsText(event.metrics)}${duration(event.seconds)}${event.best ? '  (best so far)' : ''}`,
       ]
     case 'spike':
       return spikeLines(event)
@@ -46,6 +47,13 @@ export function eventLines(event: TrainEvent): string[] {
     case 'done':
       return []
   }
+}
+
+/** `ROUGE-L 31.4 %  `, and the others, where there are some. */
+function metricsText(metrics: Readonly<Record<string, number>> = {}): string {
+  return Object.entries(metrics)
+    .map(([key, value]) => `${metricValues[key]?.what ?? key} ${metricText(key, value)}  `)
+    .join('')
 }
 
 const spikeKinds = { loss: 'loss', gradNorm: 'gradient norm', nan: 'loss or gradient' } as const
@@ -78,9 +86,14 @@ export function stepText(event: EventOf<'step'>): string {
   )
 }
 
+function bestText({ loss, metric }: BestEvaluation): string {
+  if (metric === undefined) return `best eval loss ${number(loss)}`
+  return `best eval ${metricValues[metric.name]?.what ?? metric.name} ${metricText(metric.name, metric.value)}`
+}
+
 /** The summary of a finished run, and the next command to try. */
 export function doneLines(event: EventOf<'done'>, next: string | undefined): string[] {
-  const best = event.best === undefined ? '' : `, best eval loss ${number(event.best.loss)} at step ${event.best.step}`
+  const best = event.best === undefined ? '' : `, ${bestText(event.best)} at step ${event.best.step}`
   return [
     `${plural(event.steps, 'step')} in ${duration(event.seconds)}: train loss ${number(event.trainLoss)}${best}, ` +
       `peak memory ${formatSize(event.peakMemory)}`,

@@ -5,7 +5,7 @@ import { idOf, isLabel } from './example.ts'
 import { type Dataset, type PlacedSample, placeOf } from './dataset.ts'
 import { endsWithin, type FindingKind, fingerprints, Findings, lookAt, repeated, textsOf } from './findings.ts'
 import { placeText } from './readers/index.ts'
-import { isProblem, type Problem } from './shapes/index.ts'
+import { isProblem, type Problem, type Sample } from './shapes/index.ts'
 import { ExampleStore, indexFields, MemoryTokens, type SourceStart, type TokenSink } from './store.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
@@ -17,6 +17,7 @@ export interface BuilderOptions {
   readonly maxLength: number
   readonly vocabSize?: number | undefined
   readonly tokens?: TokenSink | undefined
+  readonly keepSamples?: boolean | undefined
 }
 
 const shownLines = 20
@@ -31,6 +32,7 @@ export class DatasetBuilder {
   readonly #exact = new GrowingArray(Float64Array)
   readonly #near = new GrowingArray(Float64Array)
   readonly #special: RegExp | undefined
+  readonly #samples: (Sample | undefined)[] = []
   readonly #bad: string[] = []
   #badLines = 0
   #badHint: string | undefined
@@ -90,6 +92,7 @@ export class DatasetBuilder {
       if (within === true) this.#unfinished.push(where)
       const labels = countLabels(ids)
       this.#index.add(this.#tokens.add(ids), ids.length, labels, place.number)
+      if (this.#options.keepSamples === true) this.#samples.push(ids.length < marked.length ? undefined : sample)
       this.#counts.tokens += ids.length
       this.#counts.labelTokens += labels
     }
@@ -150,7 +153,8 @@ export class DatasetBuilder {
     const runs = this.#sources.map(({ first, unit }, i) => {
       return { first, length: (this.#sources[i + 1]?.first ?? examples.length) - first, unit }
     })
-    return { examples, runs, summary, problems: this.#bad, fingerprints: this.#exact.values }
+    const samples = this.#options.keepSamples === true ? this.#samples : undefined
+    return { examples, runs, summary, problems: this.#bad, fingerprints: this.#exact.values, samples }
   }
 
   /** Findings that only all examples together show. */

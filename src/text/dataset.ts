@@ -40,6 +40,8 @@ export interface Dataset {
   readonly problems: readonly string[]
   /** A number for the text of each example, the same where the texts are. */
   readonly fingerprints: Float64Array
+  /** What each example was made of, where that was to be kept; undefined for those that were cut. */
+  readonly samples?: readonly (Sample | undefined)[] | undefined
   /** SHA-256 of each file that was read, as hex, by its path: where that is known already. */
   readonly hashes?: ReadonlyMap<string, string> | undefined
 }

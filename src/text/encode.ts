@@ -103,7 +103,8 @@ interface Placed<T> {
   readonly sample: T
 }
 
-function asChat({ prompt, completion }: PairSample): ChatSample {
+/** A prompt and its completion as a question and its answer. */
+export function asChat({ prompt, completion }: PairSample): ChatSample {
   const messages = [
     { role: 'user', content: prompt },
     { role: 'assistant', content: completion },

@@ -3,7 +3,7 @@ import type { Dataset, PlacedSample } from './dataset.ts'
 import { DatasetBuilder } from './dataset-builder.ts'
 import { type EncodeOptions, SampleEncoder } from './encode.ts'
 import { type DataSource, placeText, readRecords } from './readers/index.ts'
-import { type Columns, isProblem, type Sample, type ShapeName, ShapeReader } from './shapes/index.ts'
+import { type Columns, isProblem, type Problem, type Sample, type ShapeName, ShapeReader } from './shapes/index.ts'
 import { ReadProgress } from './progress.ts'
 import type { TokenSink } from './store.ts'
 import type { Tokenizer } from './tokenizer.ts'
@@ -27,6 +27,10 @@ export interface ReadExamplesOptions extends EncodeOptions {
   readonly report?: ((message: string) => void) | undefined
   /** Where the tokens go; memory by default. */
   readonly tokens?: TokenSink | undefined
+  /** Whether the samples are kept beside their tokens. */
+  readonly keepSamples?: boolean | undefined
+  /** What is made of each sample before it is tokenized; itself by default. */
+  readonly prepare?: ((sample: Sample) => Sample | Problem) | undefined
 }
 
 /**
@@ -36,7 +40,7 @@ export interface ReadExamplesOptions extends EncodeOptions {
  * @throws LowrankError `data`; `model`: its tokenizer cannot be used; `cancelled`.
  */
 export async function readExamples(options: ReadExamplesOptions): Promise<Dataset> {
-  const { sources, tokenizer, skipBadLines = false, cancelled } = options
+  const { sources, tokenizer, skipBadLines = false, cancelled, prepare = (sample) => sample } = options
   const path = sources.map((source) => source.path).join(',')
   const encoder = new SampleEncoder(tokenizer, options)
   const builder = new DatasetBuilder({ ...options, encoder, path })
@@ -65,7 +69,8 @@ export async function readExamples(options: ReadExamplesOptions): Promise<Datase
       progress.look(source.path, builder.made)
     }
     for await (const entry of readRecords(source.path, { cancelled, wanted, onBytes: progress.add })) {
-      const found = 'error' in entry ? { problem: entry.error } : reader.read(entry.value)
+      const read = 'error' in entry ? { problem: entry.error } : reader.read(entry.value)
+      const found = isProblem(read) ? read : prepare(read)
       if (isProblem(found)) {
         builder.refuse(placeText(entry.place), found)
         continue

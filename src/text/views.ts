@@ -61,8 +61,9 @@ export function divided(
     const view = new ExampleView(examples, indices.sort())
     const runs = [{ first: 0, length: view.length }]
     const fingerprints = Float64Array.from(indices, (index) => dataset.fingerprints[index]!)
+    const samples = dataset.samples && Array.from(indices, (index) => dataset.samples?.[index])
     const counted = { ...summary, path, ...countsOf(view) }
-    return { ...dataset, examples: view, runs, summary: counted, problems: [], fingerprints }
+    return { ...dataset, examples: view, runs, summary: counted, problems: [], fingerprints, samples }
   }
   const part = of(order.slice(0, count), `${summary.path}, ${count} of its examples`)
   // What was found is found in all of it, and told once.

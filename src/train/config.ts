@@ -21,6 +21,8 @@ export type WatchConfig = Pick<
   | 'onSpike'
   | 'earlyStoppingPatience'
   | 'earlyStoppingThreshold'
+  | 'metricForBestModel'
+  | 'greaterIsBetter'
   | 'loadBestModelAtEnd'
   | 'learningRate'
   | 'maxGradNorm'

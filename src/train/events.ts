@@ -1,7 +1,8 @@
 import type { MemoryChoice } from '../config/index.ts'
+import type { Confusion } from '../metrics/index.ts'
 import type { DatasetSummary } from '../text/dataset.ts'
 
-export type { DatasetSummary }
+export type { Confusion, DatasetSummary }
 
 /** Loss in nats per label token, over a whole dataset. */
 export interface EvalResult {
@@ -12,11 +13,31 @@ export interface EvalResult {
   readonly tokenAccuracy: number
   readonly labelTokens: number
   readonly examples: number
+  /** What metrics of answers came to, by their names (`metricValues`), where some were asked for. */
+  readonly metrics?: Readonly<Record<string, number>>
+  /** Of a classification: how often each label was taken for which. */
+  readonly confusion?: Confusion
+}
+
+/** The best evaluation of a run. */
+export interface BestEvaluation {
+  readonly step: number
+  readonly loss: number
+  /** By what it is the best, where that is not the loss (`metricForBestModel`). */
+  readonly metric?: { readonly name: string; readonly value: number } | undefined
+}
+
+/** An evaluation of a model to compare with. */
+export interface Baseline extends EvalResult {
+  /** Examples that each prompt began with; 0: none. */
+  readonly shots: number
 }
 
 /** An evaluation on a file, and what became of its lines. */
 export interface EvaluationResult extends EvalResult {
   readonly data: DatasetSummary
+  /** The base model without the adapter, and with examples in its prompts, where these were asked for. */
+  readonly baselines?: readonly Baseline[]
 }
 
 /** The event of a type, or of several. */
@@ -85,7 +106,7 @@ export type TrainEvent =
       readonly step: number
       readonly epoch: number
       readonly seconds: number
-      /** Whether this is the lowest loss so far. */
+      /** Whether this is the best so far, by `metricForBestModel`, else the loss. */
       readonly best: boolean
     } & EvalResult)
   | {
@@ -148,7 +169,7 @@ export type TrainEvent =
       readonly seconds: number
       /** Highest resident set of the process, bytes. */
       readonly peakMemory: number
-      readonly best: { readonly step: number; readonly loss: number } | undefined
-      /** Set where the evaluation loss no longer fell (`earlyStoppingPatience`): the last step, and why. */
+      readonly best: BestEvaluation | undefined
+      /** Set where evaluations no longer got better (`earlyStoppingPatience`): the last step, and why. */
       readonly stoppedEarly?: { readonly step: number; readonly reason: string } | undefined
     }

@@ -6,7 +6,8 @@ import type { Examples } from '../text/example.ts'
 import { LowrankError } from '../util/errors.ts'
 import type { LengthConfig, OrderConfig, TrainingConfig } from './config.ts'
 import { evaluateBatches } from './evaluate.ts'
-import type { TrainEvent } from './events.ts'
+import { costOf, costOfBest, criterionOf, valueIn } from './criterion.ts'
+import type { BestEvaluation, EvalResult, TrainEvent } from './events.ts'
 import type { Trainable } from '../engine/trainable.ts'
 import { clipFactor, gradientNorm, makeOptimizer, type Optimizer } from './optimizer.ts'
 import { learningRates } from './schedule.ts'
@@ -44,10 +45,17 @@ export const trainerStateSchema = z.object({
   tokens: count,
   realTokens: count,
   labelTokens: count,
-  /** The lowest evaluation loss so far. */
-  best: z.object({ step: count, loss: z.number() }).readonly().optional(),
+  /** The best evaluation so far. */
+  best: z
+    .object({
+      step: count,
+      loss: z.number(),
+      metric: z.object({ name: z.string(), value: z.number() }).readonly().optional(),
+    })
+    .readonly()
+    .optional(),
   watch: watchSchema,
-  /** Why the run ends before its last step: the evaluation loss no longer fell. */
+  /** Why the run ends before its last step: evaluations no longer got better. */
   stopped: z.string().optional(),
 })
 
@@ -188,6 +196,8 @@ function forgetGradients({ trainables }: Training): void {
 
 interface TrainOptions {
   readonly valid: Examples | undefined
+  /** Measures what the model answers to the validation data, as it is now. */
+  readonly measure?: (() => AsyncGenerator<TrainEvent, Pick<EvalResult, 'metrics' | 'confusion'>>) | undefined
   /** Computed before anything else, unless the first step does anyway. */
   readonly trial?: Trial | undefined
   /** Writes a checkpoint of the run as it is now and returns its folder. `keepOthers`: whatever `saveTotalLimit` says. */
@@ -204,13 +214,13 @@ interface TrainerResult {
   readonly realTokens: number
   readonly labelTokens: number
   readonly paddingShare: number
-  readonly best: { readonly step: number; readonly loss: number } | undefined
+  readonly best: BestEvaluation | undefined
   readonly stoppedEarly?: { readonly step: number; readonly reason: string }
 }
 
 /**
- * Trains until the last step, with an event for each. With `loadBestModelAtEnd` the weights end as they were at the lowest evaluation
- * loss. Checkpoints are written between steps only, so that they hold no half of a step. Cancelled, or stopped by a spike, it
+ * Trains until the last step, with an event for each. With `loadBestModelAtEnd` the weights end as they were at the best
+ * evaluation. Checkpoints are written between steps only, so that they hold no half of a step. Cancelled, or stopped by a spike, it
  * saves one of the last whole step and throws.
  */
 export async function* train(training: Training, options: TrainOptions): AsyncGenerator<TrainEvent, TrainerResult> {
@@ -220,11 +230,18 @@ export async function* train(training: Training, options: TrainOptions): AsyncGe
   const evaluate = async function* (): AsyncGenerator<TrainEvent> {
     if (validBatches === undefined || state.evaluated === state.step || !isEvaluated(training)) return
     const start = performance.now()
-    const result = await evaluateBatches({ pipeline, batches: validBatches, cancelled })
-    const best = offer(training, result.loss)
+    const losses = await evaluateBatches({ pipeline, batches: validBatches, cancelled })
+    const result = { ...losses, ...(options.measure && (yield* options.measure())) }
+    const criterion = criterionOf(config)
+    const best = offer(training, result)
     const { step, epoch } = state
     const watch = { config, base: training.base, state: state.watch }
-    const { overfitting, stop } = judgeEvaluation(watch, { step, epoch, loss: result.loss })
+    const { overfitting, stop } = judgeEvaluation(watch, {
+      step,
+      epoch,
+      loss: result.loss,
+      cost: costOf(criterion, valueIn(criterion, result)),
+    })
     if (step < steps) state.stopped = stop
     yield { type: 'eval', step, epoch, seconds: (performance.now() - start) / 1000, best, ...result }
     if (overfitting !== undefined) yield overfitting
@@ -328,13 +345,16 @@ function isEvaluated(training: Training): boolean {
   return state.step === steps || isDue(training, config.evalStrategy, config.evalSteps)
 }
 
-/** Notes the evaluation loss after the step that was done last; whether it is the lowest so far. */
-function offer({ config, state, trainables, bestWeights }: Training, loss: number): boolean {
-  const { step, best } = state
+/** Notes the evaluation after the step that was done last; whether it is the best so far. */
+function offer({ config, state, trainables, bestWeights }: Training, result: EvalResult): boolean {
+  const { step } = state
   state.evaluated = step
-  // A loss that is no number is never the best.
-  if (!(loss < (best?.loss ?? Infinity))) return false
-  state.best = { step, loss }
+  const criterion = criterionOf(config)
+  const value = valueIn(criterion, result)
+  // What is no number is never the best.
+  if (!(costOf(criterion, value) < costOfBest(criterion, state.best))) return false
+  const { name } = criterion
+  state.best = { step, loss: result.loss, ...(name === 'loss' ? {} : { metric: { name, value } }) }
   if (!config.loadBestModelAtEnd) return true
   for (const [name, { data }] of trainables) {
     const kept = bestWeights.get(name)

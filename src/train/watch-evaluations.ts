@@ -4,7 +4,7 @@ const count = z.int().min(0)
 
 /** What early stopping remembers. */
 export const earlyStoppingSchema = z.object({
-  /** The lowest evaluation loss so far. */
+  /** The lowest cost of an evaluation so far: its loss, or what another criterion says (`criterion.ts`). */
   lowest: z.number().optional(),
   /** Evaluations since the last that counted as lower. */
   waited: count,
@@ -13,18 +13,18 @@ export const earlyStoppingSchema = z.object({
 export type EarlyStoppingState = z.output<typeof earlyStoppingSchema>
 
 /**
- * Takes in an evaluation loss; whether it is the last of `patience` in a row without improvement. As in transformers'
- * `EarlyStoppingCallback` the loss has to fall by more than `threshold` below the lowest so far to count. What is no number is no
+ * Takes in the cost of an evaluation; whether it is the last of `patience` in a row without improvement. As in transformers'
+ * `EarlyStoppingCallback` it has to fall by more than `threshold` below the lowest so far to count. What is no number is no
  * improvement.
  */
 export function hasStalled(
   state: EarlyStoppingState,
-  loss: number,
+  cost: number,
   { patience, threshold }: { readonly patience: number; readonly threshold: number },
 ): boolean {
   const lowest = state.lowest ?? Infinity
-  state.waited = lowest - loss > threshold ? 0 : state.waited + 1
-  if (loss < lowest) state.lowest = loss
+  state.waited = lowest - cost > threshold ? 0 : state.waited + 1
+  if (cost < lowest) state.lowest = cost
   return state.waited >= patience
 }
 

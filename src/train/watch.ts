@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { Quantization } from '../config/index.ts'
 import type { WatchConfig } from './config.ts'
 import { LowrankError } from '../util/errors.ts'
+import { criterionOf } from './criterion.ts'
 import type { EventOf } from './events.ts'
 import {
   earlyStoppingSchema,
@@ -105,10 +106,15 @@ export function judgeStep(watch: Watch, step: WatchedStep): Verdict {
   return { action, spike: { type: 'spike', step: index, epoch, ...facts } }
 }
 
-/** Takes in an evaluation of the step just done. */
+/** Takes in an evaluation of the step just done; `cost`: what the lowest of is the best, where that is not the loss. */
 export function judgeEvaluation(
   watch: Watch,
-  { step, epoch, loss }: { readonly step: number; readonly epoch: number; readonly loss: number },
+  {
+    step,
+    epoch,
+    loss,
+    cost = loss,
+  }: { readonly step: number; readonly epoch: number; readonly loss: number; readonly cost?: number },
 ): EvaluationVerdict {
   const { config, state } = watch
   const { earlyStoppingPatience: patience, earlyStoppingThreshold: threshold } = config
@@ -119,7 +125,7 @@ export function judgeEvaluation(
   // Before the first step there is no training loss to compare with.
   const best =
     Number.isFinite(trainLoss) && Number.isFinite(loss) ? overfittingSince(state.overfitting, now) : undefined
-  const stalled = patience !== undefined && hasStalled(state.earlyStopping, loss, { patience, threshold })
+  const stalled = patience !== undefined && hasStalled(state.earlyStopping, cost, { patience, threshold })
   return {
     overfitting: best && { type: 'overfitting', ...now, best, remedy: overfittingRemedy(best, config) },
     stop: stalled ? earlyStopReason(patience, config) : undefined,
@@ -157,9 +163,10 @@ function overfittingRemedy(best: Evaluated, config: WatchConfig): string {
 
 function earlyStopReason(patience: number, config: WatchConfig): string {
   const { earlyStoppingThreshold: threshold, loadBestModelAtEnd } = config
-  const fall = threshold > 0 ? `fall by more than ${threshold} below` : 'fall below'
+  const { what, greaterIsBetter } = criterionOf(config)
+  const [move, best] = greaterIsBetter ? ['rise', 'above the highest'] : ['fall', 'below the lowest']
   return (
-    `the evaluation loss did not ${fall} the lowest before` +
+    `${what} did not ${move} ${threshold > 0 ? `by more than ${threshold} ` : ''}${best} before` +
     (patience === 1 ? '' : `, ${patience} times in a row`) +
     (loadBestModelAtEnd ? '' : '; the weights are those of the last step, since loadBestModelAtEnd is not set')
   )

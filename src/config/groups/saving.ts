@@ -33,7 +33,7 @@ export const saving = {
   }),
   loadBestModelAtEnd: option(z.boolean().default(false), {
     group: 'Saving and resuming',
-    description: 'Keep the weights with the lowest evaluation loss, not the last',
+    description: 'Keep the weights with the best evaluation (metric-for-best-model, else the loss), not the last',
   }),
   overwriteOutputDir: option(z.boolean().default(false), {
     group: 'Saving and resuming',

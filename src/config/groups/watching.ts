@@ -47,6 +47,6 @@ export const watching = {
   }),
   earlyStoppingThreshold: option(z.number().min(0).max(1e6).default(0), {
     group: 'Watching',
-    description: 'What the evaluation loss must fall by, below the lowest so far, to count as an improvement',
+    description: 'What the evaluation loss, or metric-for-best-model, must improve by over the best so far to count',
   }),
 }

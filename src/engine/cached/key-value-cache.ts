@@ -104,12 +104,12 @@ export class KeyValueCache {
     this.#resize(last, this.#capacity)
   }
 
-  /** One row as a cache of its own. */
-  row(row: number): KeyValueCache {
-    const copy = new KeyValueCache(this.shape)
-    copy.#lengths[0] = this.lengthOf(row)
-    copy.#resize(1, roundUp(this.lengthOf(row), 16))
-    copy.#copyRow(this, row, 0)
+  /** One row as a cache of its own, whose rows are so many copies of it. */
+  row(row: number, copies = 1): KeyValueCache {
+    const copy = new KeyValueCache(this.shape, copies)
+    copy.#lengths.fill(this.lengthOf(row))
+    copy.#resize(copies, roundUp(this.lengthOf(row), 16))
+    for (let i = 0; i < copies; i++) copy.#copyRow(this, row, i)
     return copy
   }
 

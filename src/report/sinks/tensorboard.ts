@@ -94,11 +94,12 @@ function scalarsOf(
       return { step, values: prefixed('train', values) }
     }
     case 'eval': {
-      const { step, loss, perplexity, tokenAccuracy, seconds, examples } = event
+      const { step, loss, perplexity, tokenAccuracy, seconds, examples, metrics } = event
       const values = {
         loss,
         perplexity,
         mean_token_accuracy: tokenAccuracy,
+        ...metrics,
         runtime: seconds,
         samples_per_second: examples / seconds,
       }
