@@ -124,6 +124,9 @@ const closings = [
  * @typedef {{ messages: { role: 'system' | 'user' | 'assistant', content: string }[] }} Row
  */
 
+/** How many calls. */
+export const sizes = { train: 96, test: 32 }
+
 /**
  * Calls, each once. In those of part `test`, callers, places and wordings of what is wrong are others than in `train`.
  *

@@ -8,13 +8,13 @@ import { fileURLToPath } from 'node:url'
 import { loadModel } from 'lowrank'
 import { evaluated, lowrank, settings, writeRows } from '../lib/lowrank.js'
 import { share, table } from '../lib/table.js'
-import { calls } from './calls.js'
+import { calls, sizes } from './calls.js'
 
 const { model, out, seeds } = settings('dialogue-summary')
 const config = fileURLToPath(new URL('config.yaml', import.meta.url))
 const [train, test] = [join(out, 'train.jsonl'), join(out, 'test.jsonl')]
-await writeRows(train, calls({ part: 'train', count: 160 }))
-await writeRows(test, calls({ part: 'test', count: 40 }))
+await writeRows(train, calls({ part: 'train', count: sizes.train }))
+await writeRows(test, calls({ part: 'test', count: sizes.test }))
 
 // The longest note has 45 tokens.
 const data = ['--data', test, '--metrics', 'rouge,exact-match', '--max-new-tokens', '60']

@@ -20,7 +20,7 @@ export function nearest(passages, vectors, examples) {
   const centred = [...vectors.map((one) => minus(one, ofPassages)), ...examples.map((one) => minus(one, ofQuestions))]
   const spread = mean(centred.map((one) => one.map((value) => value ** 2))).map(Math.sqrt)
   const direction = (/** @type {Float32Array} */ centredVector) => {
-    const scaled = centredVector.map((value, i) => value / at(spread, i))
+    const scaled = centredVector.map((value, i) => (at(spread, i) === 0 ? 0 : value / at(spread, i)))
     const length = Math.hypot(...scaled)
     return scaled.map((value) => value / length)
   }

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { loadModel } from 'lowrank'
 import { evaluated, lowrank, settings, writeRows } from '../lib/lowrank.js'
 import { share, table } from '../lib/table.js'
-import { sites, tickets } from './tickets.js'
+import { sites, sizes, tickets } from './tickets.js'
 
 const { model, out, seeds } = settings('ticket-classification')
 const config = fileURLToPath(new URL('config.yaml', import.meta.url))
@@ -19,8 +19,8 @@ const shots = 8
 const rows = []
 for (const [name, { queues }] of Object.entries(sites)) {
   const file = (/** @type {string} */ part) => join(out, name, part)
-  await writeRows(file('train.jsonl'), tickets(name, { part: 'train', count: 320 }))
-  await writeRows(file('test.jsonl'), tickets(name, { part: 'test', count: 150 }))
+  await writeRows(file('train.jsonl'), tickets(name, { part: 'train', count: sizes.train }))
+  await writeRows(file('test.jsonl'), tickets(name, { part: 'test', count: sizes.test }))
   const data = ['--data', file('test.jsonl'), '--metrics', 'accuracy,macro-f1', '--labels', queues.join()]
   const few = ['--shots', `${shots}`, '--shots-from', file('train.jsonl')]
   const { baselines = [] } = await evaluated(['--model', model, ...data, '--baseline', ...few])

@@ -290,6 +290,9 @@ const byes = ['Thanks.', 'Please help.', 'Kind regards', 'What now?', 'Please ca
  * @typedef {{ prompt: string, completion: string }} Row
  */
 
+/** How many tickets of each site. */
+export const sizes = { train: 320, test: 64 }
+
 /**
  * Tickets of a site, each once. Those of a part `test` are made of wordings that `train` does not have.
  *
