@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { mkdir, writeFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
@@ -34,32 +34,63 @@ export function settings(name) {
 /**
  * Runs the command line, shows how it was called, and gives what it wrote to standard output.
  *
- * @param {readonly string[]} args
+ * @param {readonly string[]} command
+ * @param {Readonly<Record<string, string | number>>} flags
  * @returns {Promise<string>}
  */
-export async function lowrank(args) {
-  console.error(`\n$ npx lowrank ${args.map((arg) => (/[^\w./:,=-]/.test(arg) ? `'${arg}'` : arg)).join(' ')}`)
+export async function lowrank(command, flags) {
+  const args = [...command, ...Object.entries(flags).flatMap(([name, value]) => [`--${name}`, `${value}`])]
+  console.error(`\n$ npx lowrank ${args.join(' ')}`)
   const main = fileURLToPath(new URL('cli/main.js', import.meta.resolve('lowrank')))
   const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
   let text = ''
   child.stdout.setEncoding('utf8').on('data', (part) => (text += part))
   const code = await new Promise((resolve, reject) => child.once('error', reject).once('close', resolve))
-  if (code !== 0) throw new Error(`lowrank ${args[0]} ended with code ${code}`)
+  if (code !== 0) throw new Error(`lowrank ${command.join(' ')} ended with code ${code}`)
   return text
 }
 
-/**
- * What `lowrank eval --json` says of a model.
- *
- * @typedef {{ loss: number, metrics: Readonly<Record<string, number>> }} Evaluation
- */
+/** @typedef {{ readonly metrics: Readonly<Record<string, number>> }} Evaluation what `lowrank eval --json` says of a model */
 
 /**
- * @param {readonly string[]} args
- * @returns {Promise<Evaluation & { baselines?: readonly (Evaluation & { shots: number })[] }>}
+ * Measures the base model, the base model with some training data in each prompt, and adapters.
+ *
+ * @param {Readonly<Record<string, string | number>>} flags of `lowrank eval`
+ * @param {{ shots: number, train: string, adapters: readonly string[] }} compared
+ * @returns {Promise<{ what: string, results: readonly Evaluation[] }[]>}
  */
-export async function evaluated(args) {
-  return JSON.parse(await lowrank(['eval', ...args, '--json']))
+export async function evaluateAll(flags, { shots, train, adapters }) {
+  const evaluate = async (/** @type {typeof flags} */ more) =>
+    /** @type {Evaluation & { baselines?: readonly Evaluation[] }} */ (
+      JSON.parse(await lowrank(['eval', '--json'], { ...flags, ...more }))
+    )
+  const base = await evaluate({ shots, 'shots-from': train })
+  const tuned = []
+  for (const adapter of adapters) {
+    tuned.push(await evaluate({ adapter, output: `${adapter}-answers-${basename(`${flags['data']}`)}` }))
+  }
+  return [
+    { what: 'base', results: [base] },
+    { what: `base, ${shots} examples in the prompt`, results: base.baselines ?? [] },
+    { what: 'tuned', results: tuned },
+  ]
+}
+
+/**
+ * Trains an adapter for each seed, and gives their folders.
+ *
+ * @param {string} config
+ * @param {Settings & { train: string, folder: string }} settings
+ * @returns {Promise<string[]>}
+ */
+export async function trainAll(config, { model, seeds, train, folder }) {
+  const adapters = []
+  for (const seed of seeds) {
+    const adapter = join(folder, `adapter-${seed}`)
+    await lowrank(['train', config], { model, train, 'output-dir': adapter, seed })
+    adapters.push(adapter)
+  }
+  return adapters
 }
 
 /**

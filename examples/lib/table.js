@@ -22,3 +22,16 @@ export function table(columns, rows) {
     `| ${cells.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join(' | ')} |`
   return [line(columns), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)].join('\n')
 }
+
+/**
+ * A row of a table for each model: what it is, and these of its metrics.
+ *
+ * @param {readonly { what: string, results: readonly import('./lowrank.js').Evaluation[] }[]} found
+ * @param {readonly string[]} names
+ */
+export function metricRows(found, names) {
+  return found.map(({ what, results }) => [
+    what,
+    ...names.map((name) => share(results.map(({ metrics }) => metrics[name] ?? NaN))),
+  ])
+}

@@ -7,12 +7,13 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { loadModel } from 'lowrank'
-import { evaluated, lowrank, settings, writeRows } from '../lib/lowrank.js'
-import { share, table } from '../lib/table.js'
+import { evaluateAll, settings, trainAll, writeRows } from '../lib/lowrank.js'
+import { metricRows, share, table } from '../lib/table.js'
 import { learned, messagesOf, questions, textOf, unseen } from './handbook.js'
 import { nearest } from './retrieval.js'
 
-const { model, out, seeds } = settings('support-chat')
+const given = settings('support-chat')
+const { model, out } = given
 const here = (/** @type {string} */ name) => fileURLToPath(new URL(name, import.meta.url))
 
 const passages = [...learned, ...unseen]
@@ -36,43 +37,20 @@ console.error(
 
 const train = join(out, 'train.jsonl')
 await writeRows(train, questions(learned))
-const kinds = [
-  { name: 'no passage', file: join(out, 'test-none.jsonl'), rows: questions(unseen, () => undefined) },
-  {
-    name: 'passage found',
-    file: join(out, 'test-found.jsonl'),
-    rows: questions(unseen, (text) => found.get(text)?.[0]),
-  },
-  { name: 'right passage', file: join(out, 'test-right.jsonl'), rows: questions(unseen) },
-]
-for (const { file, rows } of kinds) await writeRows(file, rows)
-for (const seed of seeds) {
-  const adapter = ['--output-dir', join(out, `adapter-${seed}`), '--seed', `${seed}`]
-  await lowrank(['train', here('config.yaml'), '--model', model, '--train', train, ...adapter])
-}
+const adapters = await trainAll(here('config.yaml'), { ...given, train, folder: out })
 
-/** @type {string[][]} */
+const prompts = {
+  'no passage': questions(unseen, () => undefined),
+  'passage found': questions(unseen, (text) => found.get(text)?.[0]),
+  'right passage': questions(unseen),
+}
 const rows = []
-for (const { name, file } of kinds) {
-  const data = ['--data', file, '--metrics', 'rouge', '--metric-module', here('cites.js'), '--max-new-tokens', '40']
-  const row = (
-    /** @type {string} */ what,
-    /** @type {readonly { metrics: Readonly<Record<string, number>> }[]} */ results,
-  ) =>
-    rows.push([
-      name,
-      what,
-      ...['rougeL', 'custom'].map((key) => share(results.map(({ metrics }) => metrics[key] ?? NaN))),
-    ])
-  const few = ['--shots', '3', '--shots-from', train]
-  const { baselines = [] } = await evaluated(['--model', model, ...data, '--baseline', ...few])
-  for (const one of baselines) row(one.shots === 0 ? 'base' : `base, ${one.shots} examples in the prompt`, [one])
-  const tuned = []
-  for (const seed of seeds) {
-    const results = ['--output', file.replace('.jsonl', `-results-${seed}.jsonl`)]
-    tuned.push(await evaluated(['--model', model, '--adapter', join(out, `adapter-${seed}`), ...data, ...results]))
-  }
-  row('tuned', tuned)
+for (const [name, made] of Object.entries(prompts)) {
+  const data = join(out, `${name.replace(' ', '-')}.jsonl`)
+  await writeRows(data, made)
+  const flags = { model, data, metrics: 'rouge', 'metric-module': here('cites.js'), 'max-new-tokens': 40 }
+  const results = await evaluateAll(flags, { shots: 3, train, adapters })
+  rows.push(...metricRows(results, ['rougeL', 'custom']).map((row) => [name, ...row]))
 }
 console.log(
   `\nretrieval, of ${tests.length} questions: right passage first ${among(1)} %, among the first three ${among(3)} %`,
@@ -80,17 +58,12 @@ console.log(
 console.log(`\n${table(['prompt', 'model', 'ROUGE-L, %', 'right source, %'], rows)}\n`)
 
 const question = 'Can my toddler press the buttons?'
-const served = await loadModel({ model, adapter: join(out, `adapter-${seeds[0]}`) })
+const served = await loadModel({ model, adapter: adapters[0] })
 try {
   const [vector] = await served.embed([question], { adapter: null })
-  const [passage] = near(/** @type {Float32Array} */ (vector))
-  for (const [name, adapter] of /** @type {const} */ ([
-    ['base', null],
-    ['tuned', undefined],
-  ])) {
-    const answer = await served.generate({ messages: messagesOf(question, passage) }, { adapter, maxNewTokens: 40 })
-    console.log(`${name}: ${question} ${answer}`)
-  }
+  const prompt = { messages: messagesOf(question, near(/** @type {Float32Array} */ (vector))[0]) }
+  const [before, after] = await served.generate([prompt, prompt], { adapter: [null, 'default'], maxNewTokens: 40 })
+  console.log(`${prompt.messages.at(-1)?.content}\n\nbase: ${before}\n\ntuned: ${after}`)
 } finally {
   await served.close()
 }

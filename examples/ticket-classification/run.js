@@ -7,72 +7,47 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { loadModel } from 'lowrank'
-import { evaluated, lowrank, settings, writeRows } from '../lib/lowrank.js'
-import { share, table } from '../lib/table.js'
+import { evaluateAll, settings, trainAll, writeRows } from '../lib/lowrank.js'
+import { metricRows, table } from '../lib/table.js'
 import { sites, sizes, tickets } from './tickets.js'
 
-const { model, out, seeds } = settings('ticket-classification')
+const given = settings('ticket-classification')
+const { model, out } = given
 const config = fileURLToPath(new URL('config.yaml', import.meta.url))
-const shots = 8
 
-/** @type {string[][]} */
+/** @type {Map<string, string>} */
+const chosen = new Map()
 const rows = []
 for (const [name, { queues }] of Object.entries(sites)) {
-  const file = (/** @type {string} */ part) => join(out, name, part)
-  await writeRows(file('train.jsonl'), tickets(name, { part: 'train', count: sizes.train }))
-  await writeRows(file('test.jsonl'), tickets(name, { part: 'test', count: sizes.test }))
-  const data = ['--data', file('test.jsonl'), '--metrics', 'accuracy,macro-f1', '--labels', queues.join()]
-  const few = ['--shots', `${shots}`, '--shots-from', file('train.jsonl')]
-  const { baselines = [] } = await evaluated(['--model', model, ...data, '--baseline', ...few])
-  const tuned = []
-  for (const seed of seeds) {
-    const adapter = file(`adapter-${seed}`)
-    await lowrank([
-      'train',
-      config,
-      '--model',
-      model,
-      '--train',
-      file('train.jsonl'),
-      '--output-dir',
-      adapter,
-      '--seed',
-      `${seed}`,
-    ])
-    tuned.push(
-      await evaluated(['--model', model, '--adapter', adapter, ...data, '--output', file(`results-${seed}.jsonl`)]),
-    )
-  }
-  const row = (
-    /** @type {string} */ what,
-    /** @type {readonly { metrics: Readonly<Record<string, number>> }[]} */ found,
-  ) =>
-    rows.push([
-      name,
-      what,
-      ...['accuracy', 'macroF1'].map((metric) => share(found.map((one) => one.metrics[metric] ?? NaN))),
-    ])
-  for (const one of baselines) row(one.shots === 0 ? 'base' : `base, ${one.shots} examples in the prompt`, [one])
-  row('tuned', tuned)
+  const folder = join(out, name)
+  const [train, data] = [join(folder, 'train.jsonl'), join(folder, 'test.jsonl')]
+  await writeRows(train, tickets(name, { part: 'train', count: sizes.train }))
+  await writeRows(data, tickets(name, { part: 'test', count: sizes.test }))
+  const adapters = await trainAll(config, { ...given, train, folder })
+  chosen.set(name, adapters[0] ?? '')
+  // The label of a ticket is the likeliest.
+  const flags = { model, data, metrics: 'accuracy,macro-f1', labels: queues.join(',') }
+  const found = await evaluateAll(flags, { shots: 8, train, adapters })
+  rows.push(...metricRows(found, ['accuracy', 'macroF1']).map((row) => [name, ...row]))
 }
 console.log(`\n${table(['company', 'model', 'accuracy, %', 'macro F1, %'], rows)}\n`)
 
 // One base in memory serves both: the same tickets in one batch, each row with the adapter of its company.
 const served = await loadModel({ model })
 try {
-  for (const name of Object.keys(sites)) await served.loadAdapter(name, join(out, name, `adapter-${seeds[0]}`))
+  for (const [name, adapter] of chosen) await served.loadAdapter(name, adapter)
+  const names = [...chosen.keys()]
   const asked = tickets('velora', { part: 'test', count: 6, seed: 7 }).map(({ prompt }) => prompt)
-  const names = Object.keys(sites)
   const batch = asked.flatMap((prompt) => names.map((adapter) => ({ prompt, adapter })))
   const answers = await served.generate(
     batch.map(({ prompt }) => prompt),
     { adapter: batch.map(({ adapter }) => adapter), maxNewTokens: 8 },
   )
-  const lines = asked.map((prompt, i) => [
-    /** @type {string} */ (prompt.split('\n')[0]),
-    ...names.map((_, n) => answers[i * names.length + n]?.trim() ?? ''),
-  ])
-  console.log(table(['ticket', ...names], lines))
+  const lines = asked.map((prompt, i) => {
+    const given = answers.slice(i * names.length, (i + 1) * names.length)
+    return [prompt.replace(/\nQueue:$/, ''), ...given.map((answer) => answer.trim())]
+  })
+  console.log(table(['', ...names], lines))
 } finally {
   await served.close()
 }
