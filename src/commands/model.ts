@@ -6,7 +6,7 @@ import { openedModel } from '../config/groups/model.ts'
 import { heldBase } from '../config/groups/quantization.ts'
 import { checkCall, checkText, heldRules, optionSet } from '../config/index.ts'
 import { name, option } from '../config/fields.ts'
-import type { CompletionEvent, ModelInfo, TokenEvent } from '../generate/events.ts'
+import type { CompletionEvent, EmbeddingEvent, ModelInfo, TokenEvent } from '../generate/events.ts'
 import { isJsonObject } from '../formats/json.ts'
 import { promptOf, type Prompt } from '../text/prompts.ts'
 import { isProblem } from '../text/shapes/sample.ts'
@@ -42,11 +42,24 @@ const generateOptions = optionSet(
   }),
 )
 
+const embedOptions = optionSet(
+  z.strictObject({
+    adapter: option(oneAdapter.optional(), {
+      group: 'Generation',
+      description: 'Which of the loaded adapters; null: the base model',
+      unset: 'the one with which the model was loaded',
+    }),
+  }),
+)
+
 /** Options of `loadModel` as a user passes them. */
 export type LoadModelOptions = z.input<typeof loadOptions.schema>
 
 /** Options of `generate` and `stream` as a user passes them. */
 export type GenerateOptions = z.input<typeof generateOptions.schema>
+
+/** Options of `embed` as a user passes them. */
+export type EmbedOptions = z.input<typeof embedOptions.schema>
 
 /** A model in memory, in a thread of its own. Call `close()` when done. */
 export class Model {
@@ -98,6 +111,28 @@ export class Model {
     const adapters = prompts.map((_, i) => (Array.isArray(adapter) ? adapter[i] : adapter))
     const input = { prompts, adapters, ...settings }
     yield* this.#inTurn((signal) => this.#thread.call('model generate', input, { signal }), call.signal)
+  }
+
+  /**
+   * Embeds texts: what each means to the model, as a vector [hidden] of length 1, so that the product of two vectors is the cosine between
+   * them. It is the mean over the text's positions of transformers' `last_hidden_state`, the rows that the head reads. A text is taken as it
+   * is, with the tokens that the tokenizer puts before one. Texts of similar length are computed together.
+   *
+   * @throws LowrankError `config`: the model was loaded with a precision that is not exact, a text is none, empty, or longer than the
+   * model is made for; `usage`: the model is closed; `cancelled`.
+   */
+  async embed(texts: readonly string[], options: EmbedOptions = {}, call: CallOptions = {}): Promise<Float32Array[]> {
+    checkTexts(texts)
+    const { adapter } = embedOptions.parse(options)
+    checkCall(call, ['signal'])
+    const vectors: Float32Array[] = []
+    const input = { texts, adapter }
+    const events = this.#inTurn<EmbeddingEvent>(
+      (signal) => this.#thread.call('model embed', input, { signal }),
+      call.signal,
+    )
+    for await (const { index, vector } of events) vectors[index] = vector
+    return vectors
   }
 
   /**
@@ -180,6 +215,11 @@ async function drained(events: AsyncGenerator<unknown, void>): Promise<void> {
 
 function isList(prompt: Prompt | readonly Prompt[]): prompt is readonly Prompt[] {
   return Array.isArray(prompt)
+}
+
+function checkTexts(texts: unknown): asserts texts is readonly string[] {
+  if (!Array.isArray(texts)) throw new LowrankError('config', 'texts: expected a list of texts')
+  for (const [i, text] of texts.entries()) checkText(`texts[${i}]`, text)
 }
 
 function checkPrompt(value: unknown, what: string): Prompt {

@@ -7,6 +7,7 @@ import { commands, type Command } from './table.ts'
 const others: Readonly<Record<string, Command['load']>> = {
   'model open': async () => (await import('../tasks/model.ts')).open as AnyTask,
   'model adapter': async () => (await import('../tasks/model.ts')).adapter as AnyTask,
+  'model embed': async () => (await import('../tasks/model.ts')).embed as AnyTask,
   'model close': async () => (await import('../tasks/model.ts')).close as AnyTask,
   'model generate': async () => (await import('../tasks/model.ts')).generate as AnyTask,
   'job measure': async () => (await import('../tasks/measure-run.ts')).runMeasure as AnyTask,

@@ -30,6 +30,13 @@ export interface CompletionEvent {
   readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[]
 }
 
+/** What a text means to the model, [hidden]. */
+export interface EmbeddingEvent {
+  readonly type: 'embedding'
+  readonly index: number
+  readonly vector: Float32Array
+}
+
 export type GenerationEvent = StatusEvent | TokenEvent | CompletionEvent
 
 /** What a generation took. */

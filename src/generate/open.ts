@@ -5,11 +5,12 @@ import { type Generation, type GenerationOptions, openGeneration } from '../sess
 import { chooseTemplate } from '../text/template/choose.ts'
 import { type ChatTemplate, TemplateProblem } from '../text/template/template.ts'
 import { TurnFinder } from '../text/template/turns.ts'
-import { tokenizePrompt } from '../text/pairs.ts'
+import { tokenizePrompts } from '../text/pairs.ts'
 import type { Prompt } from '../text/prompts.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { LowrankError } from '../util/errors.ts'
 import { type ModelDefaults, modelDefaults, samplingOptions } from './defaults.ts'
+import { embedded, type EmbeddedText } from './embedder.ts'
 import { type GeneratedToken, Generator, type GenerateRequest } from './generator.ts'
 
 export interface OpenGeneratorOptions extends GenerationOptions {
@@ -114,7 +115,7 @@ export class TextGenerator {
   async #request(prompt: Prompt, asked: Asked & { readonly seed: number }, name: string): Promise<GenerateRequest> {
     const { adapter, maxNewTokens, stop, seed, logprobs } = asked
     const ids = await this.#ids(prompt)
-    const { maxPositionEmbeddings: most, vocabSize } = this.generation.config
+    const { maxPositionEmbeddings: most } = this.generation.config
     if (ids.length >= most) {
       throw new LowrankError(
         'config',
@@ -124,13 +125,7 @@ export class TextGenerator {
         },
       )
     }
-    const beyond = ids.find((id) => id >= vocabSize)
-    if (beyond !== undefined) {
-      throw new LowrankError(
-        'config',
-        `${name} has the token ${beyond}, beyond the model's embedding of ${vocabSize} rows`,
-      )
-    }
+    this.#checkIds(ids, name)
     return {
       ids,
       adapter,
@@ -143,8 +138,50 @@ export class TextGenerator {
     }
   }
 
+  /**
+   * What texts mean to the model, as they are computed: see `embedded`.
+   *
+   * @throws LowrankError `config`: products are not exact; a text is too long.
+   */
+  async *embed(
+    texts: readonly string[],
+    adapter: LoadedAdapter | undefined,
+    cancelled: () => boolean = () => false,
+  ): AsyncGenerator<EmbeddedText, void> {
+    const { config, decoder, precision } = this.generation
+    if (precision !== 'exact') {
+      throw new LowrankError(
+        'config',
+        `embed: the model was loaded with precision "${precision}", and texts are embedded by exact products only`,
+        { hint: 'Load it with precision "exact", the default.' },
+      )
+    }
+    const most = config.maxPositionEmbeddings
+    const all = await tokenizePrompts(this.tokenizer, texts)
+    for (const [i, ids] of all.entries()) {
+      const name = `text ${i + 1}`
+      if (ids.length > most) {
+        throw new LowrankError('config', `${name} has ${ids.length} tokens, but ${this.#model} is made for ${most}`, {
+          hint: 'Cut it into passages.',
+        })
+      }
+      this.#checkIds(ids, name)
+    }
+    yield* embedded(decoder, all, { adapter, cancelled })
+  }
+
+  #checkIds(ids: Int32Array, name: string): void {
+    const { vocabSize } = this.generation.config
+    const beyond = ids.find((id) => id >= vocabSize)
+    if (beyond === undefined) return
+    throw new LowrankError(
+      'config',
+      `${name} has the token ${beyond}, beyond the model's embedding of ${vocabSize} rows`,
+    )
+  }
+
   async #ids(prompt: Prompt): Promise<Int32Array> {
-    if (typeof prompt === 'string') return tokenizePrompt(this.tokenizer, prompt)
+    if (typeof prompt === 'string') return (await tokenizePrompts(this.tokenizer, [prompt]))[0]!
     // A template writes all special tokens itself.
     const [ids = new Int32Array()] = await this.tokenizer.encode([this.textOf(prompt)])
     // A template may write nothing; a text without tokens is taken to begin behind an end, too.

@@ -22,19 +22,24 @@ import { sharing } from './sharing.ts'
  * - parameters by port; `M.lora_A` [rank, in] and `M.lora_B` [rank, out] of adapted modules, `scales` [batch, 1, rank] and
  *   `scales.rows` [rows, rank]: see `withFedAdapters`
  *
- * Results: `y` or `logits` [rows, vocabulary], and `N.keys`, `N.values` [batch, kv heads, seq, d] of the new positions.
+ * Results: `y`, or of the last part `logits` [rows, vocabulary] or `hidden` [rows, hidden]; and `N.keys`, `N.values`
+ * [batch, kv heads, seq, d] of the new positions.
  */
 export interface CachedStage {
   readonly program: Program
   /** The first of its blocks, and how many. */
   readonly from: number
   readonly count: number
-  readonly endsWithHead: boolean
+  /** What it makes beside keys and values. */
+  readonly result: 'y' | CachedResult
   /** The kinds of its layers, in the order of their ports. */
   readonly kinds: readonly LayerKind[]
   readonly parameters: readonly StageParameter[]
   readonly adapted: readonly { readonly port: string; readonly path: string; readonly shape: AdaptedShape }[]
 }
+
+/** What is wanted of positions: logits of what follows, or what the head would read. */
+export type CachedResult = 'logits' | 'hidden'
 
 /** Of the weight that an adapter is beside. */
 export interface AdaptedShape {
@@ -55,22 +60,24 @@ interface CachedOptions {
    * be in memory together.
    */
   readonly parts: 'whole' | 'blocks'
+  readonly result: CachedResult
 }
 
 /** Writes a decoder for generation. Parts that compute the same share their programs. */
 export function cachedStages(options: CachedOptions): readonly CachedStage[] {
+  const { result } = options
   const { numHiddenLayers: layers } = options.config
   const share = sharing()
-  if (options.parts === 'whole') return [writeStage(options, { from: 0, count: layers, endsWithHead: true }, share)]
-  const blocks = Array.from({ length: layers }, (_, from) => ({ from, count: 1, endsWithHead: false }))
-  return [...blocks, { from: layers, count: 0, endsWithHead: true }].map((part) => writeStage(options, part, share))
+  if (options.parts === 'whole') return [writeStage(options, { from: 0, count: layers, result }, share)]
+  const blocks = Array.from({ length: layers }, (_, from) => ({ from, count: 1, result: 'y' as const }))
+  return [...blocks, { from: layers, count: 0, result }].map((part) => writeStage(options, part, share))
 }
 
-type Part = Pick<CachedStage, 'from' | 'count' | 'endsWithHead'>
+type Part = Pick<CachedStage, 'from' | 'count' | 'result'>
 
 function writeStage(options: CachedOptions, part: Part, share: (made: Program) => Program): CachedStage {
   const { config } = options
-  const { from, count, endsWithHead } = part
+  const { from, count, result } = part
   const writer = new StageWriter(options)
   const last = from + count === config.numHiddenLayers
   const input = writer.f32('x', count === 0 ? ['rows', config.hiddenSize] : ['batch', 'seq', config.hiddenSize])
@@ -78,9 +85,9 @@ function writeStage(options: CachedOptions, part: Part, share: (made: Program) =
   for (let i = 0; i < count; i++) {
     x = writer.block(x, { place: `${i}.`, index: from + i, onlyRows: last && i === count - 1 })
   }
-  const y = endsWithHead ? writer.head(x) : x
-  const name = count === 0 ? 'cached.head' : endsWithHead ? 'cached.decoder' : 'cached.block'
-  const outputs = [{ name: endsWithHead ? 'logits' : 'y', value: y }, ...writer.kept]
+  const y = result === 'y' ? x : writer.end(x, result)
+  const name = count === 0 ? 'cached.head' : result === 'y' ? 'cached.block' : 'cached.decoder'
+  const outputs = [{ name: result, value: y }, ...writer.kept]
   const { kinds, parameters, adapted } = writer
   return { ...part, program: share(program({ name, inputs: writer.ports, outputs })), kinds, parameters, adapted }
 }
@@ -116,9 +123,13 @@ class StageWriter {
     return this.#write({ prefix, place }, (layers) => families[config.modelType].block(layers, config, x, context))
   }
 
-  head(x: Value): Value {
+  /** What is behind the last block. */
+  end(x: Value, result: CachedResult): Value {
     const { config } = this.#o
-    return this.#write({ prefix: '', place: '' }, (layers) => families[config.modelType].head(layers, config, x))
+    const family = families[config.modelType]
+    return this.#write({ prefix: '', place: '' }, (layers) =>
+      result === 'hidden' ? family.hidden(layers, config, x) : family.head(layers, config, x),
+    )
   }
 
   f32(name: string, shape: Shape): Value {

@@ -97,6 +97,8 @@ export interface Family {
   describe(json: JsonObject, refuse: Refuse): DecoderConfig
   /** One block: x [batch, seq, hidden] -> the same shape, or [rows, hidden] where only some positions are wanted. */
   block(layers: Layers, config: DecoderConfig, x: Value, context: BlockContext): Value
+  /** Rows [n, hidden] after the last block -> the same through the last norm: what the head reads, transformers' `last_hidden_state`. */
+  hidden(layers: Layers, config: DecoderConfig, rows: Value): Value
   /** Rows [n, hidden] after the last block -> logits [n, vocabulary]. */
   head(layers: Layers, config: DecoderConfig, rows: Value): Value
 }

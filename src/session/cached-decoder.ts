@@ -36,10 +36,11 @@ export function cachedDecoder({ config, runtime, weights, form, constant }: Cach
     embedding: { name: embeddingName(config), scale: config.embeddingScale },
     constant,
     kinds: [...new Set(byLayer)],
-    write: (adapted, replaced) => {
+    write: ({ adapted, replaced, result }) => {
       const options = {
         config,
         parts: form.parts,
+        result,
         separateHead: form.separateHead || [headName, embeddingName(config)].some((name) => replaced.has(name)),
         adapted: (path: string) => adapted.has(path),
         storage: (name: string): Storage => (replaced.has(name) ? 'F32' : form.storage(name)),

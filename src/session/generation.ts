@@ -33,6 +33,7 @@ export interface Generation {
   readonly decoder: CachedDecoder
   /** How its weights are held, in words. */
   readonly held: string
+  readonly precision: Precision
   /** Reads an adapter, and makes ready what running with it needs. */
   readonly adapter: (folder: string) => Promise<LoadedAdapter>
   readonly close: () => Promise<void>
@@ -66,6 +67,7 @@ export async function openGeneration(options: GenerationOptions): Promise<Genera
       config: base.config,
       decoder,
       held: form.text,
+      precision,
       adapter: async (folder) => {
         const adapter = await loadAdapter(folder, base)
         const replaced = decoder.replacesConstant(adapter)

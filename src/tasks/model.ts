@@ -3,7 +3,7 @@ import type { LoadedAdapter } from '../engine/cached/adapters.ts'
 import { Completions } from '../generate/completions.ts'
 import { adapterName } from '../generate/chat.ts'
 import { samplingOptions, samplingText } from '../generate/defaults.ts'
-import type { CompletionEvent, ModelInfo, TokenEvent } from '../generate/events.ts'
+import type { CompletionEvent, EmbeddingEvent, ModelInfo, TokenEvent } from '../generate/events.ts'
 import { type OpenGeneratorOptions, openGenerator, type TextGenerator } from '../generate/open.ts'
 import { fromHub } from '../hub/resolve.ts'
 import { baseFor } from '../runs/adapter-base.ts'
@@ -85,6 +85,23 @@ export async function* generate(
   const tokens = generator.generate(prompts, (index) => ({ ...settings, adapter: loaded[index] }), cancelled)
   for await (const token of tokens) yield* completions.add(token)
   if (cancelled()) throw new LowrankError('cancelled', 'the generation was cancelled')
+}
+
+interface EmbedInput {
+  readonly texts: readonly string[]
+  /** By name; null: none. */
+  readonly adapter: string | null | undefined
+}
+
+/** Embeds texts with the model that was loaded. */
+export async function* embed(
+  { texts, adapter: name }: EmbedInput,
+  { cancelled }: TaskContext,
+): AsyncGenerator<EmbeddingEvent, void> {
+  const { generator } = opened()
+  const loaded = name === null ? undefined : chosen(name)
+  for await (const text of generator.embed(texts, loaded, cancelled)) yield { type: 'embedding', ...text }
+  if (cancelled()) throw new LowrankError('cancelled', 'the embedding was cancelled')
 }
 
 /** Frees the model, and ends its tokenizer. */

@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { tokenizePrompt, tokenizeRows } from './pairs.ts'
+import { tokenizePrompts, tokenizeRows } from './pairs.ts'
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts'
 
 let root: string
@@ -123,7 +123,7 @@ describe('BOS and EOS that a text has already', () => {
       [b, eos],
     ])
     expect(await rowOf(tokenizer, '', '<s>b</s>')).toEqual([[], [bos, b, eos]])
-    expect([...(await tokenizePrompt(tokenizer, '<s>a'))]).toEqual([bos, a])
+    expect((await tokenizePrompts(tokenizer, ['<s>a'])).map((ids) => [...ids])).toEqual([[bos, a]])
   })
 
   it('count only where they belong', async () => {
@@ -133,11 +133,14 @@ describe('BOS and EOS that a text has already', () => {
       [bos, a, bos],
       [eos, b, eos],
     ])
-    expect([...(await tokenizePrompt(tokenizer, 'a'))]).toEqual([bos, a])
+    expect((await tokenizePrompts(tokenizer, ['a', 'b'])).map((ids) => [...ids])).toEqual([
+      [bos, a],
+      [bos, b],
+    ])
   })
 
   it('an empty prompt is continued from something', async () => {
-    expect([...(await tokenizePrompt(await load({}), ''))]).toEqual([bos])
-    expect([...(await tokenizePrompt(await load({ post_processor: null }), ''))]).toEqual([eos])
+    expect((await tokenizePrompts(await load({}), [''])).map((ids) => [...ids])).toEqual([[bos]])
+    expect((await tokenizePrompts(await load({ post_processor: null }), [''])).map((ids) => [...ids])).toEqual([[eos]])
   })
 })

@@ -34,11 +34,12 @@ export async function tokenizeRows(
   })
 }
 
-/** The ids that a prompt is continued from; an empty prompt still needs something to continue. */
-export async function tokenizePrompt(tokenizer: Tokenizer, prompt: string): Promise<Int32Array> {
-  const [text = new Int32Array()] = await tokenizer.encode([prompt])
-  const ids = joined(missingPrefix(text, tokenizer.prefix), text)
-  return ids.length > 0 ? ids : Int32Array.of(tokenizer.eosId)
+/** The ids that prompts are continued from; an empty prompt still needs something to continue. */
+export async function tokenizePrompts(tokenizer: Tokenizer, prompts: readonly string[]): Promise<Int32Array[]> {
+  return (await tokenizer.encode(prompts)).map((text) => {
+    const ids = joined(missingPrefix(text, tokenizer.prefix), text)
+    return ids.length > 0 ? ids : Int32Array.of(tokenizer.eosId)
+  })
 }
 
 /** The prefix, or nothing where the text has it already. */

@@ -9,6 +9,7 @@ import type { KeyValueCache } from '../../src/engine/cached/key-value-cache.ts'
 import { Runtime } from '../../src/engine/onnxruntime/runtime.ts'
 import { residentWeights } from '../../src/engine/weights.ts'
 import { openSafetensors, type TensorReader } from '../../src/formats/safetensors.ts'
+import { embedded } from '../../src/generate/embedder.ts'
 import { type GenerateRequest, type GeneratedToken, Generator } from '../../src/generate/generator.ts'
 import { openWeights } from '../../src/model/sources/checkpoint.ts'
 import { openDecoder } from '../../src/session/decoder.ts'
@@ -136,18 +137,22 @@ describe.each(cases)('%s', (name) => {
   let blocks: Awaited<ReturnType<typeof inBlocks>>
   let adapter: LoadedAdapter
   let example: Int32Array
+  let other: Int32Array
   let base: Text[]
   let adapted: Text[]
   let tensors: TensorReader
+  let embeddings: TensorReader
 
   beforeAll(async () => {
     tensors = await openSafetensors(join(folder, 'decoders.safetensors'))
+    embeddings = await openSafetensors(join(folder, 'embeddings.safetensors'))
     model = await mkdtemp(join(tmpdir(), 'lowrank-cached-'))
     const { examples } = await writeModel(name, model)
     generation = await openGeneration({ model, threads: 1 })
     blocks = await inBlocks(model)
     adapter = await generation.adapter(join(model, 'adapter'))
     example = examples[0]!.ids
+    other = examples[1]!.ids
     // Beyond these lengths what follows depends on how a text came to be so long.
     const scaling = generation.config.layers[0]?.rope?.scaling
     const most = scaling?.type === 'dynamic' || scaling?.type === 'longrope' ? 16 : example.length
@@ -161,6 +166,7 @@ describe.each(cases)('%s', (name) => {
   })
   afterAll(async () => {
     await tensors.close()
+    await embeddings.close()
     await generation.close()
     await blocks.close()
     await rm(model, { recursive: true })
@@ -239,6 +245,24 @@ describe.each(cases)('%s', (name) => {
             top!.map(({ id }) => logits[id]! - sum),
           )
         })
+      }
+    }
+  })
+
+  test.each([undefined, 7])("transformers' embeddings of texts, %s tokens at once", async (chunk) => {
+    const texts = [example.slice(0, 5), example, other]
+    for (const decoder of [generation.decoder, blocks.decoder]) {
+      for (const [run, own] of [
+        ['base', undefined],
+        ['adapter', adapter],
+      ] as const) {
+        const expected = new Float32Array((await embeddings.read(`${name}.${run}`)).buffer)
+        const found = new Set<number>()
+        for await (const { index, vector } of embedded(decoder, texts, { adapter: own, ...(chunk && { chunk }) })) {
+          compare('embeddings', vector, rowOf(expected, index, texts.length))
+          found.add(index)
+        }
+        expect(found).toEqual(new Set(texts.keys()))
       }
     }
   })

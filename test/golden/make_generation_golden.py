@@ -6,6 +6,8 @@
     generation/decoders.json           versions; cases: {family case: {"base": ids, "adapter": ids}}, the tokens that follow the first
                                        `prompt` ones of the first example, greedily; the models and adapters are those of families/
     generation/decoders.safetensors    <case>.<run>: the logits [new tokens, vocab] that each was taken from
+    generation/embeddings.safetensors  <case>.<run>: the mean of last_hidden_state over the positions of the first five tokens of the first
+                                       example, of all of it and of the second one, each of length 1, [3, hidden]
     generation/samplers.json           cases: logits, prompt and made tokens, options as GenerationConfig calls them, and the processed
                                        logits (null: minus infinity)
 
@@ -40,11 +42,15 @@ def write(path, shapes, salt, offset):
     save_file({name: values(name, shape, salt + i, offset).contiguous() for i, (name, shape) in enumerate(shapes)}, path, {"format": "pt"})
 
 
+EMBEDDED = [(0, 5), (0, None), (1, None)]
+
+
 def decoder(case):
     with open(f"{FAMILIES}/{case}.json") as file:
         golden = json.load(file)
     offset = 0 if golden["config"]["model_type"].startswith("gemma") else 1
     prompt = torch.tensor([golden["examples"][0][0][:PROMPT]])
+    texts = [golden["examples"][example][0][:end] for example, end in EMBEDDED]
     with tempfile.TemporaryDirectory() as folder:
         with open(f"{folder}/config.json", "w") as file:
             json.dump(golden["config"], file)
@@ -55,7 +61,7 @@ def decoder(case):
             json.dump({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": targets}, file)
         write(f"{folder}/adapter/adapter_model.safetensors", golden["adapter"], 500, offset)
         load = lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-        return {run: generate(model, prompt) for run, model in
+        return {run: (*generate(model, prompt), torch.stack([embed(model, ids) for ids in texts])) for run, model in
                 (("base", load()), ("adapter", PeftModel.from_pretrained(load(), f"{folder}/adapter")))}  # fmt: skip
 
 
@@ -67,6 +73,14 @@ def generate(model, prompt):
         output_logits=True, return_dict_in_generate=True,
     )  # fmt: skip
     return out.sequences[0, PROMPT:].tolist(), torch.cat(out.logits)
+
+
+@torch.no_grad()
+def embed(model, ids):
+    """The last hidden state, as sentence-transformers pools it with `pooling_mode_mean_tokens` and normalizes it."""
+    states = model(input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False).hidden_states[-1][0]
+    mean = states.mean(0)
+    return mean / mean.norm()
 
 
 def processed(logits, prompt, made, options):
@@ -154,16 +168,18 @@ def main():
     with open(f"{OUT}/samplers.json", "w") as file:
         json.dump({"versions": versions, **sampler_cases()}, file)
         file.write("\n")
-    cases, tensors = {}, {}
+    cases, tensors, embeddings = {}, {}, {}
     for name in sorted(file[:-5] for file in os.listdir(FAMILIES) if file.endswith(".json")):
         runs = decoder(name)
-        cases[name] = {run: ids for run, (ids, _) in runs.items()}
-        tensors.update({f"{name}.{run}": logits.contiguous() for run, (_, logits) in runs.items()})
+        cases[name] = {run: ids for run, (ids, _, _) in runs.items()}
+        tensors.update({f"{name}.{run}": logits.contiguous() for run, (_, logits, _) in runs.items()})
+        embeddings.update({f"{name}.{run}": vectors for run, (_, _, vectors) in runs.items()})
         print(name, cases[name])
     with open(f"{OUT}/decoders.json", "w") as file:
         json.dump({"versions": versions, "prompt": PROMPT, "cases": cases}, file)
         file.write("\n")
     save_file(tensors, f"{OUT}/decoders.safetensors")
+    save_file(embeddings, f"{OUT}/embeddings.safetensors")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import { quantizedWeights } from '../../src/model/sources/quantized.ts'
 import { openDecoder } from '../../src/session/decoder.ts'
 import { type Generation, openGeneration } from '../../src/session/generation.ts'
 import { widened } from '../../src/storage/formats.ts'
-import { tokenizePrompt } from '../../src/text/pairs.ts'
+import { tokenizePrompts } from '../../src/text/pairs.ts'
 import { loadTokenizer } from '../../src/text/tokenizer.ts'
 
 const texts = [
@@ -284,7 +284,7 @@ async function main(python: string, args: readonly string[]): Promise<void> {
   try {
     const tokenizer = await loadTokenizer(model)
     const ids: Int32Array[] = []
-    for (const text of short ? texts.slice(-5) : texts) ids.push(await tokenizePrompt(tokenizer, text))
+    ids.push(...(await tokenizePrompts(tokenizer, short ? texts.slice(-5) : texts)))
     tokenizer.close()
     await writeFile(join(work, 'prompts.json'), JSON.stringify(ids.map((prompt) => [...prompt])))
     const adapter = join(work, 'adapter')

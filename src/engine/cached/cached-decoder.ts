@@ -16,7 +16,7 @@ interface CachedPart {
   readonly program: Program
   readonly from: number
   readonly count: number
-  readonly endsWithHead: boolean
+  readonly result: 'y' | 'logits' | 'hidden'
   /** How the layers of each kind see positions, in the order of their ports. */
   readonly kinds: readonly PositionKind[]
   readonly parameters: readonly FedWeight[]
@@ -44,10 +44,18 @@ interface CachedDecoderOptions {
   readonly embedding: { readonly name: string; readonly scale: number }
   /** How its layers see positions. */
   readonly kinds: readonly PositionKind[]
-  /** Writes the programs for these adapted modules, where these weights are replaced by others in f32. */
-  readonly write: (adapted: ReadonlySet<string>, replaced: ReadonlySet<string>) => readonly CachedPart[]
+  readonly write: (what: WantedProgram) => readonly CachedPart[]
   /** Weights that are constants of the programs, read anew for each that is compiled; undefined for those that are fed. */
   readonly constant?: ((name: string) => (() => Promise<StoredWeight>) | undefined) | undefined
+}
+
+/** What programs are written for. */
+interface WantedProgram {
+  readonly result: 'logits' | 'hidden'
+  /** Paths of the modules that may have an adapter. */
+  readonly adapted: ReadonlySet<string>
+  /** Names of the weights that others in f32 stand for. */
+  readonly replaced: ReadonlySet<string>
 }
 
 /** New tokens of each row of a cache. */
@@ -56,11 +64,12 @@ interface NewTokens {
   readonly ids: Int32Array
   /** Of each row; undefined: the base model. Adapters that replace weights of the base go with no other. */
   readonly adapters: readonly (LoadedAdapter | undefined)[]
-  /** For which of the new tokens logits are computed. */
-  readonly logits: 'none' | 'last' | 'all'
   /** Tokens that a row is known to get, where the angles of positions depend on it; by default those that it then has. */
   readonly length?: number
 }
+
+/** For which of the new tokens logits are computed. */
+type WantedLogits = 'none' | 'last' | 'all'
 
 /** A decoder that reads and extends a cache: for each new token it computes what is new. */
 export class CachedDecoder {
@@ -69,7 +78,13 @@ export class CachedDecoder {
   readonly #positions: CachePositions
   readonly #parts = new Map<string, readonly ReadyPart[]>()
   #fixed: { readonly paths: ReadonlySet<string>; readonly parts: readonly ReadyPart[] } | undefined
-  #ran: { readonly adapters: readonly LoadedAdapter[]; readonly parts: readonly ReadyPart[] } | undefined
+  #ran:
+    | {
+        readonly result: WantedProgram['result']
+        readonly adapters: readonly LoadedAdapter[]
+        readonly parts: readonly ReadyPart[]
+      }
+    | undefined
   /** The adapters of the last run that had some, as one. */
   #set: { readonly adapters: readonly LoadedAdapter[]; readonly set: AdapterSet } | undefined
 
@@ -96,7 +111,7 @@ export class CachedDecoder {
 
   /** Compiles what runs with this adapter need, so that the first one does not wait for it. */
   async prepare(adapter: LoadedAdapter | undefined): Promise<void> {
-    const parts = await this.#ready(adapter === undefined ? [] : [adapter])
+    const parts = await this.#ready('logits', adapter === undefined ? [] : [adapter])
     for (const { program } of parts) await this.#o.runtime.prepare(program)
   }
 
@@ -106,15 +121,40 @@ export class CachedDecoder {
   }
 
   /** Computes new tokens of each row, and adds them to the cache. -> logits [wanted rows, vocabulary], if any are wanted. */
-  async run(cache: KeyValueCache, { ids, adapters, logits, length }: NewTokens): Promise<Float32Array | undefined> {
+  async run(
+    cache: KeyValueCache,
+    { logits, ...tokens }: NewTokens & { readonly logits: WantedLogits },
+  ): Promise<Float32Array | undefined> {
+    return this.#run(cache, tokens, 'logits', wantedRows(cache.rows, tokens.ids.length / cache.rows, logits))
+  }
+
+  /**
+   * The same for what the head would read. -> [rows * seq, hidden], of each new token.
+   *
+   * Not where weights are constants of the programs: one program holds them at a time.
+   */
+  async hidden(cache: KeyValueCache, tokens: NewTokens): Promise<Float32Array> {
+    if (this.#o.constant !== undefined) throw internalError('hidden states of programs that hold constants')
+    const found = await this.#run(cache, tokens, 'hidden', wantedRows(1, tokens.ids.length, 'all'))
+    if (found === undefined) throw internalError('hidden states of no tokens')
+    return found
+  }
+
+  async #run(
+    cache: KeyValueCache,
+    { ids, adapters, length }: NewTokens,
+    result: WantedProgram['result'],
+    wanted: Int32Array,
+  ): Promise<Float32Array | undefined> {
     const { rows } = cache
     const seq = ids.length / rows
     if (!Number.isInteger(seq) || adapters.length !== rows) throw internalError(`${ids.length} tokens for ${rows} rows`)
     const used = [...new Set(adapters)].filter((adapter) => adapter !== undefined)
     // Most steps are for the adapters of the step before.
     const last = this.#ran
-    const parts = last !== undefined && alike(last.adapters, used) ? last.parts : await this.#ready(used)
-    this.#ran = { adapters: used, parts }
+    const again = last !== undefined && last.result === result && alike(last.adapters, used)
+    const parts = again ? last.parts : await this.#ready(result, used)
+    this.#ran = { result, adapters: used, parts }
     const replaced = used[0]?.replaced ?? new Map<string, StoredWeight>()
     if (replaced.size > 0 && adapters.some((one) => one !== used[0])) throw alone()
     const adapted = parts.some((part) => part.adapted.length > 0)
@@ -122,7 +162,6 @@ export class CachedDecoder {
     const set = adapted ? this.#setOf(used.length === 0 ? [noAdapter] : used) : undefined
     const longest = Math.max(...Array.from({ length: rows }, (_, row) => cache.lengthOf(row)))
     cache.reserve(longest + seq)
-    const wanted = wantedRows(rows, seq, logits)
     const common: Feeds = {
       lengths: idTensor(Int32Array.of(cache.capacity, seq)),
       rows: idTensor(wanted),
@@ -132,7 +171,7 @@ export class CachedDecoder {
     const embedding = replaced.get(this.#o.embedding.name) ?? this.#o.weights.resident(this.#o.embedding.name)
     let x = embedded(embedding, ids, { scale: this.#o.embedding.scale, rows, seq })
     for (const [i, part] of parts.entries()) {
-      if (part.endsWithHead && part.count === 0 && wanted.length === 0) break
+      if (part.result !== 'y' && part.count === 0 && wanted.length === 0) break
       const lookup = await this.#lookup(part, parts[i + 1] ?? parts[0], replaced)
       const feeds = {
         x,
@@ -146,7 +185,7 @@ export class CachedDecoder {
       for (let n = 0; n < part.count; n++) {
         cache.append(part.from + n, floats(results[`${n}.keys`]), floats(results[`${n}.values`]), seq)
       }
-      x = needed(results[part.endsWithHead ? 'logits' : 'y'])
+      x = needed(results[part.result])
     }
     cache.advance(seq)
     return wanted.length === 0 ? undefined : floats(x)
@@ -163,11 +202,12 @@ export class CachedDecoder {
     return replaced.size === 0 ? lookup : (name) => replaced.get(name) ?? lookup(name)
   }
 
-  async #ready(adapters: readonly LoadedAdapter[]): Promise<readonly ReadyPart[]> {
+  async #ready(result: WantedProgram['result'], adapters: readonly LoadedAdapter[]): Promise<readonly ReadyPart[]> {
     const { constant } = this.#o
     const paths = new Set(adapters.flatMap(({ modules }) => [...modules.keys()]))
     if (constant === undefined) {
-      return this.#written(paths, new Set(adapters.flatMap((adapter) => [...adapter.replaced.keys()])))
+      const replaced = new Set(adapters.flatMap((adapter) => [...adapter.replaced.keys()]))
+      return this.#written({ result, adapted: paths, replaced })
     }
     // One program holds the constants at a time: it serves all adapters so far.
     const current = this.#fixed
@@ -176,7 +216,7 @@ export class CachedDecoder {
     this.#fixed = undefined
     this.#ran = undefined
     for (const { program } of current?.parts ?? []) await this.#o.runtime.release(program)
-    const parts = this.#written(all, new Set())
+    const parts = this.#written({ result, adapted: all, replaced: new Set() })
     for (const part of parts) await this.#fix(part, constant)
     this.#fixed = { paths: all, parts }
     return parts
@@ -202,12 +242,13 @@ export class CachedDecoder {
     await this.#o.runtime.fix(program, feeds)
   }
 
-  #written(paths: ReadonlySet<string>, replaced: ReadonlySet<string>): readonly ReadyPart[] {
-    const key = [paths, replaced].map((names) => [...names].sort().join(' ')).join(' | ')
+  #written(what: WantedProgram): readonly ReadyPart[] {
+    const names = [what.adapted, what.replaced].map((all) => [...all].sort().join(' '))
+    const key = [what.result, ...names].join(' | ')
     const known = this.#parts.get(key)
     if (known !== undefined) return known
     const { constant = () => undefined } = this.#o
-    const made = this.#o.write(paths, replaced).map((part) => {
+    const made = this.#o.write(what).map((part) => {
       return { ...part, fed: part.parameters.filter(({ name }) => constant(name) === undefined) }
     })
     this.#parts.set(key, made)
@@ -231,7 +272,7 @@ function alike(some: readonly LoadedAdapter[], others: readonly LoadedAdapter[])
   return some.length === others.length && some.every((one, i) => one === others[i])
 }
 
-function wantedRows(rows: number, seq: number, logits: NewTokens['logits']): Int32Array {
+function wantedRows(rows: number, seq: number, logits: WantedLogits): Int32Array {
   if (logits === 'none') return new Int32Array()
   if (logits === 'all') return Int32Array.from({ length: rows * seq }, (_, i) => i)
   return Int32Array.from({ length: rows }, (_, row) => (row + 1) * seq - 1)

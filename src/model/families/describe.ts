@@ -4,6 +4,7 @@ import { type FloatDtype, torchNames } from '../../util/dtype.ts'
 import { parseQuantizationConfig } from '../bitsandbytes/config.ts'
 import type { Activation, DecoderConfig, Family, FamilyName, LayerKind, Refuse } from '../decoder.ts'
 import { foreignKey } from './foreign-keys.ts'
+import { lastNorm } from './parts.ts'
 import { parseRope, ropeFields, ropeFieldsOf } from './rope.ts'
 
 // Bounds far beyond any real model, so that a hostile file cannot ask for absurd allocations.
@@ -55,6 +56,7 @@ export function family<S extends Shape>(
   return {
     models: parts.models,
     block: parts.block,
+    hidden: lastNorm,
     head: parts.head,
     ownKeys: Object.keys(parts.fields).filter((key) => !(key in common)),
     describe: (json, refuse) => {

@@ -136,10 +136,15 @@ export function preNormBlock(options: AttentionOptions = {}) {
   }
 }
 
+/** The last norm, [n, hidden] as its input. */
+export function lastNorm(layers: Layers, config: DecoderConfig, rows: Value): Value {
+  return norm(layers, config, `${config.trunk}.norm`, rows)
+}
+
 /** The last norm and the head: rows [n, hidden] -> logits [n, vocabulary]. */
 export function normedHead(layers: Layers, config: DecoderConfig, rows: Value): Value {
-  const { trunk, vocabSize: outFeatures, multipliers, logitCap } = config
-  const products = layers.linear('lm_head', norm(layers, config, `${trunk}.norm`, rows), { outFeatures, bias: false })
+  const { vocabSize: outFeatures, multipliers, logitCap } = config
+  const products = layers.linear('lm_head', lastNorm(layers, config, rows), { outFeatures, bias: false })
   const logits = b.scale(products, multipliers.logits)
   return logitCap === undefined ? logits : b.softCap(logits, logitCap)
 }
