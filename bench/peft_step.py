@@ -4,11 +4,13 @@
     python bench/peft_step.py --model DIR [--dtype float32|bfloat16] [--steps 5] [--threads 2] [--batch 4] [--length 256]
         [--labels N]
 
-Random ids, labels on the second half of each row or its last N tokens, r 32 on q_proj and v_proj, no dropout, the base loaded in the dtype given.
+Random ids, labels on the second half of each row or its last N tokens, r 32 on q_proj and v_proj, no dropout, the base loaded in the dtype given
+(with random weights where the folder has a config.json alone).
 seconds is the median after two steps of warm-up; peakMemory the highest resident set in bytes.
 """
 
 import argparse
+import glob
 import json
 import resource
 import statistics
@@ -16,7 +18,7 @@ import time
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 WARMUP = 2
 
@@ -34,7 +36,11 @@ def main():
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    dtype = getattr(torch, args.dtype)
+    if glob.glob(f"{args.model}/*.safetensors"):
+        base = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
+    else:
+        base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(args.model), dtype=dtype)
     config = LoraConfig(r=32, lora_alpha=64, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(base, config).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)

@@ -2,6 +2,7 @@
  * The training step that benchmarks measure: forward, backward and optimizer of 4 x 256 random tokens, half of them labels, with LoRA
  * of rank 32 on q and v and no dropout.
  */
+import type { MatmulPrecision } from '../src/config/index.ts'
 import { type OpenDecoder, type OpenOptions, PreparedDecoder } from '../src/session/decoder.ts'
 import { headRowsOf } from '../src/session/plan.ts'
 import { makeBatch } from '../src/text/batches.ts'
@@ -23,8 +24,11 @@ export async function openTrainingStep(options: {
   /** Whether frozen 16-bit weights are expanded to f32. */
   readonly expandWeights: boolean
   readonly quantization?: OpenOptions['quantization']
+  readonly matmulPrecision?: MatmulPrecision
+  /** `random`: of the folder config.json alone is read. */
+  readonly init?: 'pretrained' | 'random'
 }): Promise<TrainingStep> {
-  const { model, activations, expandWeights, quantization } = options
+  const { model, activations, expandWeights, quantization, matmulPrecision = 'highest', init = 'pretrained' } = options
   const lora = {
     r: rank,
     loraAlpha: 64,
@@ -36,10 +40,15 @@ export async function openTrainingStep(options: {
   const prepared = await PreparedDecoder.open({
     model,
     quantization,
-    training: { lora, init: 'pretrained', seed: 1 },
+    training: { lora, init, seed: 1 },
   })
   const [many, some] = headRowsOf(prepared.config)
-  const decoder = await prepared.load({ activations, expandWeights, headRows: activations === 'keep' ? many : some })
+  const decoder = await prepared.load({
+    activations,
+    expandWeights,
+    headRows: activations === 'keep' ? many : some,
+    matmulPrecision,
+  })
   const { pipeline, trainables, config } = decoder
   for (const { name, data } of trainables.values()) fillUniform(data, -0.02, 0.02, stream(1, name))
   const optimizer = new AdamW(trainables.values(), {

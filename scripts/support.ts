@@ -63,6 +63,8 @@ const stored = {
   ],
   // No file has it: what generation computes with.
   nbit: [],
+  // What training computes with, where that is faster.
+  slices: [],
 } as const satisfies Readonly<Record<StorageKind, readonly Proved[]>>
 
 const tokenizers: readonly Proved[] = [

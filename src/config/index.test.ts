@@ -104,6 +104,7 @@ describe('defaults', () => {
       classify: 'likelihood',
       maxNewTokens: 128,
       activations: 'auto',
+      matmulPrecision: 'auto',
     })
   })
 
@@ -344,7 +345,7 @@ test('every option has help, a group and a distinct flag', () => {
     return options.length
   })
   expect(counts).toEqual(sets.map(({ schema }) => Object.keys(schema.shape).length))
-  expect(counts).toEqual([92, 33, 8])
+  expect(counts).toEqual([93, 33, 8])
 })
 
 test('the JSON Schema closes the object and carries the defaults', () => {

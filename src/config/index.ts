@@ -1,6 +1,6 @@
 /** The configuration: options are declared once, in groups, from which everything else derives. */
 export { loadConfigFile } from './file.ts'
-export { choiceOf, type MemoryChoice, memoryChoiceSchema } from './memory-choice.ts'
+export { choiceOf, type MatmulPrecision, type MemoryChoice, memoryChoiceSchema } from './memory-choice.ts'
 export { closest, resolveName } from './names.ts'
 export { jsonSchema, optionsOf, type Option } from './options.ts'
 export { checkCall, checkText } from './call.ts'

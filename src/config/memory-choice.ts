@@ -2,7 +2,15 @@ import { z } from 'zod'
 
 const count = z.int().positive()
 
-/** What memory is spent on. It decides in which order is summed, so a run that goes on keeps the choice that it began with. */
+/** What products with frozen weights are computed in: f32, or integers of 8 bits (`storage/slices.ts`). */
+export const matmulPrecisionSchema = z.enum(['highest', 'high'])
+
+export type MatmulPrecision = z.output<typeof matmulPrecisionSchema>
+
+/**
+ * What memory is spent on, and in which numbers is computed. It decides what sums are to their last bits, so a run that goes on keeps the
+ * choice that it began with.
+ */
 export const memoryChoiceSchema = z.object({
   /** Whether activations are kept for the backward pass, which is faster, or computed again. */
   activations: z.enum(['keep', 'recompute']),
@@ -18,6 +26,7 @@ export const memoryChoiceSchema = z.object({
   headRows: count,
   /** Micro-batches that go through blocks on disk together; undefined where the blocks stay in memory. */
   streamed: z.object({ group: count }).readonly().optional(),
+  matmulPrecision: matmulPrecisionSchema.default('highest'),
 })
 
 export type MemoryChoice = Readonly<z.output<typeof memoryChoiceSchema>>

@@ -50,6 +50,12 @@ export const trainSchema = z.strictObject({
     description: 'Keep what the backward pass needs (faster), or compute it again (less memory)',
     resume: 'free',
   }),
+  matmulPrecision: option(z.enum(['highest', 'high', 'auto']).default('auto'), {
+    group: 'Machine',
+    description:
+      'Products with frozen weights in f32, or put together from products of 8-bit integers, or the faster on this machine',
+    resume: 'free',
+  }),
   memory: machine.memory,
 })
 

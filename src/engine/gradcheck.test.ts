@@ -228,6 +228,33 @@ const withoutGradient: Case[] = [
       return b.linear(at(v, 'x'), b.fourBitWeight(at(v, 'codes'), at(v, 'scales'), format))
     },
   },
+  ...([1, 2] as const).flatMap((orders) =>
+    [true, false].map((low): Case => {
+      const order = (height: number, width: number): [name: string, height: number, width: number][] => [
+        ['high', height, width],
+        ...(low ? ([['both', 2 * height, width]] as [string, number, number][]) : []),
+      ]
+      const shapes = [
+        ...order(64, 4),
+        ...(orders === 2 ? order(4, 64).map(([name, ...shape]) => [`backward ${name}`, ...shape] as const) : []),
+      ]
+      return {
+        op: 'slicedWeight',
+        name: `in ${orders} orders${low ? ', with low' : ''}, in a product`,
+        inputs: { x: ['batch', 'seq', 64] },
+        fixed: {
+          scales: { dtype: 'f32', shape: [4], values: wholes(4) },
+          ...Object.fromEntries(
+            shapes.map(([name, ...shape]) => [name, { dtype: 'i8', shape, values: wholes(shape[0]! * shape[1]!) }]),
+          ),
+        },
+        build: (v) => {
+          const slices = shapes.map(([name]) => at(v, name))
+          return b.linear(at(v, 'x'), b.slicedWeight(at(v, 'scales'), slices, { rows: 4, columns: 64, low, orders }))
+        },
+      }
+    }),
+  ),
   ...([8, 4] as const).map((bits): Case => ({
     op: 'nBitWeight',
     name: `of ${bits} bits in a product`,

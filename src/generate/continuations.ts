@@ -2,6 +2,7 @@ import type { LoadedAdapter } from '../engine/cached/adapters.ts'
 import type { CachedDecoder } from '../engine/cached/cached-decoder.ts'
 import type { KeyValueCache } from '../engine/cached/key-value-cache.ts'
 import { LowrankError } from '../util/errors.ts'
+import type { PrefixCache } from './prefix-cache.ts'
 
 /** A prompt, and ways to go on from it. */
 export interface Continuations {
@@ -10,6 +11,12 @@ export interface Continuations {
   /** At least one token each. */
   readonly continuations: readonly Int32Array[]
   readonly adapter?: LoadedAdapter | undefined
+}
+
+interface ScoringOptions {
+  readonly cancelled?: () => boolean
+  /** What earlier prompts left, for those that begin as they did. */
+  readonly prefixes?: PrefixCache
 }
 
 /** Tokens of a prompt that go through the model at once. */
@@ -30,7 +37,7 @@ const mostRows = 32
 export async function logLikelihoods(
   decoder: CachedDecoder,
   { prompt, continuations, adapter }: Continuations,
-  cancelled: () => boolean = () => false,
+  options: ScoringOptions = {},
 ): Promise<number[]> {
   const scores = continuations.map(() => NaN)
   const alike = new Map<string, number[]>()
@@ -40,7 +47,7 @@ export async function logLikelihoods(
   }
   for (const group of alike.values()) {
     const some = group.map((i) => continuations[i]!)
-    const found = await ofGroup(decoder, { prompt, continuations: some, adapter }, cancelled)
+    const found = await ofGroup(decoder, { prompt, continuations: some, adapter }, options)
     for (const [n, i] of group.entries()) scores[i] = found[n]!
   }
   return scores
@@ -50,13 +57,17 @@ export async function logLikelihoods(
 async function ofGroup(
   decoder: CachedDecoder,
   { prompt, continuations, adapter }: Continuations,
-  cancelled: () => boolean,
+  { cancelled = () => false, prefixes }: ScoringOptions,
 ): Promise<number[]> {
   const longest = Math.max(...continuations.map(({ length }) => length))
   const length = prompt.length + longest
-  const cache = decoder.newCache()
+  const regime = decoder.regime(length)
+  const { cache, length: begun } = prefixes?.take(prompt, { adapter, regime }) ?? {
+    cache: decoder.newCache(),
+    length: 0,
+  }
   let first: Float32Array = new Float32Array()
-  for (let start = 0; start < prompt.length; start += chunk) {
+  for (let start = begun; start < prompt.length; start += chunk) {
     if (cancelled()) throw stopped()
     const end = Math.min(start + chunk, prompt.length)
     const logits = end === prompt.length ? 'last' : 'none'
@@ -75,6 +86,7 @@ async function ofGroup(
     const sums = await rest(decoder, cache, { continuations: some.map((i) => continuations[i]!), adapter, length })
     for (const [row, i] of some.entries()) scores[i]! += sums[row]!
   }
+  prefixes?.keep(prompt, { adapter, regime }, cache)
   return scores
 }
 

@@ -6,6 +6,7 @@ import type { SamplingOptions } from './processors.ts'
 import { PrefixCache } from './prefix-cache.ts'
 import { Sampler, type TokenChance } from './sampler.ts'
 import { TextStream } from './text-stream.ts'
+import { commonLength } from '../util/vectors.ts'
 
 /** What is to be continued, and how. */
 export interface GenerateRequest {
@@ -98,6 +99,7 @@ export class Generator {
         waiting.shift()
         const begun = await this.#begin(next, cancelled)
         if (begun === undefined) return
+        this.#keepFor(waiting[0], next, begun.cache)
         const token = await this.#token(next, begun.logits)
         yield token
         if (token.finish === undefined) batch.join(next, begun.cache)
@@ -174,6 +176,16 @@ export class Generator {
         ...(finish !== undefined && { finish }),
       }
     })
+  }
+
+  /** Keeps a copy of what the next text has in common with this one, where most of its prompt is: they are made at the same time. */
+  #keepFor(next: Row | undefined, row: Row, cache: KeyValueCache): void {
+    if (next === undefined || next.request.adapter !== row.request.adapter) return
+    const [ids, wanted] = [idsOf(row), idsOf(next)]
+    const regime = this.#decoder.regime(ids.length)
+    const common = commonLength(ids, wanted)
+    if (2 * common < wanted.length || regime !== this.#decoder.regime(wanted.length)) return
+    this.#prefixes.keep(ids.subarray(0, common), { adapter: row.request.adapter, regime }, cache.row(0, 1, common))
   }
 
   /** Keeps what a text left in the cache, for one that goes on from it. */

@@ -80,6 +80,7 @@ export const b: Builder = {
   decode: (x, format, { again = false } = {}) => only(makeNode('decode', { format, again }, [x])),
   fourBitWeight: (codes, scales, attributes) => only(makeNode('fourBitWeight', attributes, [codes, scales])),
   nBitWeight: (codes, scales, attributes) => only(makeNode('nBitWeight', attributes, [codes, scales])),
+  slicedWeight: (scales, slices, attributes) => only(makeNode('slicedWeight', attributes, [scales, ...slices])),
   toFloat: (x) => only(makeNode('toFloat', {}, [x])),
   sixBits: (codes, scales) => only(makeNode('sixBits', {}, [codes, scales])),
 

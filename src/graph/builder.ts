@@ -1,5 +1,5 @@
 import type { Dim, Shape } from './dims.ts'
-import type { FourBitAttributes, NBitAttributes, TensorType, Value } from './value.ts'
+import type { FourBitAttributes, NBitAttributes, SliceAttributes, TensorType, Value } from './value.ts'
 
 /**
  * The functions that programs are written with. Each returns a symbolic tensor; nothing is computed. Products with 1 and
@@ -65,6 +65,8 @@ export interface Builder {
   fourBitWeight(codes: Value, scales: Value, attributes: FourBitAttributes): Value
   /** The weight [rows, columns] that `codes` [rows, blocks, bytes] around the middle and `scales` [rows, blocks] stand for. */
   nBitWeight(codes: Value, scales: Value, attributes: NBitAttributes): Value
+  /** The weight [rows, columns] whose rows are `scales` [rows] times sums of integers: see the op. */
+  slicedWeight(scales: Value, slices: readonly Value[], attributes: SliceAttributes): Value
   /** u8 or i8 -> f32. */
   toFloat(x: Value): Value
   /** (codes u8 [rows, 3 n / 4], scales f32 [rows, n / 16]) -> f32 [rows, n]: numbers of six bits, times the scales of their groups. */

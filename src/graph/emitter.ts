@@ -18,6 +18,8 @@ export interface Emitter {
   ints(values: readonly number[]): string
   float(value: number): string
   temporary(): string
+  /** Names of tensors that `make` writes nodes for, once for all ops of the program that ask for `key`. */
+  once(key: string, make: () => readonly string[]): readonly string[]
 }
 
 /** An op with the names of its operands. */

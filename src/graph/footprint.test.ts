@@ -11,6 +11,9 @@ const bits = b.input('bits', { dtype: 'u16', shape: [8, 4] })
 const codes = b.input('codes', { dtype: 'u8', shape: [16] })
 const scales = b.input('scales', { dtype: 'f32', shape: [1] })
 const packed = b.fourBitWeight(codes, scales, { quantType: 'nf4', blockSize: 32, rows: 8, columns: 4 })
+const slices = [b.input('high', { dtype: 'i8', shape: [4, 8] }), b.input('both', { dtype: 'i8', shape: [8, 8] })]
+const rowScales = b.input('row scales', { dtype: 'f32', shape: [8] })
+const sliced = b.slicedWeight(rowScales, slices, { rows: 8, columns: 4, low: true, orders: 1 })
 const shaped = b.reshape(b.silu(x), [4, 1])
 
 type Kind = Extract<OpMemory, string> | 'scratch'
@@ -28,10 +31,20 @@ const programs: Readonly<Record<Kind, readonly [y: Value, bytes: number]>> = {
   free: [b.add(x, b.constant(1)), 0],
   // 32 elements in f32, while the product reads them.
   packed: [b.linear(x, packed), 32 * 4],
+  // x and a half of it, and a second result of 8 elements.
+  sliced: [b.linear(x, sliced), 1.5 * 16 + 32],
 }
 
 test.each(Object.entries(programs))('memory of an op that is said to take it so: %s', (_kind, [y, bytes]) => {
-  const inputs = Object.entries({ x, bits, codes, scales }).map(([name, value]) => ({ name, value }))
+  const inputs = Object.entries({
+    x,
+    bits,
+    codes,
+    scales,
+    high: slices[0]!,
+    both: slices[1]!,
+    'row scales': rowScales,
+  }).map(([name, value]) => ({ name, value }))
   expect(heapBytes(program({ name: 'p', inputs, outputs: [{ name: 'y', value: y }] }), {})).toEqual({
     kept: bytes,
     mapped: 0,

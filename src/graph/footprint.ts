@@ -39,7 +39,7 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   const taken = new Map<Value, { readonly place: number; readonly bytes: number }>()
   program.nodes.forEach((node, i) => {
     const { memory: kind } = ops[node.op]
-    if (kind !== 'free' && kind !== 'packed' && kind !== 'view') allocate(node, i, kind)
+    if (kind !== 'free' && kind !== 'packed' && kind !== 'sliced' && kind !== 'view') allocate(node, i, kind)
     for (const value of [...node.inputs.map(ownerOf), ...node.outputs]) {
       const held = taken.get(value)
       if ((lastRead.get(value) ?? -1) > i || held === undefined) continue
@@ -54,9 +54,8 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
     for (const output of node.outputs) {
       if (given.has(output)) continue
       const bytes = valueBytes(output, sizes)
-      const temporary = [bytes * (typeof kind === 'object' ? kind.scratch : 0), unpackedBytes(node)].filter(
-        (size) => size > 0,
-      )
+      const scratch = typeof kind === 'object' ? kind.scratch * bytes : 0
+      const temporary = [scratch, unpackedBytes(node), ...slicedBytes(node, bytes)].filter((size) => size > 0)
       const replaced = kind === 'inPlace' ? dying.find((value) => taken.get(value)?.bytes === bytes) : undefined
       if (placed.has(output)) {
         for (const place of temporary.map((size) => memory.take(size))) memory.give(place)
@@ -73,6 +72,13 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   function unpackedBytes(node: Node): number {
     const packed = node.inputs.filter((input) => ops[input.node.op].memory === 'packed' && !given.has(input))
     return packed.reduce((total, input) => total + valueBytes(input, sizes), 0)
+  }
+
+  /** Of a product with a weight in slices: what its other operand is cut by (its f32 form scaled, two bytes an element), a second result. */
+  function slicedBytes({ inputs }: Node, resultBytes: number): readonly number[] {
+    const [x, weight] = inputs
+    if (x === undefined || weight === undefined || ops[weight.node.op].memory !== 'sliced') return []
+    return [1.5 * valueBytes(x, sizes), resultBytes]
   }
 }
 

@@ -45,6 +45,7 @@ export interface OpAttributes {
   sixBits: NoAttributes
   fourBitWeight: FourBitAttributes
   nBitWeight: NBitAttributes
+  slicedWeight: SliceAttributes
 }
 
 /** A weight [rows, columns] in 4 bits, as bitsandbytes packs it. */
@@ -63,6 +64,14 @@ export interface NBitAttributes {
   readonly blockSize: number
   readonly rows: number
   readonly columns: number
+}
+
+/** A weight [rows, columns] as integers of 8 bits: `high`, and `low` where there is one, in one order of its elements or in both. */
+export interface SliceAttributes {
+  readonly rows: number
+  readonly columns: number
+  readonly low: boolean
+  readonly orders: 1 | 2
 }
 
 type NoAttributes = Readonly<Record<never, never>>

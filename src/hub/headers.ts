@@ -28,7 +28,15 @@ export async function readHeaders(files: readonly HubFile[], commit: string, ask
     urls.set(label, url)
     const header = await headerOf(label, url, file.size, asked)
     headers.push(header)
-    for (const [name, info] of header.tensors) tensors.set(name, info)
+    for (const [name, info] of header.tensors) {
+      const before = tensors.get(name)
+      if (before !== undefined) {
+        throw new LowrankError('model', `tensor "${name}" is in ${before.file} and in ${label}`, {
+          hint: 'One of the two files does not belong to the model.',
+        })
+      }
+      tensors.set(name, info)
+    }
   }
   return {
     tensors,

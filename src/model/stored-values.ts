@@ -55,6 +55,9 @@ const values: {
     const attributes = { bits, blockSize: nBitBlock, rows, columns }
     return { slices: codes && scales ? [b.nBitWeight(codes, scales, attributes)] : [] }
   },
+  slices: ([scales, ...slices], { low, orders }, [rows = 0, columns = 0]) => {
+    return { slices: scales ? [b.slicedWeight(scales, slices, { rows, columns, low, orders })] : [] }
+  },
 }
 
 /** Codes of a weight [rows, width] times the scales [rows, blocks] of their blocks, or those times the steps [rows, groups] of their groups. */

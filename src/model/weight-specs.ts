@@ -45,13 +45,15 @@ export function linearSpecs(config: DecoderConfig): readonly LinearSpec[] {
   return blockOf(config).linears
 }
 
+/** Paths of the linear layers of all blocks. */
+export function blockLinearPaths(config: DecoderConfig): string[] {
+  const modules = linearSpecs(config).map(({ module }) => module)
+  return config.layers.flatMap((_, i) => modules.map((module) => `${config.trunk}.layers.${i}.${module}`))
+}
+
 /** Paths of all linear layers, the output head last. */
 export function linearPaths(config: DecoderConfig): string[] {
-  const modules = linearSpecs(config).map(({ module }) => module)
-  return [
-    ...config.layers.flatMap((_, i) => modules.map((module) => `${config.trunk}.layers.${i}.${module}`)),
-    'lm_head',
-  ]
+  return [...blockLinearPaths(config), 'lm_head']
 }
 
 /** Notes the weights that a computation asks for. */

@@ -1,5 +1,6 @@
-import type { MemoryChoice } from '../config/index.ts'
+import type { MatmulPrecision, MemoryChoice } from '../config/index.ts'
 import type { PreparedDecoder } from '../session/decoder.ts'
+import { programKey } from '../session/held.ts'
 import { type MemoryItem, memoryItems, type Workload } from '../session/memory-items.ts'
 import { canStream, headRowsOf, memoryChoices } from '../session/plan.ts'
 import type { DecoderStages } from '../model/stages.ts'
@@ -8,16 +9,17 @@ import type { Place } from './methods.ts'
 /** What a run of one method takes of memory, by the plan that training makes; its programs are written once. */
 export class MemoryModel {
   readonly #prepared: PreparedDecoder
+  readonly #matmulPrecision: MatmulPrecision
   readonly #stages = new Map<string, DecoderStages>()
 
-  constructor(prepared: PreparedDecoder) {
+  constructor(prepared: PreparedDecoder, matmulPrecision: MatmulPrecision = 'highest') {
     this.#prepared = prepared
+    this.#matmulPrecision = matmulPrecision
   }
 
   /** The programs of a choice. */
   stages(choice: MemoryChoice): DecoderStages {
-    const { activations, expandWeights } = choice
-    const key = `${activations} ${expandWeights}`
+    const key = programKey(choice)
     const known = this.#stages.get(key) ?? this.#prepared.stages(choice)
     this.#stages.set(key, known)
     return known
@@ -26,7 +28,8 @@ export class MemoryModel {
   /** What memory may be spent on, the fastest first; nothing where the method has no such form. */
   choices(place: Place, { microBatches }: Pick<Workload, 'microBatches'>): readonly MemoryChoice[] {
     const streamable = canStream(this.#prepared)
-    const work = { microBatches, headRows: headRowsOf(this.#prepared.config) }
+    const matmulPrecision = this.#matmulPrecision
+    const work = { microBatches, headRows: headRowsOf(this.#prepared.config), matmulPrecision }
     return memoryChoices(place === 'keep' ? 'keep' : 'recompute', streamable, work).filter(
       ({ streamed }) => (streamed !== undefined) === (place === 'streamed'),
     )

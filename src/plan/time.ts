@@ -25,11 +25,14 @@ interface Use {
   readonly times: number
 }
 
-/** Elements of the micro-batches that are timed, at most: a block of a large model takes tenths of a second for them. */
-const [mostPositions, mostRows] = [512, 64]
+/**
+ * Elements of the micro-batches that are timed: as many as a run has, since an operation of a longer product takes less time, but no more
+ * than make a block take about so many operations, which is tenths of a second, and of a small model no fewer than these.
+ */
+const [mostPositions, fewestPositions, mostFlops, mostRows] = [4096, 512, 1e11, 64]
 
-/** Elements that the loops of the host are timed with. */
-const hostElements = 2 ** 20
+/** Elements that the loops of the host are timed with: more than caches hold, as the weights of a model are. */
+const hostElements = 2 ** 23
 
 /**
  * How long the steps of runs take on this machine. The most used programs of each choice run on made-up tensors, at two sizes; programs of
@@ -64,7 +67,7 @@ export class StepTimer {
     for (const kind of [forward, backward]) {
       const [most] = (kind ?? []).toSorted((a, b) => b.times - a.times)
       if (most === undefined) continue
-      const rate = await this.#rateOf(most.program, blockSizes(typical), arenas)
+      const rate = await this.#rateOf(most.program, blockSizes(typical, most.program), arenas)
       for (const { program } of kind ?? []) rates.set(program, rate)
     }
     const rows = Math.min(choice.headRows, mostRows)
@@ -207,12 +210,14 @@ function middle(sizes: readonly BatchSize[]): BatchSize {
   return sorted[sorted.length >> 1] ?? { batch: 1, seq: 64, rows: 64, masks: 1 }
 }
 
-/** Two sizes to time blocks at, of which the larger is like the one given, as far as that is not too large. */
-function blockSizes({ batch, seq, rows }: BatchSize): [DimValues, DimValues] {
-  const length = Math.min(seq, mostPositions)
-  const many = Math.min(batch, Math.max(1, Math.floor(mostPositions / length)))
+/** Two sizes to time a block at, of which the larger is like the one given, as far as that is not too large. */
+function blockSizes({ batch, seq, rows }: BatchSize, block: Program): [DimValues, DimValues] {
   const share = Math.min(1, rows / (batch * seq))
   const size = (n: number, own: number): DimValues =>
     stageSizes({ batch: n, seq: own, rows: Math.max(1, Math.round(n * own * share)) })
+  const perPosition = productFlops(block, size(1, fewestPositions)) / fewestPositions
+  const most = Math.min(mostPositions, Math.max(fewestPositions, Math.floor(mostFlops / perPosition)))
+  const length = Math.min(seq, most)
+  const many = Math.min(batch, Math.max(1, Math.floor(most / length)))
   return [many > 1 ? size(1, length) : size(1, Math.max(16, length >> 2)), size(many, length)]
 }

@@ -1,4 +1,4 @@
-import type { MemoryChoice } from '../config/index.ts'
+import type { MatmulPrecision, MemoryChoice } from '../config/index.ts'
 import type { PreparedDecoder } from '../session/decoder.ts'
 import type { MemoryItem, Workload } from '../session/memory-items.ts'
 import { elements } from '../util/shape.ts'
@@ -23,6 +23,7 @@ interface MethodOptions {
   /** Most bytes there are, and of what. */
   readonly budget: number
   readonly kind: 'ram' | 'gpu'
+  readonly matmulPrecision: MatmulPrecision
 }
 
 /** One method in all its forms. */
@@ -33,9 +34,9 @@ export class MethodPlan {
   readonly #work: PlannedWork
   readonly #config: RunConfig
 
-  constructor(method: PlanMethod, { decoder, config, work, budget, kind }: MethodOptions) {
+  constructor(method: PlanMethod, { decoder, config, work, budget, kind, matmulPrecision }: MethodOptions) {
     const own = configOf(config, method)
-    const memory = new MemoryModel(decoder)
+    const memory = new MemoryModel(decoder, matmulPrecision)
     const { positions, trained } = factsOf(decoder, memory, work.workload(own))
     const artifact = artifactOf(decoder, trained, own)
     const shared = {

@@ -3,7 +3,7 @@ import type { JsonObject } from '../formats/json.ts'
 import { metricText, metricValues } from '../metrics/index.ts'
 import { count, duration, formatSize, number, percent } from '../util/format.ts'
 import type { Run } from './read.ts'
-import type { RecordedData } from './recorded.ts'
+import type { RecordedData, RecordedPlan } from './recorded.ts'
 
 /** A name with its value, as text. */
 export type Fact = readonly [name: string, value: string]
@@ -107,6 +107,15 @@ export function dataRows({ data }: Run): readonly (readonly string[])[] {
   return [...row('training', data?.train), ...row('validation', data?.valid)]
 }
 
+/** What products with frozen weights are computed in, and why. */
+export function productsText({
+  matmulPrecision,
+  products,
+}: Pick<RecordedPlan, 'matmulPrecision' | 'products'>): string {
+  const numbers = matmulPrecision === 'high' ? 'in slices of 8 bits' : 'in f32'
+  return products === undefined ? numbers : `${numbers}: ${products}`
+}
+
 /** How the run was planned: model, base, memory. */
 export function planFacts({ plan }: Run): Fact[] {
   if (plan === undefined) return []
@@ -119,6 +128,7 @@ export function planFacts({ plan }: Run): Fact[] {
       `${count(plan.parameters)}, ${count(plan.trainableParameters)} trained (${percent(plan.trainableParameters / plan.parameters, 2)})`,
     ],
     ['Base', plan.quantization ?? (plan.expandWeights ? 'expanded to f32' : 'as stored')],
+    ['Products', productsText(plan)],
     ['Blocks', plan.streamed === undefined ? 'in memory' : 'on disk'],
     ['Activations', plan.activations === 'keep' ? 'kept' : 'recomputed'],
     ['Threads', count(plan.threads)],

@@ -32,6 +32,7 @@ export const planSchema = memoryChoiceSchema.extend({
   steps: positive,
   threads: positive,
   quantization: z.string().optional(),
+  products: z.string().optional(),
   memory: z.object({ expected: z.number(), bound: z.number().optional(), items: z.array(item) }),
 })
 

@@ -39,6 +39,7 @@ describe('what decides the course of training', () => {
       'labels',
       'loggingDir',
       'loggingSteps',
+      'matmulPrecision',
       'maxNewTokens',
       'maxShardSize',
       'memory',

@@ -27,9 +27,12 @@ import { embeddingName, sourceName } from '../model/names.ts'
 import { buildStages, type DecoderStages } from '../model/stages.ts'
 import { quantizedWeights } from '../model/sources/quantized.ts'
 import { lengthRegimes } from '../model/rope.ts'
+import { blockLinearPaths } from '../model/weight-specs.ts'
 import { openWeights, randomWeights } from '../model/sources/checkpoint.ts'
 import { loadWidened, type WeightSource } from '../model/sources/source.ts'
-import { isFloat, isFloatStorage, type Storage, type StoredWeight } from '../storage/stored.ts'
+import { canSlice, inSlices } from '../storage/in-slices.ts'
+import { heldAs, type ProgramChoice, programKey, type StorageChoice } from './held.ts'
+import { isFloat, isFloatStorage, isSliced, type Storage, type StoredWeight } from '../storage/stored.ts'
 import type { Trainable } from '../engine/trainable.ts'
 import type { TensorSource } from '../formats/safetensors.ts'
 import { type FloatDtype, isFloat8 } from '../util/dtype.ts'
@@ -65,6 +68,7 @@ export const frugal: MemoryChoice = {
   activations: 'recompute',
   expandWeights: false,
   headRows: 128,
+  matmulPrecision: 'highest',
 }
 
 export type OpenOptions = DecoderOptions & { readonly choice?: Partial<MemoryChoice> | undefined }
@@ -132,6 +136,8 @@ export class PreparedDecoder {
   readonly #treeStages = new Map<string, DecoderStages>()
   /** Read when the whole model is written. */
   readonly #beside: readonly TensorSource[] = []
+  /** Names of the weights of linear layers in blocks. */
+  readonly #linear: ReadonlySet<string>
 
   private constructor(options: DecoderOptions, base: WeightSource, adapter: Adapter | undefined) {
     const { model, quantization, training } = options
@@ -139,6 +145,7 @@ export class PreparedDecoder {
     this.threads = options.threads ?? defaultThreads()
     this.#adapter = adapter
     this.config = base.config
+    this.#linear = new Set(blockLinearPaths(base.config).map((path) => `${path}.weight`))
     // An adapter that is trained further keeps its own shape.
     this.lora = adapter?.config ?? training?.lora
     if (training !== undefined && this.lora === undefined) {
@@ -184,12 +191,9 @@ export class PreparedDecoder {
   }
 
   /** All programs; `trees`: those for micro-batches whose rows share what their examples begin with. */
-  stages(
-    choice: Pick<MemoryChoice, 'activations' | 'expandWeights'>,
-    { trees = false }: { readonly trees?: boolean } = {},
-  ): DecoderStages {
+  stages(choice: ProgramChoice, { trees = false }: { readonly trees?: boolean } = {}): DecoderStages {
     const { training } = this.#o
-    const key = JSON.stringify([choice.activations, choice.expandWeights])
+    const key = programKey(choice)
     const known = trees ? this.#treeStages.get(key) : undefined
     if (known !== undefined) return known
     const built = buildStages({
@@ -215,7 +219,7 @@ export class PreparedDecoder {
     const embedding = {
       name,
       shape: [vocabSize, hiddenSize],
-      storage: this.#storage(name, { expandWeights: false }),
+      storage: this.#storage(name),
       trainable: stages.trainsEmbedding,
       block: undefined,
     }
@@ -234,6 +238,12 @@ export class PreparedDecoder {
   savedAs(name: string): FloatDtype {
     const storage = this.#source.storage(name)
     return isFloatStorage(storage) ? storage : 'F32'
+  }
+
+  /** How the frozen weights of linear layers are stored of which slices can be made; undefined where there are none. */
+  get frozenStorage(): Storage | undefined {
+    const frozen = [...this.#linear].filter((name) => !this.adaptation.trainable(name))
+    return frozen.map((name) => this.#source.storage(sourceName(this.config, name))).find(canSlice)
   }
 
   /** Every weight of the base model. */
@@ -328,9 +338,9 @@ export class PreparedDecoder {
     })
   }
 
-  #storage(name: string, { expandWeights }: Pick<MemoryChoice, 'expandWeights'>): Storage {
-    const stored = this.#source.storage(sourceName(this.config, name))
-    return this.adaptation.trainable(name) || (expandWeights && isFloatStorage(stored)) ? 'F32' : stored
+  #storage(name: string, choice: StorageChoice = { expandWeights: false }): Storage {
+    if (this.adaptation.trainable(name)) return 'F32'
+    return heldAs(this.#source.storage(sourceName(this.config, name)), this.#linear.has(name), choice)
   }
 
   async #load({ name, shape, storage }: WantedWeight): Promise<StoredWeight> {
@@ -342,6 +352,7 @@ export class PreparedDecoder {
       if (name.includes('.lora_')) return initialLoraWeight(name, shape, this.#o.training?.seed ?? 0)
     }
     const stored = sourceName(this.config, name)
+    if (isSliced(storage)) return inSlices(await this.#source.load(stored), storage)
     return storage === 'F32' ? loadWidened(this.#source, stored) : this.#source.load(stored)
   }
 }

@@ -31,12 +31,12 @@ test('as the bound falls, the next best choice is made, each of less memory', as
   const made: MemoryChoice[] = []
   for (let bound = 64e9; ;) {
     try {
-      const { expected, activations, expandWeights, headRows } = planMemory(prepared, workload, {
+      const { expected, activations, expandWeights, headRows, matmulPrecision } = planMemory(prepared, workload, {
         setting: 'auto',
         bound,
       })
       expect(expected).toBeLessThanOrEqual(bound)
-      made.push({ activations, expandWeights, headRows })
+      made.push({ activations, expandWeights, headRows, matmulPrecision })
       bound = expected - 1
     } catch (error) {
       expect(error).toMatchObject({ code: 'config', message: expect.stringContaining('the smallest plan') as string })
@@ -45,10 +45,10 @@ test('as the bound falls, the next best choice is made, each of less memory', as
   }
   await prepared.close()
   expect(made).toEqual([
-    { activations: 'keep', expandWeights: true, headRows: 512 },
-    { activations: 'keep', expandWeights: true, headRows: 128 },
-    { activations: 'recompute', expandWeights: false, headRows: 128 },
-    { activations: 'recompute', expandWeights: false, headRows: 32 },
+    { activations: 'keep', expandWeights: true, headRows: 512, matmulPrecision: 'highest' },
+    { activations: 'keep', expandWeights: true, headRows: 128, matmulPrecision: 'highest' },
+    { activations: 'recompute', expandWeights: false, headRows: 128, matmulPrecision: 'highest' },
+    { activations: 'recompute', expandWeights: false, headRows: 32, matmulPrecision: 'highest' },
   ])
 })
 

@@ -1,4 +1,4 @@
-import type { MemoryChoice, TrainConfig } from '../config/index.ts'
+import type { MatmulPrecision, MemoryChoice, TrainConfig } from '../config/index.ts'
 import { availableMemory } from '../engine/machine.ts'
 import { LowrankError } from '../util/errors.ts'
 import { formatSize } from '../util/format.ts'
@@ -44,12 +44,16 @@ export function headRowsOf({ vocabSize }: { readonly vocabSize: number }): HeadR
 export function memoryChoices(
   setting: PlanOptions['setting'],
   streamable: boolean,
-  { microBatches, headRows: [many, some, few] }: Pick<Workload, 'microBatches'> & { headRows: HeadRows },
+  {
+    microBatches,
+    headRows: [many, some, few],
+    matmulPrecision = 'highest',
+  }: Pick<Workload, 'microBatches'> & { headRows: HeadRows; matmulPrecision?: MatmulPrecision | undefined },
 ): MemoryChoice[] {
   const keep = [true, false].flatMap((expandWeights) =>
-    [many, some].map((headRows): MemoryChoice => ({ activations: 'keep', expandWeights, headRows })),
+    [many, some].map((headRows): MemoryChoice => ({ activations: 'keep', expandWeights, headRows, matmulPrecision })),
   )
-  const frugal = { activations: 'recompute', expandWeights: false } as const
+  const frugal = { activations: 'recompute', expandWeights: false, matmulPrecision } as const
   const recompute = [some, few].map((headRows): MemoryChoice => ({ ...frugal, headRows }))
   const groups = [...new Set([microBatches, Math.ceil(microBatches / 4), 1])]
   const streamed = groups.map((group): MemoryChoice => ({ ...frugal, headRows: few, streamed: { group } }))
@@ -69,6 +73,8 @@ export interface PlanOptions {
   readonly setting: TrainConfig['activations']
   /** Most bytes the process may take. */
   readonly bound: number | undefined
+  /** `highest` by default. */
+  readonly matmulPrecision?: MatmulPrecision
   /** The choice that was made before: the only one there is. */
   readonly choice?: MemoryChoice | undefined
 }
@@ -81,14 +87,14 @@ export interface PlanOptions {
 export function planMemory(
   prepared: PreparedDecoder,
   workload: Workload,
-  { setting, bound, choice: made }: PlanOptions,
+  { setting, bound, matmulPrecision, choice: made }: PlanOptions,
 ): MemoryPlan {
   const streamable = canStream(prepared)
   const free = availableMemory()
   const budget = bound ?? shareOfFree * free
   const possible =
     made === undefined
-      ? memoryChoices(setting, streamable, { ...workload, headRows: headRowsOf(prepared.config) })
+      ? memoryChoices(setting, streamable, { ...workload, headRows: headRowsOf(prepared.config), matmulPrecision })
       : [made]
   const plans = possible.map((choice) => () => {
     const items = memoryItems(prepared, workload, choice)

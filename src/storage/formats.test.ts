@@ -10,6 +10,7 @@ import { quantizeBlocks } from './gguf/quantize.ts'
 import { emptySplit, splitBlocks } from './gguf/split.ts'
 import { quantizeInt8 } from './int8.ts'
 import { rowReader } from './rows.ts'
+import { sliceFloats, sliceIntegers } from './slices.ts'
 import { isFloat, kindOf, type Storage, type StorageKind, type StoredWeight } from './stored.ts'
 
 /*
@@ -17,7 +18,7 @@ import { isFloat, kindOf, type Storage, type StorageKind, type StoredWeight } fr
  */
 
 /** Makes a weight of each format from the same values. */
-const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[]) => StoredWeight>> = {
+const made: Record<string, (data: Float32Array, shape: readonly number[]) => StoredWeight> = {
   F32: (data, shape) => ({ storage: 'F32', shape, data }),
   BF16: (data, shape) => ({ storage: 'BF16', shape, data: f32ToBf16(data) }),
   F16: (data, shape) => ({ storage: 'F16', shape, data: f32ToF16(data) }),
@@ -58,6 +59,19 @@ const made: Readonly<Record<string, (data: Float32Array, shape: readonly number[
   ),
 }
 
+/** Cut from floats, and from rows of integers. */
+for (const orders of [1, 2] as const) {
+  made[`slices in ${orders} order`] = (data, shape) => {
+    return { storage: { kind: 'slices', low: true, orders }, shape, slices: sliceFloats(data, shape, orders) }
+  }
+  made[`one slice in ${orders} order`] = (data, shape) => {
+    const { data: integers, scale } = quantizeInt8(data, shape[0] ?? 0, shape[1] ?? 0)
+    const scales = scale.map((one) => one / 127)
+    const slices = sliceIntegers(integers, scales, shape, orders)
+    return { storage: { kind: 'slices', low: false, orders }, shape, slices }
+  }
+}
+
 const shapes = [
   [6, 64],
   [3, 33],
@@ -80,6 +94,7 @@ test('every format is among those tried', () => {
     blocks: true,
     split: true,
     nbit: true,
+    slices: true,
   }
   expect(new Set(kinds)).toEqual(new Set(Object.keys(all)))
 })

@@ -6,6 +6,7 @@ import { dequantizeBlocks, layoutOf } from './gguf/index.ts'
 import { joinRow, splitLayouts } from './gguf/split.ts'
 import { dequantizeInt8 } from './int8.ts'
 import { dequantizeNBits, nBitBlock } from './nbit.ts'
+import { joinSlices, type SliceForm } from './slices.ts'
 import {
   kindOf,
   type F32Weight,
@@ -17,10 +18,12 @@ import {
 } from './stored.ts'
 
 /**
- * What of a stored weight is fed to a program: its elements, the scales of its blocks or rows, the steps of groups within blocks, or (where programs cannot compute with the
- * packed form) all of it unpacked to f32.
+ * What of a stored weight is fed to a program: its elements, the scales of its blocks or rows, the steps of groups within blocks, its slices
+ * in one order and in the other (`high` alone, and with `low` behind it), or (where programs cannot compute with the packed form) all of it
+ * unpacked to f32.
  */
-type WeightPart = 'data' | 'scales' | 'steps' | 'unpacked'
+type WeightPart = 'data' | 'scales' | 'steps' | 'unpacked' | SlicePart
+type SlicePart = 'high' | 'high+low' | 'backward high' | 'backward high+low'
 
 /** An input by which a weight is fed. */
 export interface PartSpec {
@@ -169,6 +172,32 @@ const formats: { readonly [K in StorageKind]: StorageFormat<K> } = {
     feed: ({ numbers: { codes, scales } }, { part }) => ({ data: part === 'data' ? codes : scales }),
     widen: ({ numbers, shape, storage: { bits } }) => dequantizeNBits(numbers, shape, bits),
   },
+  slices: {
+    bytes: ({ low, orders }, shape) => (low ? 2 : 1) * orders * elements(shape) + 4 * (shape[0] ?? 0),
+    taken: ({ slices: { forward, backward, scales } }) =>
+      forward.byteLength + (backward?.byteLength ?? 0) + scales.byteLength,
+    parts: sliceParts,
+    feed: ({ slices: { forward, backward = forward, scales }, shape }, { part }) => {
+      if (part === 'scales') return { data: scales }
+      const order = part.startsWith('backward') ? backward : forward
+      return { data: part.endsWith('low') ? order : order.subarray(0, elements(shape)) }
+    },
+    widen: ({ slices, shape }) => joinSlices(slices, shape),
+  },
+}
+
+/** `high` lies in the same memory as the two together. */
+function sliceParts({ low, orders }: SliceForm, [rows = 0, columns = 0]: readonly number[]): PartSpec[] {
+  const of = (part: SlicePart, height: number, width: number): PartSpec => {
+    return { part, suffix: `.${part}`, dtype: 'i8', shape: [height, width] }
+  }
+  return [
+    { part: 'scales', suffix: '.scales', dtype: 'f32', shape: [rows] },
+    of('high', columns, rows),
+    ...(low ? [of('high+low', 2 * columns, rows)] : []),
+    ...(orders === 2 ? [of('backward high', rows, columns)] : []),
+    ...(orders === 2 && low ? [of('backward high+low', 2 * rows, columns)] : []),
+  ]
 }
 
 function nBitParts(bits: 8 | 4, [rows = 0, columns = 0]: readonly number[]): PartSpec[] {

@@ -4,6 +4,7 @@ import { unpackRow, widened } from './formats.ts'
 import { blockScales, dequantizeFourBit } from './fourbit.ts'
 import { dequantizeInt8 } from './int8.ts'
 import { dequantizeNBits } from './nbit.ts'
+import { joinSlices } from './slices.ts'
 import {
   type FloatWeight,
   type FourBitWeight,
@@ -28,6 +29,7 @@ export function rowReader(weight: StoredWeight): RowReader {
   if (isStored(weight, 'int8')) return int8Rows(weight, width)
   if (isStored(weight, '4bit')) return fourBitRows(weight, width)
   if (isStored(weight, 'nbit')) return nBitRows(weight, width)
+  if (isStored(weight, 'slices')) return (rows, out) => out.set(joinSlices(weight.slices, shape, rows))
   return ({ start, end }, out) => {
     for (let row = start; row < end; row++) {
       unpackRow(weight, row, out.subarray((row - start) * width, (row - start + 1) * width))

@@ -3,6 +3,7 @@ import type { FourBit } from './fourbit.ts'
 import type { BlockType } from './gguf/index.ts'
 import type { SplitBlocks, SplitType } from './gguf/split.ts'
 import type { NBits } from './nbit.ts'
+import type { SliceForm, Slices } from './slices.ts'
 
 /** A weight in 4 bits, as bitsandbytes packs it. */
 interface FourBitStorage {
@@ -37,11 +38,18 @@ interface NBitStorage {
   readonly bits: 8 | 4
 }
 
+/** A weight as integers of 8 bits whose products make up those of the weight: `slices.ts`. No file stores it. */
+export interface SlicedStorage extends SliceForm {
+  readonly kind: 'slices'
+}
+
 /** The format a weight is stored in; of floats, their dtype. What can be done with each is in `formats.ts`. */
-export type Storage = FloatDtype | Int8Storage | FourBitStorage | BlockStorage | SplitStorage | NBitStorage
+export type Storage =
+  FloatDtype | Int8Storage | FourBitStorage | BlockStorage | SplitStorage | NBitStorage | SlicedStorage
 
 /** A weight in the format in which it is stored. */
-export type StoredWeight = FloatWeight | Int8Weight | FourBitWeight | BlockWeight | SplitWeight | NBitWeight
+export type StoredWeight =
+  FloatWeight | Int8Weight | FourBitWeight | BlockWeight | SplitWeight | NBitWeight | SlicedWeight
 
 export interface FloatWeight {
   readonly storage: FloatDtype
@@ -86,6 +94,12 @@ export interface NBitWeight {
   readonly numbers: NBits
 }
 
+interface SlicedWeight {
+  readonly storage: SlicedStorage
+  readonly shape: readonly number[]
+  readonly slices: Slices
+}
+
 /** A key of the table of formats. */
 export type StorageKind = 'float' | Exclude<Storage, string>['kind']
 
@@ -107,6 +121,10 @@ export function isFloat(weight: StoredWeight): weight is FloatWeight {
 
 export function isNBits(storage: Storage): storage is NBitStorage {
   return kindOf(storage) === 'nbit'
+}
+
+export function isSliced(storage: Storage): storage is SlicedStorage {
+  return kindOf(storage) === 'slices'
 }
 
 export function isFloatStorage(storage: Storage): storage is FloatDtype {

@@ -1,6 +1,12 @@
 import { realpath, stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import type { MeasuringOptions, Quantization, QuantizationOptions, TrainConfig } from '../config/index.ts'
+import {
+  choiceOf,
+  type MeasuringOptions,
+  type Quantization,
+  type QuantizationOptions,
+  type TrainConfig,
+} from '../config/index.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { findData, fromHub } from '../hub/resolve.ts'
 import { baseFor, dayFor, withBase } from '../runs/adapter-base.ts'
@@ -165,8 +171,7 @@ function planFor(
   const frugal = session.plan(workload, { setting: 'recompute', bound })
   if (!generates || frugal.streamed !== undefined) return frugal
   try {
-    const { activations, headRows } = frugal
-    const choice = { activations, headRows, expandWeights: true }
+    const choice = { ...choiceOf(frugal), expandWeights: true }
     return session.plan(workload, { setting: 'recompute', bound, choice })
   } catch (error) {
     if (error instanceof LowrankError && ['config', 'memory'].includes(error.code)) return frugal

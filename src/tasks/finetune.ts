@@ -7,6 +7,7 @@ import { hashText } from '../formats/hash.ts'
 import { fromHub, type Origin } from '../hub/resolve.ts'
 import { openModelFiles } from '../formats/model-files.ts'
 import { type DataFiles, readData, type TrainingData } from '../session/data.ts'
+import { pickPrecision } from '../session/precision.ts'
 import { sessionOf, type OpenModel } from '../session/session.ts'
 import { findDataFiles } from './find-data.ts'
 import { complete } from './samples.ts'
@@ -114,8 +115,18 @@ export async function* runFinetune(
     for (const event of notices) yield noted(event)
     // The same choice, since it decides in which order is summed.
     const choice = config.resumeAnyway ? undefined : from?.record.memory
-    const plan = session.plan(workload, { setting: config.activations, bound: config.memory, choice })
-    yield noted(planEvent(session.decoder, plan, totalSteps(config, data.train.examples)))
+    const products =
+      choice === undefined
+        ? await pickPrecision(config.matmulPrecision, session.decoder)
+        : { matmulPrecision: choice.matmulPrecision, why: 'as the run began' }
+    const { matmulPrecision } = products
+    const plan = session.plan(workload, {
+      setting: config.activations,
+      bound: config.memory,
+      matmulPrecision,
+      choice,
+    })
+    yield noted(planEvent(session.decoder, plan, { products, steps: totalSteps(config, data.train.examples) }))
     yield noted({ type: 'status', message: `loading ${given.model}` })
     const model = await session.load(plan)
     const { largest } = workload

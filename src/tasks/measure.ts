@@ -7,6 +7,7 @@ import { readJsonObject } from '../formats/json.ts'
 import { modelDefaults } from '../generate/defaults.ts'
 import { logLikelihoods } from '../generate/continuations.ts'
 import { Generator, type GenerateRequest } from '../generate/generator.ts'
+import { PrefixCache } from '../generate/prefix-cache.ts'
 import {
   type Answer,
   type Confusion,
@@ -154,9 +155,11 @@ export class Measure {
     const { questions } = this.#o
     const scores: number[][] = []
     const progress = this.#progress('scoring labels')
+    // Instructions and examples that all prompts begin with are computed once.
+    const prefixes = new PrefixCache(mostCache / 4)
     for (const { labels } of questions) {
       if (labels === undefined) throw internalError('a question whose labels are to be scored has none')
-      scores.push(await logLikelihoods(decoder, { ...labels, adapter }, cancelled))
+      scores.push(await logLikelihoods(decoder, { ...labels, adapter }, { cancelled, prefixes }))
       yield* progress(scores.length)
     }
     return scores

@@ -14,6 +14,7 @@ import { workAssumed, workOfData, type PlannedWork, type RunConfig } from '../pl
 import { PreparedDecoder } from '../session/decoder.ts'
 import { readData } from '../session/data.ts'
 import { shareOfFree } from '../session/plan.ts'
+import { pickPrecision } from '../session/precision.ts'
 import { openSession } from '../session/session.ts'
 import { LowrankError } from '../util/errors.ts'
 import { elements } from '../util/shape.ts'
@@ -62,14 +63,18 @@ export async function* runPlan(given: PlanConfig, context: TaskContext): AsyncGe
   const { prepared, refused } = await prepareAll(config, source)
   try {
     yield status('planning')
-    const plans = [...prepared].map(
-      ([method, decoder]) => new MethodPlan(method, { decoder, config, work, budget, kind }),
-    )
+    const measures = given.probe && kind === 'ram' && given.stepSeconds === undefined
+    const setting = measures || config.matmulPrecision === 'high' ? config.matmulPrecision : 'highest'
+    const plans: MethodPlan[] = []
+    for (const [method, decoder] of prepared) {
+      const { matmulPrecision } = await pickPrecision(kind === 'ram' ? setting : 'highest', decoder)
+      plans.push(new MethodPlan(method, { decoder, config, work, budget, kind, matmulPrecision }))
+    }
     let variants = plans.flatMap((plan) => plan.variants)
     if (given.stepSeconds !== undefined) {
       const stepSeconds = given.stepSeconds
       variants = variants.map((variant) => ({ ...variant, time: { stepSeconds } }))
-    } else if (given.probe && kind === 'ram') {
+    } else if (measures) {
       yield status('measuring how fast this machine computes the programs of the model')
       variants = await timeAll(plans, config.threads ?? defaultThreads())
     }

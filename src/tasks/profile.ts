@@ -11,6 +11,7 @@ import { productRate } from '../engine/product-rate.ts'
 import { fromHub } from '../hub/resolve.ts'
 import { linearSpecs } from '../model/weight-specs.ts'
 import { readData } from '../session/data.ts'
+import { pickPrecision } from '../session/precision.ts'
 import { sessionOf } from '../session/session.ts'
 import { startTraining, trainStep, type Training } from '../train/trainer.ts'
 import { workloadOf } from '../train/workload.ts'
@@ -85,7 +86,8 @@ export async function* runProfile(
     const data = yield* reported((report) => readData(session, files, config, report))
     session.tokenizer.close()
     const workload = workloadOf(config, data, session.decoder.regimeOf)
-    const plan = session.plan(workload, { setting: config.activations, bound: config.memory })
+    const { matmulPrecision } = await pickPrecision(config.matmulPrecision, session.decoder)
+    const plan = session.plan(workload, { setting: config.activations, bound: config.memory, matmulPrecision })
     yield status(`loading ${given.model}`)
     const model = await session.load(plan, { profile })
     const base = session.decoder.quantization

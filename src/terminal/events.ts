@@ -1,3 +1,4 @@
+import { productsText } from '../runs/facts.ts'
 import { type FindingKind, findingKinds } from '../text/findings.ts'
 import { metricText, metricValues } from '../metrics/index.ts'
 import type { BestEvaluation, DatasetSummary, EventOf, TrainEvent } from '../train/events.ts'
@@ -167,6 +168,7 @@ function planLines(event: EventOf<'plan'>): string[] {
         ? 'in memory; '
         : `blocks on disk, each read for ${streamed.group === 1 ? 'one micro-batch' : `${count(streamed.group)} micro-batches`} at a time; `) +
       `activations ${activations === 'keep' ? 'kept' : 'recomputed'}; ${headRows} rows at a time through the head`,
+    `products with frozen weights ${productsText(event)}`,
     `memory: ${formatSize(expected)} expected${bound === undefined ? '' : ` of ${formatSize(bound)}`} (${parts.join(', ')})`,
     ...(smaller.length === 0 ? [] : [`less memory with ${smaller.join('; ')}`]),
   ]

@@ -40,6 +40,8 @@ export const recordedRun: readonly TrainEvent[] = [
     quantization: undefined,
     expandWeights: true,
     headRows: 512,
+    matmulPrecision: 'highest',
+    products: 'as asked for',
     streamed: undefined,
     memory: {
       expected: 1_730_000_000,

@@ -57,6 +57,8 @@ export type TrainEvent =
       readonly threads: number
       /** How the base is quantized, in words; undefined where it is not. */
       readonly quantization: string | undefined
+      /** Why products are computed in what `matmulPrecision` says. */
+      readonly products: string
       readonly memory: {
         /** Highest resident memory expected, bytes, and what it is made of. */
         readonly expected: number

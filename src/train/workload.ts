@@ -3,6 +3,7 @@ import { peakMemory } from '../engine/machine.ts'
 import type { PreparedDecoder, WantedWeight } from '../session/decoder.ts'
 import type { Workload } from '../session/memory-items.ts'
 import type { MemoryPlan } from '../session/plan.ts'
+import type { PickedPrecision } from '../session/precision.ts'
 import { evalBatches, largestMicroBatch, type LargestSize } from '../text/batches.ts'
 import { dataBytes, type Dataset, type DatasetSummary } from '../text/dataset.ts'
 import { elements } from '../util/shape.ts'
@@ -49,7 +50,11 @@ export function evaluationWorkload(
 }
 
 /** What is reported of a plan. */
-export function planEvent(prepared: PreparedDecoder, plan: MemoryPlan, steps: number): TrainEvent {
+export function planEvent(
+  prepared: PreparedDecoder,
+  plan: MemoryPlan,
+  { products, steps }: { readonly products: PickedPrecision; readonly steps: number },
+): TrainEvent {
   const { config, quantization, threads } = prepared
   const { expected, items, bound, smaller } = plan
   const count = (weights: readonly WantedWeight[]): number =>
@@ -63,6 +68,7 @@ export function planEvent(prepared: PreparedDecoder, plan: MemoryPlan, steps: nu
     steps,
     threads,
     ...choiceOf(plan),
+    products: products.why,
     quantization: quantization && quantizationText(quantization),
     memory: { expected, items, bound, smaller },
   }

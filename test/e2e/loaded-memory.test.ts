@@ -51,7 +51,7 @@ test.each([
   const model = join(folder, `${storage} ${tied} ${expandWeights}`)
   await writeRandomModel(model, { ...shape, tied }, quickstart, { storage })
   const prepared = await PreparedDecoder.open({ model, training: { lora, init: 'pretrained', seed: 1 } })
-  const choice = { activations: 'keep', expandWeights, headRows: 32 } as const
+  const choice = { activations: 'keep', expandWeights, headRows: 32, matmulPrecision: 'highest' } as const
   const planned = memoryItems(prepared, workload, choice).find(({ what }) => what === 'base weights')?.bytes ?? 0
   const before = await memory()
   const decoder = await prepared.load(choice)

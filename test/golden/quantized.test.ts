@@ -41,7 +41,8 @@ test.each([
 })
 
 function buffersOf(weight: StoredWeight): ArrayBufferLike[] {
-  if ('bytes' in weight || 'blocks' in weight || 'numbers' in weight) throw new Error('no quantization of bitsandbytes')
+  if ('bytes' in weight || 'blocks' in weight || 'numbers' in weight || 'slices' in weight)
+    throw new Error('no quantization of bitsandbytes')
   const arrays =
     'packed' in weight
       ? [weight.packed.codes, ...Object.values(weight.packed.scales).filter((value) => typeof value === 'object')]

@@ -174,15 +174,15 @@ function randomSchedule(draws: Draws): Partial<TrainConfigInput> {
 }
 
 function randomMemory(draws: Draws, method: 'lora' | 'qlora' | 'full'): MemoryChoice {
-  const headRows = draws.pick([3, 32, 512])
+  const common = { headRows: draws.pick([3, 32, 512]), matmulPrecision: 'highest' } as const
   // Blocks on disk stay frozen, and are not quantized each time that they are read.
   if (method === 'lora' && draws.chance(0.2)) {
-    return { activations: 'recompute', expandWeights: false, headRows, streamed: { group: draws.between(1, 3) } }
+    return { activations: 'recompute', expandWeights: false, ...common, streamed: { group: draws.between(1, 3) } }
   }
   return {
     activations: draws.pick(['keep', 'recompute']),
     expandWeights: draws.chance(0.5),
-    headRows,
+    ...common,
     streamed: undefined,
   }
 }

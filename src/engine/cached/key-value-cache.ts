@@ -104,18 +104,19 @@ export class KeyValueCache {
     this.#resize(last, this.#capacity)
   }
 
-  /** One row as a cache of its own, whose rows are so many copies of it. */
-  row(row: number, copies = 1): KeyValueCache {
+  /** One row as a cache of its own, whose rows are so many copies of it, or of its first `length` positions. */
+  row(row: number, copies = 1, length = this.lengthOf(row)): KeyValueCache {
     const copy = new KeyValueCache(this.shape, copies)
-    copy.#lengths.fill(this.lengthOf(row))
-    copy.#resize(copies, roundUp(this.lengthOf(row), 16))
+    copy.#lengths.fill(length)
+    copy.#resize(copies, roundUp(length, 16))
     for (let i = 0; i < copies; i++) copy.#copyRow(this, row, i)
     return copy
   }
 
+  /** As many positions as the row has here. */
   #copyRow(from: KeyValueCache, row: number, to: number): void {
     const { kvHeads, headDim } = this.shape
-    const count = from.lengthOf(row) * headDim
+    const count = this.lengthOf(to) * headDim
     this.#layers.forEach((memory, i) => {
       const source = from.layer(i)
       for (let head = 0; head < kvHeads; head++) {

@@ -131,6 +131,12 @@ export class GraphWriter {
       names.set(value, name)
       return name
     }
+    const made = new Map<string, readonly string[]>()
+    const once = (key: string, make: () => readonly string[]): readonly string[] => {
+      const known = made.get(key) ?? make()
+      made.set(key, known)
+      return known
+    }
     // A node may be run for one of its results while another is given: the given one keeps its name.
     const given = new Set(target.inputs.map((port) => port.value))
     for (const item of target.nodes) {
@@ -151,6 +157,7 @@ export class GraphWriter {
         ints: (values) => this.ints(values),
         float: (value) => this.float(value),
         temporary: () => this.temporary(),
+        once,
       }
       const emit = (lowerings[item.op] ?? ops[item.op].emit) as OpDefinition<OpAttributes[OpName]>['emit']
       emit(emitter, item.attributes)

@@ -26,8 +26,9 @@ type Vjp<A> = (
  * - `view`: the memory of the first operand, under another shape.
  * - `free`: none.
  * - `packed`: none, but each op that reads them unpacks them while it runs.
+ * - `sliced`: none, but each product with them cuts its other operand into integers, and adds up parts of its result, while it runs.
  */
-export type OpMemory = 'own' | 'inPlace' | { readonly scratch: number } | 'view' | 'free' | 'packed'
+export type OpMemory = 'own' | 'inPlace' | { readonly scratch: number } | 'view' | 'free' | 'packed' | 'sliced'
 
 export interface OpDefinition<A> {
   /** Types of the outputs; throws when the inputs do not fit. */

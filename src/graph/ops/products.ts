@@ -4,6 +4,7 @@ import type { Emitter } from '../emitter.ts'
 import type { Builder } from '../builder.ts'
 import { lastDim, type FourBitAttributes, type NBitAttributes, type Node, type Value } from '../value.ts'
 import { f32, need, pair, type OpDefinitions } from './definition.ts'
+import { emitSliced } from './slices.ts'
 
 function matmulShape(a: Shape, b: Shape, transA: boolean, transB: boolean): Shape | undefined {
   const [m, k] = transA ? [a.at(-1), a.at(-2)] : [a.at(-2), a.at(-1)]
@@ -99,6 +100,7 @@ export const products = {
       const weight = e.maker(1)
       if (weight?.op === 'fourBitWeight') emitFourBit(e, transposed, weight.attributes, weight.inputs)
       else if (weight?.op === 'nBitWeight') emitNBits(e, transposed, weight.attributes, weight.inputs)
+      else if (weight?.op === 'slicedWeight') emitSliced(e, transposed, weight.attributes, weight.inputs)
       else if (transposed) e.contrib('FusedMatMul', e.inputs, e.outputs, { transB: 1 })
       else e.node('MatMul', e.inputs, e.outputs)
     },

@@ -98,4 +98,25 @@ export const storage = {
     vjp: 'discrete',
     emit: () => {},
   },
+  /**
+   * (scales f32 [rows], then i8: high [columns, rows], high and low [2 columns, rows] where there is a `low`; in both orders also high
+   * [rows, columns], high and low [2 rows, columns]) -> scales (high + low / 254), the weight f32 [rows, columns]. Nothing is emitted: its
+   * products are put together from products of integers (`slices.ts`).
+   */
+  slicedWeight: {
+    memory: 'sliced',
+    infer: (inputs, { rows, columns, low, orders }) => {
+      const [scales, ...slices] = inputs
+      const order = (height: number, width: number): string[] => {
+        return [`${height},${width}`, ...(low ? [`${2 * height},${width}`] : [])]
+      }
+      const shapes = [...order(columns, rows), ...(orders === 2 ? order(rows, columns) : [])]
+      const fits = slices.map(({ shape }) => shape.join()).join(' ') === shapes.join(' ')
+      const typed = slices.every(({ dtype }) => dtype === 'i8') && scales?.dtype === 'f32'
+      need(fits && typed && scales.shape.join() === String(rows), 'slicedWeight', inputs)
+      return [f32([rows, columns])]
+    },
+    vjp: 'discrete',
+    emit: () => {},
+  },
 } satisfies Partial<OpDefinitions>
