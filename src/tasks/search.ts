@@ -97,6 +97,15 @@ export function searchTask(entry: URL): Task<SearchConfig, StatusEvent, SearchRe
   }
 }
 
+/** What to say of a rate beyond which none was tried. */
+function atTheEdge(rate: number, tried: readonly number[]): string[] {
+  if (tried.length < 2) return []
+  const [lowest, highest] = [Math.min(...tried), Math.max(...tried)]
+  if (rate !== lowest && rate !== highest) return []
+  const [edge, side] = rate === highest ? ['highest', 'higher'] : ['lowest', 'lower']
+  return [`The best learning rate, ${rate}, is the ${edge} that was tried: ${side} ones may be better (--rates).`]
+}
+
 interface Tried {
   readonly trial: Trial
   readonly loss: number
@@ -158,6 +167,7 @@ class Search {
       const left = survivors(ranked.length, { isNextLast: i === rungs.length - 2 })
       trials = ranked.slice(0, left).map(({ trial }) => trial)
     }
+    this.notes.push(...atTheEdge(best!.trial.choice.learningRate, tried))
     const titles = ['trial', ...rungs.map((rung) => `step ${rung}`)]
     const table = [...rows].map(([name, losses]) => [name, ...rungs.map((_, i) => losses[i] ?? '')])
     return {
