@@ -32,8 +32,14 @@ export interface MemoryItem {
   readonly bytes: number
 }
 
-/** Node.js, the runtime's code, the tokenizer, compiled programs, and buffers that are not collected yet. */
+/** Node.js, the runtime's code, compiled programs, and buffers that are not collected yet. */
 const runtimeBytes = 250e6
+
+/**
+ * What reading a tokenizer has left, for each token: its file as objects, some ten times its size. Of a large one most is garbage, whose memory
+ * computations take up. Measured with vocabularies of 2,500, 49,152 and 262,144.
+ */
+const [bytesOfToken, mostOfTokenizer] = [700, 60e6]
 
 /** What a run takes by a choice. `stages`: those of the choice, where they have been built already. */
 export function memoryItems(
@@ -63,6 +69,7 @@ export function memoryItems(
   )
   return [
     { what: 'runtime', bytes: runtimeBytes },
+    { what: 'tokenizer', bytes: Math.min(mostOfTokenizer, bytesOfToken * prepared.config.vocabSize) },
     { what: 'examples', bytes: workload.data },
     { what: 'base weights', bytes: stored(inMemory) },
     { what: 'blocks read from disk, two at a time', bytes: 2 * Math.max(...blockBytes) },
