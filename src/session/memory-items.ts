@@ -184,8 +184,9 @@ function computationBytes(
   if (evaluation !== undefined) use(head.evaluate, { rows: Math.min(evaluation.rows, headRows) })
   const all = [...runs]
   const most = (of: (sizes: DimValues) => number, sizes: readonly DimValues[]): number => Math.max(...sizes.map(of))
-  // Results are copied by the runtime, and the copies wait for the garbage collector.
-  const results = 2 * Math.max(...all.map(([program, sizes]) => most((one) => outputBytes(program, one), sizes)))
+  // What a program hands to the next lies in one of two memories; what is kept of forward passes counts as activations.
+  const passed = all.filter(([{ name }]) => name !== 'block.forward')
+  const results = 2 * Math.max(0, ...passed.map(([program, sizes]) => most((one) => outputBytes(program, one), sizes)))
   if (activations === 'keep') {
     return results + arenaShare * all.reduce((total, [program, sizes]) => total + arenaBytes(program, ...sizes), 0)
   }

@@ -54,6 +54,8 @@ interface ModelOptions {
   readonly name: string
   readonly inputs: readonly OnnxTensor[]
   readonly outputs: readonly OnnxTensor[]
+  /** Name of a result before these, an empty sequence; none by default. */
+  readonly mark?: string | undefined
   /** Version of the operators, and that of the file format: see https://github.com/onnx/onnx/blob/main/docs/Versioning.md. */
   readonly opset: number
   readonly irVersion: number
@@ -171,7 +173,8 @@ export class GraphWriter {
   }
 
   /** The bytes of the model. */
-  model({ name, inputs, outputs, opset, irVersion }: ModelOptions): Uint8Array {
+  model({ name, inputs, outputs, mark, opset, irVersion }: ModelOptions): Uint8Array {
+    if (mark !== undefined) this.node('SequenceEmpty', [], { dtype: DataType.FLOAT }, [mark])
     this.#checkDefined(name, inputs, outputs)
     return toBinary(
       ModelProtoSchema,
@@ -185,7 +188,7 @@ export class GraphWriter {
         graph: {
           name,
           input: inputs.map(valueInfo),
-          output: outputs.map(valueInfo),
+          output: [...(mark === undefined ? [] : [sequenceInfo(mark)]), ...outputs.map(valueInfo)],
           initializer: [...this.#initializers.values()],
           node: this.#nodes,
         },
@@ -222,6 +225,12 @@ function valueInfo({ name, dtype, shape }: OnnxTensor): MessageInitShape<typeof 
       : { value: { case: 'dimParam' as const, value: size } },
   )
   return { name, type: { value: { case: 'tensorType', value: { elemType: onnxTypes[dtype], shape: { dim } } } } }
+}
+
+/** Of a sequence of tensors in f32. */
+function sequenceInfo(name: string): MessageInitShape<typeof ValueInfoProtoSchema> {
+  const elemType = { value: { case: 'tensorType' as const, value: { elemType: DataType.FLOAT } } }
+  return { name, type: { value: { case: 'sequenceType', value: { elemType } } } }
 }
 
 function toAttribute(name: string, value: OnnxAttribute): MessageInitShape<typeof AttributeProtoSchema> {
