@@ -6,8 +6,8 @@ import { StackMemory } from './memory.ts'
 import { type Feeds, type HostTensor, Runtime } from './onnxruntime/runtime.ts'
 import { positionFeeds } from './positions.ts'
 
-/** Runs of a program at one size, and seconds after which there are no more. */
-const [tries, patience] = [3, 0.3]
+/** Runs of a program at one size, and seconds after which there are no more than the fewest. */
+const [mostTries, fewestTries, patience] = [6, 2, 0.3]
 
 /** Runs programs on made-up tensors to see how long they take on this machine: what they are fed does not change that. */
 export class ProgramTimer {
@@ -19,20 +19,23 @@ export class ProgramTimer {
     this.#runtime = new Runtime(options)
   }
 
-  /** Seconds of one run for each of `sizes`: the median of three, or of fewer where they take long; after one that compiles. */
+  /**
+   * Seconds of one run for each of `sizes`: the least of some, since what else the machine does only adds to them, after one that compiles
+   * or makes room.
+   */
   async seconds(program: Program, sizes: readonly DimValues[]): Promise<readonly number[]> {
     const found: number[] = []
-    for (const [i, one] of sizes.entries()) {
+    for (const one of sizes) {
       const feeds = madeUp(program, one)
-      if (i === 0) await this.#run(program, feeds)
+      await this.#run(program, feeds)
       const taken: number[] = []
       let left = patience
-      for (let n = 0; n < tries && left > 0; n++) {
+      while (taken.length < fewestTries || (taken.length < mostTries && left > 0)) {
         const seconds = await this.#run(program, feeds)
         taken.push(seconds)
         left -= seconds
       }
-      found.push(taken.toSorted((a, b) => a - b)[taken.length >> 1] ?? 0)
+      found.push(Math.min(...taken))
     }
     return found
   }

@@ -29,7 +29,10 @@ interface Use {
  * Elements of the micro-batches that are timed: as many as a run has, since an operation of a longer product takes less time, but no more
  * than make a block take about so many operations, which is tenths of a second, and of a small model no fewer than these.
  */
-const [mostPositions, fewestPositions, mostFlops, mostRows] = [4096, 512, 1e11, 64]
+const [mostPositions, fewestPositions, mostFlops] = [4096, 512, 1e11]
+
+/** The same of a head, whose time is far from proportional to few rows: operations of a run, which a large vocabulary needs for 256 rows. */
+const [fewestRows, mostHeadFlops] = [32, 2e11]
 
 /** Elements that the loops of the host are timed with: more than caches hold, as the weights of a model are. */
 const hostElements = 2 ** 23
@@ -70,11 +73,12 @@ export class StepTimer {
       const rate = await this.#rateOf(most.program, blockSizes(typical, most.program), arenas)
       for (const { program } of kind ?? []) rates.set(program, rate)
     }
-    const rows = Math.min(choice.headRows, mostRows)
+    const perRow = productFlops(stages.head.train, { rows: fewestRows }) / fewestRows
+    const rows = Math.min(choice.headRows, Math.max(fewestRows, Math.floor(mostHeadFlops / perRow)))
     // Whether memory is kept makes no difference to a head, which is three products.
     rates.set(
       stages.head.train,
-      await this.#rateOf(stages.head.train, [{ rows: Math.max(1, rows >> 2) }, { rows }], true),
+      await this.#rateOf(stages.head.train, [{ rows: Math.max(1, rows >> 1) }, { rows }], true),
     )
 
     const host = await this.#hostSeconds(stages, config)
