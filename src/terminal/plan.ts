@@ -24,6 +24,7 @@ export function planLines(result: PlanResult, width: number): string[] {
     '',
     ...table(titles, rows),
     ...refused.map(({ method, why }) => `${method}: not possible: ${why}`),
+    ...(kind === 'ram' ? notStreamed(variants) : []),
   ]
   if (chosen !== undefined) {
     lines.push('', `memory of ${chosen.method}, ${chosen.activations}`)
@@ -42,6 +43,27 @@ export function planLines(result: PlanResult, width: number): string[] {
   ]
   if (notes.length > 0) lines.push('', ...notes.flatMap((note) => wrap(note, columns)))
   return lines.flatMap((line) => (line.length > columns ? wrap(line, columns) : [line]))
+}
+
+/** Why methods have no form with blocks on disk. */
+function notStreamed(variants: readonly PlannedVariant[]): string[] {
+  const methods = new Set(variants.map(({ method }) => method))
+  const without = [...methods].filter((method) => {
+    return !variants.some((one) => one.method === method && one.activations === 'streamed')
+  })
+  const [trained, quantized] = [
+    without.filter((one) => one === 'full'),
+    without.filter((one) => one.startsWith('qlora')),
+  ]
+  return [
+    ...(trained.length === 0 ? [] : ['full: blocks cannot stay on disk, since they are trained']),
+    ...(quantized.length === 0
+      ? []
+      : [
+          `${quantized.join(', ')}: blocks cannot stay on disk, since they would be quantized each time they are read; with a base that is ` +
+            'quantized first (lowrank quantize) they can',
+        ]),
+  ]
 }
 
 function rowOf(
