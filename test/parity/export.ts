@@ -219,7 +219,7 @@ async function withTokens(model: string, work: string, python: string): Promise<
 async function withGguf(model: string, work: string, python: string): Promise<void> {
   const plain = await write({ model, to: 'gguf', dtype: 'f32', output: join(work, 'plain.gguf') })
   for (const dtype of ['q8_0', 'q4_0', 'f16', 'bf16'] as const) {
-    const file = await write({ model, to: 'gguf', dtype, output: join(work, `${dtype}.gguf`) })
+    const file = await write({ model, to: 'gguf', dtype, output: join(work, `of-base-${dtype}.gguf`) })
     const found = await runPython<{ tensors: number; blocks: number; wrong: string[] }>(
       python,
       join(scripts, 'export.py'),
