@@ -81,6 +81,7 @@ describe('train', () => {
       resuming after step 1, from out/checkpoint-1
       llama: 134,515,008 parameters, 921,600 trained (0.69 %); 3 steps; 2 threads
       base expanded to f32, in memory; activations kept; 512 rows at a time through the head
+      products with frozen weights in f32: as asked for
       memory: 1.73 GB expected (activations 640 MB, base weights 540 MB)
       less memory with "activations": recompute; a smaller maxLength
       step 1/3  loss 2.5000  812 tokens/s  1.20 GB  8.0 s left

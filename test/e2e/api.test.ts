@@ -81,6 +81,8 @@ describe('the events of a run', () => {
         expandWeights: true,
         headRows: 512,
         streamed: undefined,
+        matmulPrecision: 'highest',
+        products: expect.stringContaining('narrow') as string,
         memory: {
           expected: number,
           items: expect.any(Array) as unknown,
