@@ -1,7 +1,7 @@
 import { b } from '../graph/build.ts'
 import { program, type Program } from '../graph/program.ts'
 import type { SliceAttributes, Value } from '../graph/value.ts'
-import { internalError } from '../util/errors.ts'
+import { internalError, LowrankError } from '../util/errors.ts'
 import { f32Tensor, floats, type HostTensor, Runtime } from './onnxruntime/runtime.ts'
 import { ProgramTimer } from './program-timer.ts'
 
@@ -59,6 +59,18 @@ function bothWays({ inFeatures: k, outFeatures: n }: LinearShape, rows: number, 
     inputs: [{ name: 'x', value: x }, { name: 'dy', value: dy }, ...inputs],
     outputs: sums.map((y, i) => ({ name: `sum ${i}`, value: b.reduceSum(y, [0, 1]) })),
   })
+}
+
+/** @throws LowrankError `config`: a run computes with products of 8-bit integers, and they are not exact here. */
+export async function checkIntegerProducts(threads: number): Promise<void> {
+  if (await integerProductsAreExact(threads)) return
+  throw new LowrankError(
+    'config',
+    'matmulPrecision high: products of 8-bit integers are not exact on this machine, whose processor has no instructions for them',
+    {
+      hint: 'Set "matmulPrecision" to highest, or to auto, which finds out. A run that began with high goes on elsewhere.',
+    },
+  )
 }
 
 /**

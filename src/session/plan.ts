@@ -56,7 +56,9 @@ export function memoryChoices(
   const frugal = { activations: 'recompute', expandWeights: false, matmulPrecision } as const
   const recompute = [some, few].map((headRows): MemoryChoice => ({ ...frugal, headRows }))
   const groups = [...new Set([microBatches, Math.ceil(microBatches / 4), 1])]
-  const streamed = groups.map((group): MemoryChoice => ({ ...frugal, headRows: few, streamed: { group } }))
+  // Blocks on disk would be cut into slices anew each time they are read.
+  const onDisk = { ...frugal, headRows: few, matmulPrecision: 'highest' } as const
+  const streamed = groups.map((group): MemoryChoice => ({ ...onDisk, streamed: { group } }))
   return [
     ...(setting === 'recompute' ? [] : keep),
     ...(setting === 'keep' ? [] : recompute),

@@ -4,7 +4,7 @@ import { linearSpecs } from '../model/weight-specs.ts'
 import { storedValue } from '../model/stored-values.ts'
 import { slicedAs } from '../storage/in-slices.ts'
 import { isFloatStorage, type Storage } from '../storage/stored.ts'
-import { internalError, LowrankError } from '../util/errors.ts'
+import { internalError } from '../util/errors.ts'
 import type { PreparedDecoder } from './decoder.ts'
 
 /** What products with frozen weights are computed in, and why. */
@@ -30,9 +30,7 @@ const shapesTimed = 2
 
 /**
  * Decides what products with the frozen weights of blocks are computed in. `auto` takes integers where they are exact and faster, which it
- * measures, in less than a second.
- *
- * @throws LowrankError `config`: `high` was asked for, and the integers of this machine are not exact.
+ * measures, in less than a second. Where they are not exact, a decoder refuses to load with `high`.
  */
 export async function pickPrecision(
   setting: TrainConfig['matmulPrecision'],
@@ -43,14 +41,7 @@ export async function pickPrecision(
   const stored = prepared.frozenStorage
   if (stored === undefined)
     return highest('no weight of a linear layer is frozen, and in floats or rows of 8-bit integers')
-  if (setting === 'high') {
-    if (await integerProductsAreExact(threads)) return { matmulPrecision: 'high', why: 'as asked for' }
-    throw new LowrankError(
-      'config',
-      'matmulPrecision high: products of 8-bit integers are not exact on this machine, whose processor has no instructions for them',
-      { hint: 'Set "matmulPrecision" to highest, or to auto, which finds out.' },
-    )
-  }
+  if (setting === 'high') return { matmulPrecision: 'high', why: 'as asked for' }
   const linears = linearSpecs(prepared.config)
   const shapes = largest(linears)
   if (shapes.some(({ inFeatures, outFeatures }) => Math.min(inFeatures, outFeatures) < narrow)) {

@@ -68,7 +68,7 @@ export function planEvent(
     steps,
     threads,
     ...choiceOf(plan),
-    products: products.why,
+    products: plan.matmulPrecision === products.matmulPrecision ? products.why : 'blocks are on disk',
     quantization: quantization && quantizationText(quantization),
     memory: { expected, items, bound, smaller },
   }
