@@ -44,7 +44,7 @@ const elementwise = (op: 'add' | 'sub' | 'mul'): Case[] => [
     build: (v) => b[op](at(v, 'x'), at(v, 'y')),
   },
 ]
-const unary = (op: 'exp' | 'sigmoid' | 'tanh' | 'erf' | 'silu' | 'softmax'): Case => ({
+const unary = (op: 'exp' | 'sigmoid' | 'tanh' | 'silu' | 'softmax'): Case => ({
   op,
   name: '',
   inputs: { x: ['batch', 'seq', 4] },
@@ -65,7 +65,13 @@ const cases: Case[] = [
   ...elementwise('add'),
   ...elementwise('sub'),
   ...elementwise('mul'),
-  ...(['exp', 'sigmoid', 'tanh', 'erf', 'silu', 'softmax'] as const).map(unary),
+  ...(['exp', 'sigmoid', 'tanh', 'silu', 'softmax'] as const).map(unary),
+  ...(['silu', 'gelu', 'gelu_tanh'] as const).map((activation): Case => ({
+    op: 'gated',
+    name: activation,
+    inputs: { gate: ['batch', 'seq', 4], up: ['batch', 'seq', 4] },
+    build: (v) => b.gated(at(v, 'gate'), at(v, 'up'), activation),
+  })),
   ...matmuls,
   {
     op: 'matmul',

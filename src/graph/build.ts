@@ -50,8 +50,8 @@ export const b: Builder = {
   exp: (x) => only(makeNode('exp', {}, [x])),
   sigmoid: (x) => only(makeNode('sigmoid', {}, [x])),
   tanh: (x) => only(makeNode('tanh', {}, [x])),
-  erf: (x) => only(makeNode('erf', {}, [x])),
   silu: (x) => only(makeNode('silu', {}, [x])),
+  gated: (gate, up, activation) => only(makeNode('gated', { activation }, [gate, up])),
   softmax: (x) => only(makeNode('softmax', {}, [x])),
   rmsNorm: (x, weight, epsilon) => two(makeNode('rmsNorm', { epsilon }, [x, weight]))[0],
   rope: (x, cos, sin, heads) => {
@@ -84,13 +84,6 @@ export const b: Builder = {
   toFloat: (x) => only(makeNode('toFloat', {}, [x])),
   sixBits: (codes, scales) => only(makeNode('sixBits', {}, [codes, scales])),
 
-  gelu: (x, { approximate } = {}) => {
-    const inner =
-      approximate === 'tanh'
-        ? b.tanh(b.scale(b.add(x, b.scale(b.mul(x, b.mul(x, x)), 0.044715)), Math.sqrt(2 / Math.PI)))
-        : b.erf(b.scale(x, Math.SQRT1_2))
-    return b.mul(b.scale(x, 0.5), b.add(inner, b.constant(1)))
-  },
   softCap: (x, cap) => b.scale(b.tanh(b.scale(x, 1 / cap)), cap),
   sumLast: (x) => b.reduceSum(x, [x.type.shape.length - 1]),
   rows: (x) => b.reshape(x, [product(x.type.shape.slice(0, -1)), lastDim(x.type)]),

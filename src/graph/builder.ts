@@ -1,5 +1,5 @@
 import type { Dim, Shape } from './dims.ts'
-import type { FourBitAttributes, NBitAttributes, SliceAttributes, TensorType, Value } from './value.ts'
+import type { Activation, FourBitAttributes, NBitAttributes, SliceAttributes, TensorType, Value } from './value.ts'
 
 /**
  * The functions that programs are written with. Each returns a symbolic tensor; nothing is computed. Products with 1 and
@@ -18,11 +18,9 @@ export interface Builder {
   exp(x: Value): Value
   sigmoid(x: Value): Value
   tanh(x: Value): Value
-  /** 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x. */
-  erf(x: Value): Value
   silu(x: Value): Value
-  /** x / 2 times (1 + erf(x / sqrt 2)), or its form with tanh. Hendrycks and Gimpel 2016. */
-  gelu(x: Value, options?: { readonly approximate?: 'tanh' }): Value
+  /** act(gate) up */
+  gated(gate: Value, up: Value, activation: Activation): Value
   /** cap tanh(x / cap), between -cap and cap. */
   softCap(x: Value, cap: number): Value
   /** Over the last axis. */

@@ -18,7 +18,7 @@ export function product(dims: Shape): Dim {
   const symbols: string[] = []
   for (const dim of dims) {
     for (const part of String(dim).split('*')) {
-      if (/^\d+$/.test(part)) factor *= Number(part)
+      if (isFactor(part)) factor *= Number(part)
       else symbols.push(part)
     }
   }
@@ -27,11 +27,22 @@ export function product(dims: Shape): Dim {
   return (factor === 1 ? symbols : [String(factor), ...symbols]).join('*')
 }
 
+/** The symbols that a dimension is a product of. */
+export function symbolsOf(dim: Dim): readonly string[] {
+  return String(dim)
+    .split('*')
+    .filter((part) => !isFactor(part))
+}
+
+function isFactor(part: string): boolean {
+  return /^\d+$/.test(part)
+}
+
 /** The number that a dimension is when its symbols are `values`. */
 export function dimValue(dim: Dim, values: DimValues): number {
   if (typeof dim === 'number') return dim
   return dim.split('*').reduce((total, part) => {
-    const value = /^\d+$/.test(part) ? Number(part) : values[part]
+    const value = isFactor(part) ? Number(part) : values[part]
     if (value === undefined) throw internalError(`dimension "${part}" has no value`)
     return total * value
   }, 1)
@@ -40,7 +51,7 @@ export function dimValue(dim: Dim, values: DimValues): number {
 /** Finds the symbol of a dimension that has no value yet from the number that the dimension is, where it is the only one. */
 export function solveDim(dim: Dim, size: number, values: Record<string, number>): void {
   const parts = String(dim).split('*')
-  const unknown = parts.filter((part) => !/^\d+$/.test(part) && values[part] === undefined)
+  const unknown = symbolsOf(dim).filter((symbol) => values[symbol] === undefined)
   const [symbol] = unknown
   if (symbol === undefined || unknown.length > 1) return
   const value = size / dimValue(product(parts.filter((part) => part !== symbol)), values)

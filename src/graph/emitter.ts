@@ -9,6 +9,8 @@ export interface Emitter {
   readonly outputs: readonly string[]
   readonly inputTypes: readonly TensorType[]
   readonly outputTypes: readonly TensorType[]
+  /** Whether the program reads an output of the op. */
+  reads(output: number): boolean
   /** How an input comes about, for an op that takes up the one before it; undefined for an input of the program. */
   maker(input: number): Maker | undefined
   node(type: string, inputs: readonly string[], outputs: readonly string[], attributes?: Attributes): void

@@ -52,7 +52,7 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   function allocate(node: Node, i: number, kind: OpMemory): void {
     const dying = node.inputs.map(ownerOf).filter((value) => taken.has(value) && lastRead.get(value) === i)
     for (const output of node.outputs) {
-      if (given.has(output)) continue
+      if (given.has(output) || (ops[node.op].sparing && !lastRead.has(output))) continue
       const bytes = valueBytes(output, sizes)
       const scratch = typeof kind === 'object' ? kind.scratch * bytes : 0
       const temporary = [scratch, unpackedBytes(node), ...slicedBytes(node, bytes)].filter((size) => size > 0)

@@ -11,7 +11,7 @@ const sizes = { rows: 16 }
 const input = (name: string, ...shape: (number | string)[]): Value => b.input(name, { dtype: 'f32', shape })
 const [x, z] = [input('x', 'rows', 4), input('z', 'rows', 4)]
 const [u, v] = [input('u', 8, 4), input('v', 8, 4)]
-const dy = input('dy', 'rows', 8)
+const [dy, given8] = [input('dy', 'rows', 8), input('given', 'rows', 8)]
 
 /** What is kept of y, for its gradients with respect to these. */
 function saved(y: Value, wrt: readonly Value[], given: readonly Value[] = [x, z, u, v]): Value[] {
@@ -20,9 +20,12 @@ function saved(y: Value, wrt: readonly Value[], given: readonly Value[] = [x, z,
 }
 
 describe('the minimum cut', () => {
-  test('keeps a sum rather than its two summands', () => {
+  test('keeps what is made of a sum rather than its two summands', () => {
     const sum = b.add(b.linear(x, u), b.linear(z, v))
-    expect(saved(b.silu(sum), [u, v])).toEqual([sum])
+    const [kept, ...others] = saved(b.silu(sum), [u, v])
+    // The derivative, which is as large as the sum and the last before the gradient comes in.
+    expect([kept?.node.op, others]).toEqual(['add', []])
+    expect(kept).not.toBe(sum)
   })
 
   test('keeps the summands where the gradient reads both anyway', () => {
@@ -32,19 +35,40 @@ describe('the minimum cut', () => {
 
   test('keeps what is small and computes from it what is large', () => {
     const narrow = b.linear(x, input('row', 1, 4))
-    const wide = b.exp(b.mul(narrow, dy))
-    expect(saved(wide, [x], [x, dy, narrow.node.inputs[1]!])).toEqual([narrow])
+    const wide = b.exp(b.mul(narrow, given8))
+    expect(saved(wide, [x], [x, given8, narrow.node.inputs[1]!])).toEqual([narrow])
   })
 
   test('keeps two small values rather than one that is larger than both', () => {
     const [p, q] = [b.linear(x, input('row p', 1, 4)), b.linear(z, input('row q', 1, 4))]
-    const wide = b.exp(b.add(b.mul(p, dy), q))
-    const given = [x, z, dy, p.node.inputs[1]!, q.node.inputs[1]!]
+    const wide = b.exp(b.add(b.mul(p, given8), q))
+    const given = [x, z, given8, p.node.inputs[1]!, q.node.inputs[1]!]
     expect(new Set(saved(wide, [x, z], given))).toEqual(new Set([p, q]))
   })
 
+  test('keeps of an activation and its gate what the gradient is multiplied by: nothing is computed again', () => {
+    const [gate, up] = [b.linear(x, u), b.linear(z, v)]
+    const y = b.gated(gate, up, 'silu')
+    const kept = saved(y, [u, v])
+    expect(kept).toHaveLength(2)
+    expect(kept).toContain(y.node.outputs[1])
+    expect(kept).not.toContain(gate)
+    // Where the product itself is read too, that would be three values as large.
+    expect(new Set(saved(b.mul(y, y), [u, v]))).toEqual(new Set([gate, up]))
+  })
+
+  test('keeps nothing whose size does not follow from what is given', () => {
+    const whole = b.linear(x, u)
+    const [first = whole] = b.split(whole, b.integers([1, 1]), { axis: 0, parts: ['few', 'others'] })
+    const known = { few: 8, others: 8, ...sizes }
+    const grads = gradients([{ value: b.exp(first), cotangent: input('dfirst', 'few', 8) }], [u]).filter(
+      (value) => value !== undefined,
+    )
+    expect(chooseSaved({ forward: [b.exp(first)], gradients: grads, given: [x, u], sizes: known })).toEqual([whole])
+  })
+
   test('keeps nothing that follows cheaply from what is given', () => {
-    expect(saved(b.exp(b.sigmoid(dy)), [dy], [dy])).toEqual([])
+    expect(saved(b.exp(b.sigmoid(given8)), [given8], [given8])).toEqual([])
   })
 
   test('keeps nothing of what only the result needs', () => {

@@ -1,12 +1,12 @@
-import { elementCount, type DimValues } from './dims.ts'
+import { elementCount, symbolsOf, type DimValues } from './dims.ts'
 import { ops } from './ops/index.ts'
-import { topological, type Value } from './value.ts'
+import { topological, type Node, type Value } from './value.ts'
 
 /**
  * Which values of a forward program its backward program should be given, so that no expensive operation runs twice and the
  * fewest bytes are kept: the minimum cut between the results of expensive operations and the values that gradients read, where
- * keeping a value costs its size and recomputing a cheap one is free. The idea is that of PyTorch's min-cut partitioner
- * (functorch, "min-cut rematerialization").
+ * keeping a value costs its size and recomputing a cheap one is free; of several such cuts the last, behind which least is recomputed.
+ * The idea is that of PyTorch's min-cut partitioner (functorch, "min-cut rematerialization").
  *
  * `given` are inputs of both programs; `sizes` are the dimensions to weigh with.
  */
@@ -18,14 +18,19 @@ export function chooseSaved(options: {
 }): Value[] {
   const given = new Set(options.given)
   const forward = topological(options.forward, given)
-  const values = forward.flatMap((node) => node.outputs)
+  const backward = topological(options.gradients, given)
+  const early = [...forward, ...factors(backward, new Set([...given, ...forward.flatMap((node) => node.outputs)]))]
+  const values = early.flatMap((node) => node.outputs)
   const indexOf = new Map(values.map((value, i) => [value, i]))
+  // A place for a result is made before its program runs, so its size must follow from what that is given.
+  const known = new Set(options.given.flatMap(({ type }) => type.shape.flatMap(symbolsOf)))
+  const isKnown = ({ type }: Value): boolean => type.shape.flatMap(symbolsOf).every((symbol) => known.has(symbol))
   // Each value is two vertices with an edge of its size between them; cutting that edge is keeping the value.
   const source = 2 * values.length
   const sink = source + 1
   const flow = new FlowNetwork(sink + 1)
   values.forEach((value, i) => {
-    flow.connect(2 * i, 2 * i + 1, elementCount(value.type.shape, options.sizes))
+    flow.connect(2 * i, 2 * i + 1, isKnown(value) ? elementCount(value.type.shape, options.sizes) : Infinity)
     if (ops[value.node.op].expensive) flow.connect(source, 2 * i, Infinity)
     else {
       for (const input of value.node.inputs) {
@@ -34,16 +39,24 @@ export function chooseSaved(options: {
       }
     }
   })
-  const forwardNodes = new Set(forward)
-  const read = topological(options.gradients, given)
-    .filter((node) => !forwardNodes.has(node))
-    .flatMap((node) => node.inputs)
+  const earlyNodes = new Set(early)
+  const read = backward.filter((node) => !earlyNodes.has(node)).flatMap((node) => node.inputs)
   for (const value of new Set([...read, ...options.gradients])) {
     const i = indexOf.get(value)
     if (i !== undefined) flow.connect(2 * i + 1, sink, Infinity)
   }
-  const reached = flow.minimumCut(source, sink)
-  return values.filter((_, i) => reached.has(2 * i) && !reached.has(2 * i + 1))
+  const behind = flow.minimumCut(source, sink)
+  return values.filter((_, i) => !behind.has(2 * i) && behind.has(2 * i + 1))
+}
+
+/** Of the nodes that gradients take, those that depend on no gradient: a forward program can run them as well. */
+function factors(backward: readonly Node[], known: Set<Value>): Node[] {
+  return backward.filter((node) => {
+    if (node.op === 'input' || node.outputs.some((output) => known.has(output))) return false
+    if (!node.inputs.every((input) => known.has(input))) return false
+    for (const output of node.outputs) known.add(output)
+    return true
+  })
 }
 
 /** Maximum flow by shortest augmenting paths (Edmonds and Karp 1972); programs have some hundred vertices. */
@@ -62,11 +75,11 @@ class FlowNetwork {
     this.#outgoing[to]?.push(edge + 1)
   }
 
-  /** The vertices on the source's side of a minimum cut. */
+  /** The vertices on the sink's side of a minimum cut, of the one with the fewest of them. */
   minimumCut(source: number, sink: number): ReadonlySet<number> {
     for (;;) {
       const via = this.#search(source)
-      if (!via.has(sink)) return new Set([source, ...via.keys()])
+      if (!via.has(sink)) return this.#leadingTo(sink)
       const path: number[] = []
       for (let vertex = sink; vertex !== source;) {
         const edge = via.get(vertex) ?? 0
@@ -82,6 +95,18 @@ class FlowNetwork {
         back.capacity += amount
       }
     }
+  }
+
+  /** The vertices from which the sink can still be reached, the sink included. */
+  #leadingTo(sink: number): Set<number> {
+    const found = new Set([sink])
+    for (const vertex of found) {
+      for (const index of this.#outgoing[vertex] ?? []) {
+        const { to = sink, reverse = index } = this.#edges[index] ?? {}
+        if ((this.#edges[reverse]?.capacity ?? 0) > 0) found.add(to)
+      }
+    }
+    return found
   }
 
   /** For each vertex that can still be reached, the edge by which it is. */

@@ -20,8 +20,8 @@ export interface OpAttributes {
   exp: NoAttributes
   sigmoid: NoAttributes
   tanh: NoAttributes
-  erf: NoAttributes
   silu: NoAttributes
+  gated: { readonly activation: Activation }
   softmax: NoAttributes
   rmsNorm: { readonly epsilon: number }
   /** `channels`: how many of each head are rotated, the first ones; all when left out. */
@@ -47,6 +47,9 @@ export interface OpAttributes {
   nBitWeight: NBitAttributes
   slicedWeight: SliceAttributes
 }
+
+/** Functions between a layer and the next, element by element; `gelu_tanh` is the approximation of `gelu` by a tanh. */
+export type Activation = 'silu' | 'gelu' | 'gelu_tanh'
 
 /** A weight [rows, columns] in 4 bits, as bitsandbytes packs it. */
 export interface FourBitAttributes {

@@ -1,4 +1,4 @@
-import type { Value } from '../graph/value.ts'
+import type { Activation, Value } from '../graph/value.ts'
 import type { JsonObject } from '../formats/json.ts'
 import type { FloatDtype } from '../util/dtype.ts'
 import type { LayerKind } from '../util/rope.ts'
@@ -23,8 +23,6 @@ export type FamilyName =
   | 'smollm3'
   | 'olmo2'
   | 'granite'
-
-export type Activation = 'silu' | 'gelu' | 'gelu_tanh'
 
 /** A decoder as `config.json` describes it; what a family does not have is at the value that changes nothing. */
 export interface DecoderConfig {

@@ -56,12 +56,12 @@ describe('on a quantized base', () => {
 
 /** Mistakes that could be made; each is found by checks of its own. */
 const mistakes = {
-  silu: {
+  activation: {
     wrong: 'the gradient of SiLU by one percent',
-    file: 'graph/ops/elementwise.js',
-    right: 'return [b.mul(dy, slope)]',
-    instead: 'return [b.scale(b.mul(dy, slope), 1.01)]',
-    // The part of the gradient that passes by SiLU is right still.
+    file: 'graph/ops/gated.js',
+    right: 'return [b.mul(dy, slope),',
+    instead: 'return [b.scale(b.mul(dy, slope), 1.01),',
+    // The part of the gradient that passes by it is right still.
     failed: [/^gradient of LoRA A, along/, /^gradient of linear layers, along/, /^gradient of norms and biases, along/],
   },
   packing: {
@@ -99,7 +99,7 @@ const mistakes = {
 describe('a build that is wrong is found out', () => {
   const builds = [
     {
-      wrong: ['silu', 'packing', 'optimizer', 'accumulation'],
+      wrong: ['activation', 'packing', 'optimizer', 'accumulation'],
       passed: ['saved and opened again', 'the same step twice'],
     },
     { wrong: ['masks'], passed: ['saved and opened again', 'packing'] },

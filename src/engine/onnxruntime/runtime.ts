@@ -1,7 +1,7 @@
 import '../../util/telemetry.ts'
 import { isMainThread, workerData } from 'node:worker_threads'
 import * as ort from 'onnxruntime-node'
-import { dimValue, showShape, solveDim, type DimValues } from '../../graph/dims.ts'
+import { dimValue, showShape, solveDim, symbolsOf, type DimValues } from '../../graph/dims.ts'
 import { toOnnx } from '../../graph/onnx/emit.ts'
 import type { Program } from '../../graph/program.ts'
 import type { DType } from '../../graph/value.ts'
@@ -110,10 +110,14 @@ export class Runtime {
     const tensors: Record<string, ort.Tensor> = {}
     const sizes: Record<string, number> = {}
     const constants = this.#fixed.get(program)?.constants
-    for (const { name, value } of program.inputs) {
-      if (constants?.has(name) === true) continue
-      const feed = feeds[name]
-      if (feed === undefined) throw internalError(`program ${program.name}: no feed for "${name}"`)
+    const fed = program.inputs.filter(({ name }) => constants?.has(name) !== true)
+    for (const { name, value } of fed) {
+      const { shape } = feeds[name] ?? {}
+      if (shape === undefined) throw internalError(`program ${program.name}: no feed for "${name}"`)
+      value.type.shape.forEach((dim, i) => solveDim(dim, shape[i] ?? 0, sizes))
+    }
+    for (const { name, value } of fed) {
+      const feed = feeds[name]!
       checkFeed(program, name, value.type, feed, sizes)
       tensors[name] = new ort.Tensor(ortTypes[feed.dtype], feed.data as Float32Array, feed.shape)
     }
@@ -286,16 +290,17 @@ function checkFeed(
   name: string,
   type: { readonly dtype: DType; readonly shape: readonly (number | string)[] },
   feed: HostTensor,
-  sizes: Record<string, number>,
+  sizes: DimValues,
 ): void {
   const found = `program ${program.name}: "${name}" is ${feed.dtype}${showShape(feed.shape)}`
   if (feed.dtype !== type.dtype || feed.shape.length !== type.shape.length) {
     throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
   }
   type.shape.forEach((dim, i) => {
-    const size = feed.shape[i] ?? 0
-    solveDim(dim, size, sizes)
-    if (dimValue(dim, sizes) !== size) throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
+    // A product of which no other feed tells a part can be anything.
+    if (symbolsOf(dim).some((symbol) => sizes[symbol] === undefined)) return
+    if (dimValue(dim, sizes) !== feed.shape[i])
+      throw internalError(`${found}, not ${type.dtype}${showShape(type.shape)}`)
   })
   const count = elements(feed.shape)
   if (count !== feed.data.length) throw internalError(`${found} but holds ${feed.data.length} elements`)

@@ -76,3 +76,25 @@ test('a value that is given counts, though its operation runs for another result
   expect(floats(z)[0]).toBeCloseTo(10 * expected[0]!, 5)
   expect(floats(z)[3]).toBeCloseTo((100 * 4) / Math.sqrt(12.5), 4)
 })
+
+test.each(['silu', 'gelu', 'gelu_tanh'] as const)(
+  '%s by one node gives what it gives by its share',
+  async (activation) => {
+    const up = b.input('up', { dtype: 'f32', shape: ['rows', 2] })
+    const y = b.gated(x, up, activation)
+    const given = (results: readonly Port[]): Program =>
+      program({ name: 'p', inputs: [port('x', x), port('up', up)], outputs: results })
+    const [alone, apart] = [given([port('y', y)]), given([port('y', y), port('activated', y.node.outputs[1]!)])]
+    expect(emitted(alone).graph!.node).toHaveLength(2)
+    expect(emitted(apart).graph!.node.length).toBeGreaterThan(2)
+    const gates = f32Tensor(Float32Array.of(-3, -0.5, 0, 2.5), [2, 2])
+    const [short, long] = [
+      await runtime.run(alone, { x: gates, up: feed }),
+      await runtime.run(apart, { x: gates, up: feed }),
+    ]
+    // Of 2.5: x s(x), the normal distribution, and its approximation, in f64.
+    const expected = { silu: 2.3103546, gelu: 2.4844758, gelu_tanh: 2.4849157 }[activation]
+    expect(floats(long['activated'])[3]).toBeCloseTo(expected, 6)
+    for (const [i, value] of floats(short['y']).entries()) expect(floats(long['y'])[i]).toBeCloseTo(value, 6)
+  },
+)

@@ -1,5 +1,6 @@
 import { internalError } from '../../util/errors.ts'
 import type { Emitter } from '../emitter.ts'
+import { emitByShare } from '../ops/gated.ts'
 import { ops } from '../ops/index.ts'
 import type { Lowerings } from './writer.ts'
 
@@ -13,11 +14,7 @@ import type { Lowerings } from './writer.ts'
  */
 export function portableLowerings(positionsOf: (cos: string) => string): Lowerings {
   return {
-    silu: (e) => {
-      const gate = e.temporary()
-      e.node('Sigmoid', e.inputs, [gate])
-      e.node('Mul', [...e.inputs, gate], e.outputs)
-    },
+    gated: emitByShare,
     rmsNorm: (e, { epsilon }) =>
       e.node('SimplifiedLayerNormalization', e.inputs, e.outputs.slice(0, 1), {
         axis: -1,

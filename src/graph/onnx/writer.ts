@@ -141,12 +141,17 @@ export class GraphWriter {
     }
     // A node may be run for one of its results while another is given: the given one keeps its name.
     const given = new Set(target.inputs.map((port) => port.value))
+    const read = new Set([...target.nodes.flatMap(({ inputs }) => inputs), ...target.outputs.map(({ value }) => value)])
     for (const item of target.nodes) {
       const emitter: Emitter = {
         inputs: item.inputs.map(named),
         outputs: item.outputs.map((output) => (given.has(output) ? this.temporary() : named(output))),
         inputTypes: item.inputs.map((input) => input.type),
         outputTypes: item.outputs.map((output) => output.type),
+        reads: (output) => {
+          const value = item.outputs[output]
+          return value !== undefined && read.has(value) && !given.has(value)
+        },
         maker: (input) => {
           const value = item.inputs[input]
           if (value === undefined || given.has(value)) return undefined

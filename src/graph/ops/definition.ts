@@ -39,6 +39,8 @@ export interface OpDefinition<A> {
   readonly memory: OpMemory
   /** Never computed a second time in a backward program that may keep its result instead. */
   readonly expensive?: true
+  /** Results that the program does not read are not made. */
+  readonly sparing?: true
 }
 
 /** The table of all ops. */
@@ -69,3 +71,15 @@ export const plain =
   (type: string): ((e: Emitter) => void) =>
   (e) =>
     e.node(type, e.inputs, e.outputs)
+
+/** Writes a node, and gives its result a name. */
+export function made(
+  e: Emitter,
+  type: string,
+  inputs: readonly string[],
+  attributes?: Parameters<Emitter['node']>[3],
+): string {
+  const result = e.temporary()
+  e.node(type, inputs, [result], attributes)
+  return result
+}

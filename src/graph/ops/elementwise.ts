@@ -65,15 +65,6 @@ export const elementwise = {
     },
     emit: plain('Tanh'),
   },
-  erf: {
-    memory: 'inPlace',
-    infer: sameAsFirst,
-    vjp: (b, { inputs }, dy) => {
-      const x = single(inputs)
-      return [b.mul(dy, b.scale(b.exp(b.scale(b.mul(x, x), -1)), 2 / Math.sqrt(Math.PI)))]
-    },
-    emit: plain('Erf'),
-  },
   /** x sigmoid(x). */
   silu: {
     memory: 'own',

@@ -1,5 +1,6 @@
 import type { Emitter } from '../emitter.ts'
 import type { SliceAttributes } from '../value.ts'
+import { made } from './definition.ts'
 
 /*
  * Products of f32 put together from products of integers, which processors with instructions for them compute several times faster. Each row
@@ -95,15 +96,4 @@ function turned(
 /** What stands for 0, a u8. */
 function middle(e: Emitter): string {
   return e.once('the middle of u8', () => [made(e, 'Cast', [e.ints([128])], { to: 2 })])[0]!
-}
-
-function made(
-  e: Emitter,
-  type: string,
-  inputs: readonly string[],
-  attributes?: Parameters<Emitter['node']>[3],
-): string {
-  const result = e.temporary()
-  e.node(type, inputs, [result], attributes)
-  return result
 }

@@ -112,19 +112,8 @@ export function mlp(
   const parts = fused ? [layer('gate_up_proj', 2 * size)] : [layer('gate_proj', size), layer('up_proj', size)]
   const made = linears(layers, x, parts)
   const [gate = x, up = x] = fused ? splitLast(made[0] ?? x, [size, size]) : made
-  const inner = b.mul(activated(gate, config), up)
+  const inner = b.gated(gate, up, config.activation)
   return layers.linear('mlp.down_proj', inner, { outFeatures: config.hiddenSize, bias: biases.mlp })
-}
-
-function activated(x: Value, { activation }: DecoderConfig): Value {
-  switch (activation) {
-    case 'silu':
-      return b.silu(x)
-    case 'gelu':
-      return b.gelu(x)
-    case 'gelu_tanh':
-      return b.gelu(x, { approximate: 'tanh' })
-  }
 }
 
 /** A block with a norm before attention and before the MLP, as in Llama. */
