@@ -16,6 +16,8 @@ export interface Emitter {
   node(type: string, inputs: readonly string[], outputs: readonly string[], attributes?: Attributes): void
   /** A node of the `com.microsoft` domain. */
   contrib(type: string, inputs: readonly string[], outputs: readonly string[], attributes?: Attributes): void
+  /** The first output is a tensor that is there already. */
+  passOn(name: string): void
   /** Names of constants and of intermediate tensors. */
   ints(values: readonly number[]): string
   float(value: number): string

@@ -47,6 +47,7 @@ test('as the bound falls, the next best choice is made, each of less memory', as
   expect(made).toEqual([
     { activations: 'keep', expandWeights: true, headRows: 512, matmulPrecision: 'highest' },
     { activations: 'keep', expandWeights: true, headRows: 128, matmulPrecision: 'highest' },
+    { activations: 'keep', expandWeights: false, headRows: 128, matmulPrecision: 'highest' },
     { activations: 'recompute', expandWeights: false, headRows: 128, matmulPrecision: 'highest' },
     { activations: 'recompute', expandWeights: false, headRows: 32, matmulPrecision: 'highest' },
   ])

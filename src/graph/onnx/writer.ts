@@ -141,13 +141,21 @@ export class GraphWriter {
     }
     // A node may be run for one of its results while another is given: the given one keeps its name.
     const given = new Set(target.inputs.map((port) => port.value))
-    const read = new Set([...target.nodes.flatMap(({ inputs }) => inputs), ...target.outputs.map(({ value }) => value)])
+    const results = new Set(target.outputs.map(({ value }) => value))
+    const read = new Set([...target.nodes.flatMap(({ inputs }) => inputs), ...results])
     for (const item of target.nodes) {
       const emitter: Emitter = {
         inputs: item.inputs.map(named),
         outputs: item.outputs.map((output) => (given.has(output) ? this.temporary() : named(output))),
         inputTypes: item.inputs.map((input) => input.type),
         outputTypes: item.outputs.map((output) => output.type),
+        passOn: (name) => {
+          const [value] = item.outputs
+          if (value === undefined) return
+          // A result keeps the name that it is asked for under.
+          if (results.has(value)) this.node('Identity', [name], {}, [named(value)])
+          else names.set(value, name)
+        },
         reads: (output) => {
           const value = item.outputs[output]
           return value !== undefined && read.has(value) && !given.has(value)

@@ -2,7 +2,7 @@ import { internalError } from '../../util/errors.ts'
 import { product, sameShape, showShape, type Dim, type Shape } from '../dims.ts'
 import type { Emitter } from '../emitter.ts'
 import { lastDim, type TensorType } from '../value.ts'
-import { f32, need, pair, single, type OpDefinitions } from './definition.ts'
+import { f32, made, need, pair, single, type OpDefinitions } from './definition.ts'
 
 /** Operations that move elements and compute nothing. */
 export const layout = {
@@ -127,16 +127,13 @@ function emitShape(e: Emitter, x: string, from: Shape, to: Shape): string {
   if (unknown(simple.map((dim, i) => (sources[i] === -1 ? dim : 1))) > 1) {
     throw internalError(`reshape ${showShape(from)} to ${showShape(to)}: more than one dimension to work out`)
   }
-  const shape = e.temporary()
-  e.node('Shape', [x], [shape])
+  // A dimension is the same in the whole program, and so is a shape of them.
   const parts = simple.map((dim, i) => {
     const source = sources[i] ?? -1
     if (source === -1) return e.ints([dim])
-    const part = e.temporary()
-    e.node('Gather', [shape, e.ints([source])], [part])
+    const [part = ''] = e.once(`dimension ${to[i]}`, () => [made(e, 'Shape', [x], { start: source, end: source + 1 })])
     return part
   })
-  const target = e.temporary()
-  e.node('Concat', parts, [target], { axis: 0 })
+  const [target = ''] = e.once(`shape ${parts.join(' ')}`, () => [made(e, 'Concat', parts, { axis: 0 })])
   return target
 }
