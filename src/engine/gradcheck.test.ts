@@ -114,6 +114,12 @@ const cases: Case[] = [
     build: (v) => b.reshape(at(v, 'x'), ['batch', 'seq', 2, 3]),
   },
   {
+    op: 'repeat',
+    name: '',
+    inputs: { x: ['batch', 'seq', 3] },
+    build: (v) => b.repeat(at(v, 'x'), { axis: 1, times: 3 }),
+  },
+  {
     op: 'transpose',
     name: '',
     inputs: { x: ['batch', 'seq', 2, 3] },

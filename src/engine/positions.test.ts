@@ -20,7 +20,7 @@ const packed = { batch: 2, seq: 5, starts: Int32Array.of(0, 2, 4, 5), lengths: I
 function seen(feeds: ReturnType<typeof positionFeeds>): string[] {
   return [0, 1].flatMap((part) => {
     const mask = feeds[`mask.${part}`]!
-    const [, , , queries = 0, keys = 0] = mask.shape
+    const [, , queries = 0, keys = 0] = mask.shape
     const values = floats(mask)
     return Array.from({ length: (mask.shape[0] ?? 0) * queries }, (_, row) =>
       Array.from(values.subarray(row * keys, (row + 1) * keys), (value) => (value === 0 ? 'x' : '.')).join(''),
@@ -31,8 +31,8 @@ function seen(feeds: ReturnType<typeof positionFeeds>): string[] {
 test('rows of one example: one causal mask for all', () => {
   const feeds = positionFeeds(single, whole, two)
   expect([...floats(feeds['cos'])]).toEqual([0, 1, 2, 3, 0, 1, 2, 3])
-  expect(feeds['mask.0']?.shape).toEqual([1, 1, 1, 2, 2])
-  expect(feeds['mask.1']?.shape).toEqual([1, 1, 1, 2, 4])
+  expect(feeds['mask.0']?.shape).toEqual([1, 1, 2, 2])
+  expect(feeds['mask.1']?.shape).toEqual([1, 1, 2, 4])
   expect(seen(feeds)).toEqual(['x.', 'xx', 'xxx.', 'xxxx'])
 })
 
@@ -40,7 +40,7 @@ test('packed rows: positions begin again, and each position sees its own example
   const feeds = positionFeeds(packed, whole, two)
   expect([...floats(feeds['cos'])]).toEqual([0, 1, 0, 1, 0, 0, 1, 2, 3, 4])
   expect([...floats(feeds['sin'])].map(Math.abs)).toEqual([0, 1, 0, 1, 0, 0, 1, 2, 3, 4])
-  expect(feeds['mask.1']?.shape).toEqual([2, 1, 1, 3, 5])
+  expect(feeds['mask.1']?.shape).toEqual([2, 1, 3, 5])
   expect(seen(feeds)).toEqual(['x.', 'xx', 'x.', 'xx', '..x..', '..xx.', '....x', 'xxx..', 'xxxx.', 'xxxxx'])
 })
 

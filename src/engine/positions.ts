@@ -77,7 +77,7 @@ function attentionFeeds(
         fillUnseen(mask.subarray(at, (at += end)), path, query, first, lowest)
       }
     }
-    feeds[`mask.${i}`] = f32Tensor(mask, [rows.length, 1, 1, end - start, end])
+    feeds[`mask.${i}`] = f32Tensor(mask, [rows.length, 1, end - start, end])
     if (i < parts - 1) feeds[`cut.${i}`] = idTensor(Int32Array.of(end, seq - end))
   })
   return { ...feeds, sizes: sizesOf(ends) }
@@ -105,7 +105,7 @@ function treeFeeds(
         at += keys
       }
     }
-    feeds[`mask.${i}`] = f32Tensor(mask, [rows.length, 1, 1, end - start, keys])
+    feeds[`mask.${i}`] = f32Tensor(mask, [rows.length, 1, end - start, keys])
     feeds[`cut.${i}`] = idTensor(Int32Array.of(gap.start, gap.end - gap.start, end - gap.end, seq - end))
     feeds[`seen.${i}`] = idTensor(Int32Array.of(gap.start, end - gap.end))
   })

@@ -69,6 +69,7 @@ export const b: Builder = {
   transpose: (x, permutation) => only(makeNode('transpose', { permutation }, [x])),
   split: (x, sizes, attributes) => makeNode('split', attributes, [x, sizes]),
   concat: (parts, sizes, attributes) => only(makeNode('concat', attributes, [sizes, ...parts])),
+  repeat: (x, attributes) => (attributes.times === 1 ? x : only(makeNode('repeat', attributes, [x]))),
   reduceSum: (x, axes) => (axes.length === 0 ? x : only(makeNode('reduceSum', { axes }, [x]))),
   expandLike: (x, like) => (sameShape(x.type.shape, like.type.shape) ? x : only(makeNode('expandLike', {}, [x, like]))),
   crossEntropy: (logits, targets, { smoothing = 0 } = {}) =>

@@ -43,6 +43,8 @@ export interface Builder {
   split(x: Value, sizes: Value, attributes: { readonly axis: number; readonly parts: readonly Dim[] }): readonly Value[]
   /** Parts joined along an axis: the inverse of `split`. */
   concat(parts: readonly Value[], sizes: Value, attributes: { readonly axis: number; readonly whole: Dim }): Value
+  /** x, so many times one after the other along an axis. */
+  repeat(x: Value, attributes: { readonly axis: number; readonly times: number }): Value
   /** Keeps the summed axes as 1. */
   reduceSum(x: Value, axes: readonly number[]): Value
   /** x broadcast to the shape of `like`, whose values do not matter. */

@@ -31,7 +31,7 @@ export function chooseSaved(options: {
   const flow = new FlowNetwork(sink + 1)
   values.forEach((value, i) => {
     flow.connect(2 * i, 2 * i + 1, isKnown(value) ? elementCount(value.type.shape, options.sizes) : Infinity)
-    if (ops[value.node.op].expensive) flow.connect(source, 2 * i, Infinity)
+    if (ops[value.node.op].expensive?.includes(value.index)) flow.connect(source, 2 * i, Infinity)
     else {
       for (const input of value.node.inputs) {
         const from = indexOf.get(input)

@@ -32,6 +32,7 @@ export interface OpAttributes {
   transpose: { readonly permutation: readonly number[] }
   split: { readonly axis: number; readonly parts: readonly Dim[] }
   concat: { readonly axis: number; readonly whole: Dim }
+  repeat: { readonly axis: number; readonly times: number }
   reduceSum: { readonly axes: readonly number[] }
   expandLike: NoAttributes
   crossEntropy: { readonly smoothing: number }

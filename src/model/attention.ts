@@ -9,7 +9,10 @@ export interface AttentionPart {
   readonly queries: Dim
   /** Of keys or values of all positions, axis 2, those that it may see. */
   readonly seen: (all: Value) => Value
-  /** Added to scores: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, 1, queries, keys]. */
+  /**
+   * Added to scores: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, group * queries, keys]: as
+   * scores are laid out, which need no reshapes then.
+   */
   readonly mask: Value
 }
 
@@ -55,11 +58,11 @@ export function attendWithCache(config: DecoderConfig, { past, lengths, mask, ke
 }
 
 /**
- * Attention over a cache that is joined with the new positions, mask [batch, 1, 1, seq, total]: `keep` is given all keys and values, [batch,
+ * Attention over a cache that is joined with the new positions, mask [batch, 1, group * seq, total]: `keep` is given all keys and values, [batch,
  * kv heads, total, d] each, for programs that hold the cache as it was returned.
  */
 export function attendWithJoinedCache(config: DecoderConfig, { past, lengths, mask, keep }: CacheContext): Attend {
-  const whole = mask.type.shape[4] ?? 0
+  const whole = mask.type.shape[3] ?? 0
   const joined = (before: Value, added: Value): Value => b.concat([before, added], lengths, { axis: 2, whole })
   return (queries, keys, values) => {
     const [allKeys, allValues] = [joined(past.keys, keys), joined(past.values, values)]
@@ -71,10 +74,8 @@ export function attendWithJoinedCache(config: DecoderConfig, { past, lengths, ma
 /** Queries [batch, kv heads, group, n, d] over keys and values [batch, kv heads, m, d] -> the shape of the queries. */
 function attendAll(queries: Value, keys: Value, values: Value, mask: Value, config: DecoderConfig): Value {
   const [batch = 0, kvHeads = 0, group = 0, n = 0, headDim = 0] = queries.type.shape
-  const m = keys.type.shape[2] ?? 0
   const rows = b.reshape(queries, [batch, kvHeads, product([group, n]), headDim])
-  const scores = scoresOf(rows, keys, config)
-  const weights = weightsOf(b.reshape(scores, [batch, kvHeads, group, n, m]), mask, scores)
+  const weights = b.softmax(b.add(scoresOf(rows, keys, config), mask))
   return b.reshape(b.matmul(weights, values), queries.type.shape)
 }
 
@@ -82,9 +83,4 @@ function attendAll(queries: Value, keys: Value, values: Value, mask: Value, conf
 function scoresOf(rows: Value, keys: Value, { attentionScale: alpha, scoreCap }: DecoderConfig): Value {
   const products = b.matmul(rows, keys, { transB: true, alpha })
   return scoreCap === undefined ? products : b.softCap(products, scoreCap)
-}
-
-/** Scores by head of a group, masked, as weights of the shape of `like`. */
-function weightsOf(scores: Value, mask: Value, like: Value): Value {
-  return b.reshape(b.softmax(b.add(scores, mask)), like.type.shape)
 }

@@ -31,7 +31,9 @@ export function blockContext(
   const count = trees ? treeParts : attentionParts
   const sizes = i64('sizes', [count])
   const rows = index === numHiddenLayers - 1 ? i64('rows', ['rows']) : undefined
-  const maskOf = (i: number, keys: string): Value => f32(`mask.${i}`, ['1|batch', 1, 1, `part ${i}`, keys])
+  const group = config.numAttentionHeads / config.numKeyValueHeads
+  const maskOf = (i: number, keys: string): Value =>
+    b.repeat(f32(`mask.${i}`, ['1|batch', 1, `part ${i}`, keys]), { axis: 2, times: group })
   /** Sees all keys up to its last query. */
   const rowPart = (i: number): AttentionPart => {
     const final = i === count - 1

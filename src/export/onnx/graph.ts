@@ -36,7 +36,7 @@ export function onnxModel(config: DecoderConfig, decoder: FileDecoder, tensors: 
   for (const name of f16) if (read.has(name)) writer.node('Cast', [name], { to: onnxTypes.f32 }, [asF32(name)])
   writeEmbedding(writer, config, f16.has(embeddingName(config)))
   decoder.ropes.forEach((rope, number) => writePositions(writer, config, rope, number))
-  writeMasks(writer, decoder.windows)
+  writeMasks(writer, decoder.windows, config.numAttentionHeads / config.numKeyValueHeads)
   const rows = 'logits.rows'
   writer.program(decoder.program, {
     nameOf: (port) => (port === 'logits' ? rows : f16.has(port) ? asF32(port) : port),
@@ -105,8 +105,8 @@ export function tableRows({ maxPositionEmbeddings }: DecoderConfig): number {
   return maxPositionEmbeddings + 1
 }
 
-/** What is added to scores: 0 where a query sees a key, very negative elsewhere, [batch, 1, 1, seq, total] of each window. */
-function writeMasks(writer: GraphWriter, windows: FileDecoder['windows']): void {
+/** What is added to scores: 0 where a query sees a key, very negative elsewhere, [batch, 1, group * seq, total] of each window. */
+function writeMasks(writer: GraphWriter, windows: FileDecoder['windows'], group: number): void {
   const size = (of: string, axis: number): string =>
     writer.node('Gather', [writer.node('Shape', [of]), writer.int(axis)], { axis: 0 })
   const [before, all] = [size(cacheNames(0, 'key').past, 2), size('attention_mask', 1)]
@@ -114,7 +114,7 @@ function writeMasks(writer: GraphWriter, windows: FileDecoder['windows']): void 
   const keys = range(writer.int(0))
   const queries = writer.node('Unsqueeze', [range(before), writer.ints([1])])
   const tokens = writer.node('Cast', ['attention_mask'], { to: onnxTypes.bool })
-  const given = writer.node('Unsqueeze', [tokens, writer.ints([1, 2, 3])])
+  const given = writer.node('Unsqueeze', [tokens, writer.ints([1, 2])])
   const earlier = writer.node('And', [given, writer.node('LessOrEqual', [keys, queries])])
   windows.forEach((window, number) => {
     let seen = earlier
@@ -122,6 +122,8 @@ function writeMasks(writer: GraphWriter, windows: FileDecoder['windows']): void 
       const first = writer.node('Sub', [queries, writer.int(window)])
       seen = writer.node('And', [earlier, writer.node('Greater', [keys, first])])
     }
-    writer.node('Where', [seen, writer.float(0), writer.float(lowest)], {}, [`mask.${number}`])
+    const mask = writer.node('Where', [seen, writer.float(0), writer.float(lowest)])
+    const copies = Array.from({ length: group }, () => mask)
+    writer.node('Concat', copies, { axis: 2 }, [`mask.${number}`])
   })
 }

@@ -37,8 +37,8 @@ export interface OpDefinition<A> {
   readonly vjp: Vjp<A> | 'discrete'
   readonly emit: (e: Emitter, attributes: A) => void
   readonly memory: OpMemory
-  /** Never computed a second time in a backward program that may keep its result instead. */
-  readonly expensive?: true
+  /** Results, by their index, that a backward program is given where it may be, rather than compute them a second time. */
+  readonly expensive?: readonly number[]
   /** Results that the program does not read are not made. */
   readonly sparing?: true
 }

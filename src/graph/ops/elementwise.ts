@@ -90,6 +90,8 @@ export const elementwise = {
   /** (x [..., n], weight [n]) -> (x r weight, r [..., 1]) with r = 1 / sqrt(mean(x^2) + epsilon). Zhang and Sennrich 2019. */
   rmsNorm: {
     memory: 'own',
+    // One number a row: with it, a gradient that does not read the first needs no norm.
+    expensive: [1],
     infer: (inputs) => {
       const [x, weight] = pair(inputs)
       need(weight.shape.length === 1 && weight.shape[0] === lastDim(x), 'rmsNorm', inputs)

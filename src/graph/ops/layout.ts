@@ -67,6 +67,26 @@ export const layout = {
     },
     emit: (e, { axis }) => e.node('Concat', e.inputs.slice(1), e.outputs, { axis }),
   },
+  /** x, `times` times one after the other along an axis. */
+  repeat: {
+    memory: 'own',
+    infer: (inputs, { axis, times }) => {
+      const { dtype, shape } = single(inputs)
+      return [{ dtype, shape: shape.map((dim, i) => (i === axis ? product([dim, times]) : dim)) }]
+    },
+    vjp: (b, { inputs, attributes: { axis, times } }, dy) => {
+      const { shape } = single(inputs).type
+      const apart = b.reshape(dy, [...shape.slice(0, axis), times, ...shape.slice(axis)])
+      return [b.reshape(b.reduceSum(apart, [axis]), shape)]
+    },
+    emit: (e, { axis, times }) =>
+      e.node(
+        'Concat',
+        Array.from({ length: times }, () => single(e.inputs)),
+        e.outputs,
+        { axis },
+      ),
+  },
   /** (x [..., w], flat rows i64 [m]) -> those rows of x, [m, w]. No row may be taken twice: gradients are put, not added. */
   takeRows: {
     memory: 'own',

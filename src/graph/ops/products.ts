@@ -83,7 +83,7 @@ export const products = {
    */
   linear: {
     memory: 'own',
-    expensive: true,
+    expensive: [0],
     infer: (inputs, { transposed }) => {
       const [x, w] = pair(inputs)
       const [n, k] = transposed ? pair(w.shape) : [w.shape[1], w.shape[0]]
