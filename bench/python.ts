@@ -39,6 +39,22 @@ export async function runPython<T>(python: string, script: string, args: readonl
   return lastJson<T>(stdout)
 }
 
+/** The same, but undefined where it has printed nothing after so many seconds. */
+export async function runPythonFor<T>(
+  seconds: number,
+  python: string,
+  script: string,
+  args: readonly string[],
+): Promise<T | undefined> {
+  try {
+    const { stdout } = await run(python, [script, ...args], { maxBuffer: 1 << 28, timeout: 1000 * seconds })
+    return lastJson<T>(stdout)
+  } catch (error) {
+    if (error instanceof Error && 'killed' in error && error.killed === true) return undefined
+    throw error
+  }
+}
+
 /** Runs one of the compiled programs here in a process of its own, so that its peak memory is its own. */
 export async function runNode<T>(script: string, args: readonly string[]): Promise<T> {
   const { stdout } = await run(process.execPath, [script, ...args], { maxBuffer: 1 << 28 })
