@@ -27,6 +27,11 @@ export function attendInParts(config: DecoderConfig, sizes: Value, parts: readon
   }
 }
 
+/** Heads of queries that share a head of keys and values. */
+export function groupSize({ numAttentionHeads, numKeyValueHeads }: DecoderConfig): number {
+  return numAttentionHeads / numKeyValueHeads
+}
+
 /** What a layer remembers of earlier positions. */
 export interface CacheContext {
   /** Keys, rotated, and values of the places of the cache, [batch, kv heads, past, d] each. */

@@ -2,7 +2,7 @@ import { b } from '../graph/build.ts'
 import type { Port } from '../graph/program.ts'
 import { only as firstOf, type Value } from '../graph/value.ts'
 import { attentionParts, treeParts } from '../util/attention.ts'
-import { type AttentionPart, attendInParts } from './attention.ts'
+import { type AttentionPart, attendInParts, groupSize } from './attention.ts'
 import type { BlockContext, DecoderConfig } from './decoder.ts'
 
 /**
@@ -31,9 +31,8 @@ export function blockContext(
   const count = trees ? treeParts : attentionParts
   const sizes = i64('sizes', [count])
   const rows = index === numHiddenLayers - 1 ? i64('rows', ['rows']) : undefined
-  const group = config.numAttentionHeads / config.numKeyValueHeads
   const maskOf = (i: number, keys: string): Value =>
-    b.repeat(f32(`mask.${i}`, ['1|batch', 1, `part ${i}`, keys]), { axis: 2, times: group })
+    b.repeat(f32(`mask.${i}`, ['1|batch', 1, `part ${i}`, keys]), { axis: 2, times: groupSize(config) })
   /** Sees all keys up to its last query. */
   const rowPart = (i: number): AttentionPart => {
     const final = i === count - 1

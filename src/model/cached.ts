@@ -4,7 +4,7 @@ import { program, type Port, type Program } from '../graph/program.ts'
 import type { DType, Value } from '../graph/value.ts'
 import type { Storage } from '../storage/stored.ts'
 import { internalError } from '../util/errors.ts'
-import { attendWithCache } from './attention.ts'
+import { attendWithCache, groupSize } from './attention.ts'
 import type { BlockContext, DecoderConfig, LayerKind, Layers } from './decoder.ts'
 import { families } from './families/index.ts'
 import { StageLayers, type StageParameter } from './layers.ts'
@@ -150,11 +150,10 @@ class StageWriter {
     const angles = ['batch', 'seq', (kind.rope?.channels ?? 0) / 2]
     const rope = kind.rope && { cos: this.f32(`cos.${number}`, angles), sin: this.f32(`sin.${number}`, angles) }
     const places = ['batch', config.numKeyValueHeads, 'past', config.headDim]
-    const group = config.numAttentionHeads / config.numKeyValueHeads
     const attend = attendWithCache(config, {
       past: { keys: this.f32(`${place}past.keys`, places), values: this.f32(`${place}past.values`, places) },
       lengths: this.#input('lengths', 'i64', [2]),
-      mask: this.f32(`mask.${number}`, ['batch', 1, product([group, 'seq']), 'total']),
+      mask: this.f32(`mask.${number}`, ['batch', 1, product([groupSize(config), 'seq']), 'total']),
       keep: (keys, values) => {
         this.kept.push({ name: `${place}keys`, value: keys }, { name: `${place}values`, value: values })
       },

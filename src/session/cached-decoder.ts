@@ -2,6 +2,7 @@ import { CachedDecoder } from '../engine/cached/cached-decoder.ts'
 import type { Runtime } from '../engine/onnxruntime/runtime.ts'
 import type { PositionKind } from '../engine/positions.ts'
 import type { WeightStore } from '../engine/weights.ts'
+import { groupSize } from '../model/attention.ts'
 import { cachedStages } from '../model/cached.ts'
 import type { DecoderConfig, LayerKind } from '../model/decoder.ts'
 import { embeddingName, headName } from '../model/names.ts'
@@ -31,7 +32,7 @@ export function cachedDecoder({ config, runtime, weights, form, constant }: Cach
   return new CachedDecoder({
     runtime,
     shape: { layers: config.numHiddenLayers, kvHeads: config.numKeyValueHeads, headDim: config.headDim },
-    group: config.numAttentionHeads / config.numKeyValueHeads,
+    group: groupSize(config),
     weights,
     embedding: { name: embeddingName(config), scale: config.embeddingScale },
     constant,

@@ -2,7 +2,7 @@ import { b } from '../../graph/build.ts'
 import { product, type Shape } from '../../graph/dims.ts'
 import { program, type Port, type Program } from '../../graph/program.ts'
 import { lastDim, type DType, type Value } from '../../graph/value.ts'
-import { attendWithJoinedCache } from '../../model/attention.ts'
+import { attendWithJoinedCache, groupSize } from '../../model/attention.ts'
 import type { DecoderConfig, LayerKind, Layers, Rope } from '../../model/decoder.ts'
 import { families } from '../../model/families/index.ts'
 import { headName, sourceName } from '../../model/names.ts'
@@ -91,13 +91,12 @@ class DecoderWriter {
   context(kind: LayerKind, layer: number): Parameters<(typeof families)['llama']['block']>[3] {
     const config = this.#config
     const window = numberOf(this.windows, kind.window)
-    const group = config.numAttentionHeads / config.numKeyValueHeads
     const places = ['batch', config.numKeyValueHeads, 'past', config.headDim]
     const past = (of: 'key' | 'value'): Value => this.input(cacheNames(layer, of).past, 'f32', places)
     const attend = attendWithJoinedCache(config, {
       past: { keys: past('key'), values: past('value') },
       lengths: this.input('lengths', 'i64', [2]),
-      mask: this.input(`mask.${window}`, 'f32', ['batch', 1, product([group, 'seq']), 'total']),
+      mask: this.input(`mask.${window}`, 'f32', ['batch', 1, product([groupSize(config), 'seq']), 'total']),
       keep: (keys, values) => {
         const [key, value] = [cacheNames(layer, 'key').present, cacheNames(layer, 'value').present]
         this.kept.push({ name: key, value: keys }, { name: value, value: values })

@@ -1,5 +1,6 @@
 import { GraphWriter, onnxTypes, type ExternalPlace, type OnnxTensor } from '../../graph/onnx/writer.ts'
 import { portableLowerings } from '../../graph/onnx/portable.ts'
+import { groupSize } from '../../model/attention.ts'
 import type { DecoderConfig, Rope } from '../../model/decoder.ts'
 import { embeddingName } from '../../model/names.ts'
 import { cacheNames, type FileDecoder } from './decoder.ts'
@@ -36,7 +37,7 @@ export function onnxModel(config: DecoderConfig, decoder: FileDecoder, tensors: 
   for (const name of f16) if (read.has(name)) writer.node('Cast', [name], { to: onnxTypes.f32 }, [asF32(name)])
   writeEmbedding(writer, config, f16.has(embeddingName(config)))
   decoder.ropes.forEach((rope, number) => writePositions(writer, config, rope, number))
-  writeMasks(writer, decoder.windows, config.numAttentionHeads / config.numKeyValueHeads)
+  writeMasks(writer, decoder.windows, groupSize(config))
   const rows = 'logits.rows'
   writer.program(decoder.program, {
     nameOf: (port) => (port === 'logits' ? rows : f16.has(port) ? asF32(port) : port),

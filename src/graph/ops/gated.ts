@@ -100,5 +100,5 @@ export function emitByShare(e: Emitter, { activation }: { readonly activation: A
   const [y = '', activated = '', share = ''] = e.outputs
   forms[activation].share(e, gate, share)
   e.node('Mul', [gate, share], [activated])
-  e.node('Mul', [activated, up], [y])
+  if (e.reads(0)) e.node('Mul', [activated, up], [y])
 }

@@ -1,5 +1,6 @@
 import { b } from '../../graph/build.ts'
 import { lastDim, type Value } from '../../graph/value.ts'
+import { groupSize } from '../attention.ts'
 import type { BlockContext, DecoderConfig, Layers, LinearPart } from '../decoder.ts'
 import { splitLast } from '../layers.ts'
 
@@ -43,7 +44,7 @@ export function attention(
 ): Value {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, biases } = config
   const { rope, attend } = context
-  const group = heads / kvHeads
+  const group = groupSize(config)
   const [batch, seq] = ['batch', 'seq']
   const keyHeads = (y: Value): Value => b.transpose(b.reshape(y, [batch, seq, kvHeads, headDim]), [0, 2, 1, 3])
   const rotated = (y: Value, count: number): Value => (rope === undefined ? y : b.rope(y, rope.cos, rope.sin, count))
