@@ -33,9 +33,9 @@ export function hasBitsAndBytes(python: string): boolean {
   }
 }
 
-/** Runs a script that prints JSON. */
-export async function runPython<T>(python: string, script: string, args: readonly string[]): Promise<T> {
-  const { stdout } = await run(python, [script, ...args], { maxBuffer: 1 << 28 })
+/** Runs a script that prints JSON. It is ended after `timeout` milliseconds, by default never. */
+export async function runPython<T>(python: string, script: string, args: readonly string[], timeout = 0): Promise<T> {
+  const { stdout } = await run(python, [script, ...args], { maxBuffer: 1 << 28, timeout })
   return lastJson<T>(stdout)
 }
 
@@ -47,8 +47,7 @@ export async function runPythonFor<T>(
   args: readonly string[],
 ): Promise<T | undefined> {
   try {
-    const { stdout } = await run(python, [script, ...args], { maxBuffer: 1 << 28, timeout: 1000 * seconds })
-    return lastJson<T>(stdout)
+    return await runPython<T>(python, script, args, 1000 * seconds)
   } catch (error) {
     if (error instanceof Error && 'killed' in error && error.killed === true) return undefined
     throw error
