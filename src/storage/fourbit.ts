@@ -1,6 +1,7 @@
 import { LowrankError } from '../util/errors.ts'
 import { absmaxBits, bitsOf, floatOf, infinityBits, notFinite } from './absmax.ts'
 import { type Blockwise, dequantizeBlockwise, dynamicMap, quantizeBlockwise } from './blockwise.ts'
+import { blockMaxima, type FourBitOrder, packFourBit, unpackFourBit } from './kernels/kernels.ts'
 import { mean } from './mean.ts'
 
 export type FourBitType = 'nf4' | 'fp4'
@@ -65,39 +66,15 @@ export const fourBitTables: Readonly<Record<FourBitType, Float32Array>> = {
 /** Block size of the scales under double quantization. */
 export const nestedBlockSize = 256
 
-/**
- * How a scaled value finds its code. [-1, 1] is cut into bins so narrow that none holds more than one border between two
- * codes; the bin is a multiplication, and one comparison with the border decides. A value on a border goes down.
- */
-interface Nearest {
-  /** The border within each bin, or infinity. */
-  readonly border: Float32Array
-  readonly below: Uint8Array
-  readonly above: Uint8Array
-}
+/** How a scaled value finds its code: borders lie in the middle between two numbers. */
+const orders: Readonly<Record<FourBitType, FourBitOrder>> = { nf4: orderOf('nf4'), fp4: orderOf('fp4') }
 
-const halfBins = 512
-const nearest: Readonly<Record<FourBitType, Nearest>> = { nf4: makeNearest('nf4'), fp4: makeNearest('fp4') }
-
-function makeNearest(quantType: FourBitType): Nearest {
+function orderOf(quantType: FourBitType): FourBitOrder {
   const table = fourBitTables[quantType]
   // Both zeros of fp4 stay: a small positive value gets the second, code 8, as in bitsandbytes.
-  const order = Array.from(table.keys()).sort((a, b) => table[a]! - table[b]!)
-  const borders = order.slice(1).map((code, i) => Math.fround(Math.fround(table[order[i]!]! + table[code]!) / 2))
-  const bins = 2 * halfBins + 1
-  const border = new Float32Array(bins).fill(Infinity)
-  const below = new Uint8Array(bins)
-  const above = new Uint8Array(bins)
-  for (let bin = 0, passed = 0; bin < bins; bin++) {
-    below[bin] = order[passed]!
-    if (passed < borders.length && binOf(borders[passed]!) === bin) border[bin] = borders[passed++]!
-    above[bin] = order[passed]!
-  }
-  return { border, below, above }
-}
-
-function binOf(scaled: number): number {
-  return ((scaled + 1) * halfBins) | 0
+  const codes = Uint8Array.from(table.keys()).sort((a, b) => table[a]! - table[b]!)
+  const borders = Float32Array.from(codes.subarray(1), (code, i) => Math.fround(table[codes[i]!]! + table[code]!) / 2)
+  return { borders, codes }
 }
 
 /** The smallest scale bitsandbytes divides by (a subnormal number, 1e-38 in f32). */
@@ -114,45 +91,29 @@ export function quantizeFourBit(values: Float32Array, format: FourBitFormat, wha
   const count = values.length
   const codes = new Uint8Array(Math.ceil(count / 2))
   const absmax = new Float32Array(Math.ceil(count / blockSize))
-  const bits = bitsOf(values)
-  for (let block = 0, start = 0; start < count; block++, start += blockSize) {
-    const end = Math.min(start + blockSize, count)
-    const max = absmaxBits(bits, start, end)
-    if (max >= infinityBits) throw notFinite(what, values, start)
+  const whole = count - (count % blockSize)
+  const [blocks, rest] = [values.subarray(0, whole), values.subarray(whole)]
+  blockMaxima(blocks, blockSize, absmax)
+  const factors = absmax.subarray(0, whole / blockSize).map((max, block) => {
+    if (!(max < Infinity)) throw notFinite(what, values, block * blockSize)
+    return 1 / Math.max(max, smallestScale)
+  })
+  packFourBit(orders[quantType], blocks, { scales: factors, blockSize }, codes)
+  if (rest.length > 0) {
+    // The short block at the end is divided by its scale where the others are multiplied by the reciprocal, and its scale is never zero; an
+    // odd count is completed with a zero.
+    const max = absmaxBits(bitsOf(rest), 0, rest.length)
+    if (max >= infinityBits) throw notFinite(what, values, whole)
     const scale = Math.max(floatOf(max), smallestScale)
-    if (end - start === blockSize) {
-      absmax[block] = floatOf(max)
-      encode(values.subarray(start, end), Math.fround(1 / scale), nearest[quantType], codes, start / 2)
-    } else {
-      // The short block at the end is divided by its scale where the others are multiplied by the reciprocal, and its
-      // scale is never zero; an odd count is completed with a zero.
-      absmax[block] = scale
-      const scaled = new Float32Array(2 * Math.ceil((end - start) / 2))
-      for (let i = start; i < end; i++) scaled[i - start] = values[i]! / scale
-      encode(scaled, 1, nearest[quantType], codes, start / 2)
-    }
+    absmax[whole / blockSize] = scale
+    const scaled = new Float32Array(blockSize)
+    scaled.set(rest.map((value) => value / scale))
+    const packed = new Uint8Array(blockSize / 2)
+    packFourBit(orders[quantType], scaled, { scales: Float32Array.of(1), blockSize }, packed)
+    codes.set(packed.subarray(0, codes.length - whole / 2), whole / 2)
   }
   const scales = doubleQuant ? nestScales(absmax, what) : { absmax }
   return { quantType, blockSize, count, codes, scales }
-}
-
-/** Codes of `values * factor`, two to a byte from `at` on. */
-function encode(
-  values: Float32Array,
-  factor: number,
-  { border, below, above }: Nearest,
-  codes: Uint8Array,
-  at: number,
-): void {
-  for (let i = 0; i < values.length; i += 2) {
-    const even = Math.fround(values[i]! * factor)
-    const odd = Math.fround(values[i + 1]! * factor)
-    const evenBin = binOf(even)
-    const oddBin = binOf(odd)
-    const high = even > border[evenBin]! ? above[evenBin]! : below[evenBin]!
-    const low = odd > border[oddBin]! ? above[oddBin]! : below[oddBin]!
-    codes[at + (i >> 1)] = (high << 4) | low
-  }
 }
 
 function nestScales(absmax: Float32Array, what: string): NestedScales {
@@ -169,44 +130,20 @@ export function blockScales({ scales }: FourBit, out?: Float32Array): Float32Arr
     out?.set(scales.absmax)
     return out ?? scales.absmax
   }
-  const result = dequantizeBlockwise(scales, { map: scales.map, blockSize: nestedBlockSize }, out)
-  for (let block = 0; block < scales.codes.length; block++) result[block]! += scales.offset
-  return result
+  return dequantizeBlockwise(scales, { map: scales.map, blockSize: nestedBlockSize }, out, scales.offset)
 }
 
-/**
- * The weights as f32, [count]: bit for bit what bitsandbytes multiplies with in f32. A training step does this to every
- * weight: eight weights a turn take 1.1 ns each on one core, two a turn 1.5; a scaled table per block is no faster.
- */
+/** The weights as f32, [count]: bit for bit what bitsandbytes multiplies with in f32. A training step does this to every weight. */
 export function dequantizeFourBit(w: FourBit, out: Float32Array = new Float32Array(w.count)): Float32Array {
-  const scales = blockScales(w)
-  const table = fourBitTables[w.quantType]
-  const { codes, count, blockSize } = w
-  for (let block = 0, start = 0; start < count; block++, start += blockSize) {
-    const end = Math.min(start + blockSize, count)
-    const scale = scales[block]!
-    let i = start
-    for (let at = start / 2; i + 8 <= end; i += 8, at += 4) {
-      const a = codes[at]!
-      const b = codes[at + 1]!
-      const c = codes[at + 2]!
-      const d = codes[at + 3]!
-      out[i] = table[a >> 4]! * scale
-      out[i + 1] = table[a & 15]! * scale
-      out[i + 2] = table[b >> 4]! * scale
-      out[i + 3] = table[b & 15]! * scale
-      out[i + 4] = table[c >> 4]! * scale
-      out[i + 5] = table[c & 15]! * scale
-      out[i + 6] = table[d >> 4]! * scale
-      out[i + 7] = table[d & 15]! * scale
-    }
-    for (; i < end; i++) {
-      const byte = codes[Math.floor(i / 2)]!
-      out[i] = table[i % 2 === 0 ? byte >> 4 : byte & 15]! * scale
-    }
-  }
+  const blocks = Math.ceil(w.count / w.blockSize)
+  if (scalesMemory.length < blocks) scalesMemory = new Float32Array(blocks)
+  const scales = blockScales(w, scalesMemory.subarray(0, blocks))
+  unpackFourBit(fourBitTables[w.quantType], w.codes, { scales, blockSize: w.blockSize }, out)
   return out
 }
+
+/** Of the weight that is unpacked. New memory for each would take as long as all else of it. */
+let scalesMemory = new Float32Array(0)
 
 function checkBlockSize(blockSize: number): void {
   if (fourBitBlockSizes.includes(blockSize)) return

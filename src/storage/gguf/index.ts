@@ -1,22 +1,27 @@
 import { internalError } from '../../util/errors.ts'
 import { ggmlTypes, type GgmlType } from '../../util/ggml-types.ts'
-import type { BlockFormat } from './blocks.ts'
-import { q2_k, q3_k, q4_k, q5_k, q6_k } from './k-quants.ts'
-import { iq4_nl, q4_0, q4_1, q5_0, q5_1, q8_0 } from './legacy.ts'
+import { type BlockLayout, unpackBlocks } from '../kernels/kernels.ts'
+
+/** A block format of GGUF, as `ggml-quants.c` of llama.cpp defines it. */
+interface BlockFormat {
+  readonly kernel: BlockLayout['kernel']
+  /** Where in a block its scales are, in f16: if these are finite, so are its numbers. */
+  readonly scales: readonly number[]
+}
 
 /** The block formats that are read, by their names in ggml. */
 const formats = {
-  Q4_0: q4_0,
-  Q4_1: q4_1,
-  Q5_0: q5_0,
-  Q5_1: q5_1,
-  Q8_0: q8_0,
-  IQ4_NL: iq4_nl,
-  Q2_K: q2_k,
-  Q3_K: q3_k,
-  Q4_K: q4_k,
-  Q5_K: q5_k,
-  Q6_K: q6_k,
+  Q4_0: { kernel: 'q4_0', scales: [0] },
+  Q4_1: { kernel: 'q4_1', scales: [0, 2] },
+  Q5_0: { kernel: 'q5_0', scales: [0] },
+  Q5_1: { kernel: 'q5_1', scales: [0, 2] },
+  Q8_0: { kernel: 'q8_0', scales: [0] },
+  IQ4_NL: { kernel: 'iq4_nl', scales: [0] },
+  Q2_K: { kernel: 'q2_k', scales: [80, 82] },
+  Q3_K: { kernel: 'q3_k', scales: [108] },
+  Q4_K: { kernel: 'q4_k', scales: [0, 2] },
+  Q5_K: { kernel: 'q5_k', scales: [0, 2] },
+  Q6_K: { kernel: 'q6_k', scales: [208] },
 } as const satisfies Readonly<Record<string, BlockFormat>>
 
 export type BlockType = keyof typeof formats
@@ -38,7 +43,7 @@ export function layoutOf(type: BlockType): GgmlType {
 
 /** Numbers as blocks: `bytes` holds whole blocks, `out` an element for each number. Bit for bit the reference of llama.cpp. */
 export function dequantizeBlocks(type: BlockType, bytes: Uint8Array, out: Float32Array): Float32Array {
-  formats[type].dequantize(bytes, out)
+  unpackBlocks({ ...layoutOf(type), kernel: formats[type].kernel }, bytes, out)
   return out
 }
 
