@@ -1,7 +1,7 @@
 /*
  * src/storage/kernels/bytes.ts, WebAssembly made of kernels/kernels.ts.
  *
- *     npm run generate:kernels        # writes it; src/storage/kernels/kernels.test.ts fails where it is stale
+ *     npm run generate:kernels        # writes it; scripts/kernels.test.ts fails where it is stale
  */
 import asc from 'assemblyscript/asc'
 import { writeFileSync } from 'node:fs'

@@ -1,17 +1,9 @@
-import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
-import { kernelsFile } from '../../../scripts/kernels.ts'
 import { fillUniform, stream, uniform } from '../../util/random.ts'
 import { dynamicMap } from '../blockwise.ts'
 import { fourBitTables, quantizeFourBit } from '../fourbit.ts'
 import { blockTypes, dequantizeBlocks, indexOfBrokenBlock, layoutOf } from '../gguf/index.ts'
 import { unpackEightBit, unpackFourBit } from './kernels.ts'
-
-test('the bytes are made of the source', async () => {
-  const bytes = fileURLToPath(new URL('bytes.ts', import.meta.url))
-  expect(readFileSync(bytes, 'utf8')).toBe(await kernelsFile())
-})
 
 const tile = 2 ** 15
 
