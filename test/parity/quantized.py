@@ -64,7 +64,8 @@ def to_dense(model):
             continue
         dense = dequantize(module)
         assert dense.dtype == torch.float32
-        weights[f"{name}.weight"] = hashlib.sha256(dense.contiguous().numpy().tobytes()).hexdigest()
+        # Code 8 of fp4 is 0 on processors with AVX-512, and -0 on others.
+        weights[f"{name}.weight"] = hashlib.sha256((dense.contiguous() + 0.0).numpy().tobytes()).hexdigest()
         linear = torch.nn.Linear(dense.shape[1], dense.shape[0], bias=module.bias is not None)
         linear.weight.copy_(dense)
         if module.bias is not None:
