@@ -1,7 +1,7 @@
 /*
  * GGUF files against the gguf package and transformers: every weight bit for bit, and the tokens of hostile texts.
  *
- *     npm run parity:gguf -- --model FILE.gguf ... [--texts N] [--seed N]
+ *     npm run parity:gguf -- --model FILE.gguf [--model OTHER.gguf] [--texts N] [--seed N]
  *
  * Tokens are compared with those of the tokenizer in the folder of the same name without .gguf, if there is one. Without Python (torch,
  * transformers, gguf) it says so and passes.
