@@ -40,7 +40,7 @@ export async function pickPrecision(
   const { threads } = prepared
   const stored = prepared.frozenStorage
   if (stored === undefined)
-    return highest('no weight of a linear layer is frozen, and in floats or rows of 8-bit integers')
+    return highest('integers are for frozen weights in floats or in rows of 8 bits, of which there are none')
   if (setting === 'high') return { matmulPrecision: 'high', why: 'as asked for' }
   const linears = linearSpecs(prepared.config)
   const shapes = largest(linears)

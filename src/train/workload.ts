@@ -69,9 +69,17 @@ export function planEvent(
     threads,
     ...choiceOf(plan),
     products: plan.matmulPrecision === products.matmulPrecision ? products.why : 'blocks are on disk',
-    quantization: quantization && quantizationText(quantization),
+    quantization: quantization ? quantizationText(quantization) : blocksText(wanted),
     memory: { expected, items, bound, smaller },
   }
+}
+
+/** How the frozen weights of blocks are held of a GGUF file that is quantized. */
+function blocksText(weights: readonly WantedWeight[]): string | undefined {
+  const types = weights.flatMap(({ storage }) =>
+    typeof storage === 'object' && storage.kind === 'blocks' ? [storage.type] : [],
+  )
+  return types.length === 0 ? undefined : `in blocks of GGUF (${[...new Set(types)].toSorted().join(', ')})`
 }
 
 /** Share of its bound by which a run may exceed it unnoticed. */

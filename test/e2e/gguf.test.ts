@@ -85,6 +85,7 @@ describe('an adapter', () => {
       outputDir: join(folder, 'resumed'),
     })
     expect(only(events, 'step').map(({ step }) => step)).toEqual([3, 4])
+    expect(only(events, 'plan')[0]?.quantization).toBe('in blocks of GGUF (Q8_0)')
     expect(sha256(join(folder, 'resumed', adapterFile))).toBe(sha256(join(outputDir, adapterFile)))
     appendFileSync(moved, 'x')
     await expect(all(directTasks.finetune({ ...resume, outputDir: join(folder, 'other') }))).rejects.toThrow(
