@@ -40,4 +40,10 @@ it('names the file when the system refuses', async () => {
     message: expect.stringContaining(`cannot write ${path}: ENOENT`),
     hint: expect.stringContaining('exist'),
   })
+  const file = join(folder, 'file')
+  await writeFileAtomic(file, 'x')
+  await expect(writeFileAtomic(join(file, 'a.txt'), 'x')).rejects.toMatchObject({
+    code: 'io',
+    hint: 'There is a file where a folder is needed: choose another path.',
+  })
 })

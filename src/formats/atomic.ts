@@ -53,6 +53,8 @@ export async function syncFolder(folder: string): Promise<void> {
   await handle.close()
 }
 
+export const fileInPlaceHint = 'There is a file where a folder is needed: choose another path.'
+
 /** A refusal of the system to write `path`, in words. */
 export function writeError(path: string, cause: Error): LowrankError {
   const code = 'code' in cause ? cause.code : undefined
@@ -63,7 +65,9 @@ export function writeError(path: string, cause: Error): LowrankError {
         ? `Does the folder ${dirname(path)} exist?`
         : code === 'EACCES' || code === 'EPERM' || code === 'EROFS'
           ? 'Choose a folder that you may write to.'
-          : undefined
+          : code === 'EEXIST' || code === 'ENOTDIR'
+            ? fileInPlaceHint
+            : undefined
   return new LowrankError('io', `cannot write ${path}: ${cause.message}`, { cause, hint })
 }
 

@@ -2,7 +2,7 @@ import type { Stats } from 'node:fs'
 import { lstat, mkdir, readdir, readFile, readlink, realpath, rm, rmdir, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { isResult, type ResultKind } from '../export/save.ts'
-import { writeError } from '../formats/atomic.ts'
+import { fileInPlaceHint, writeError } from '../formats/atomic.ts'
 import { isShard } from '../formats/checkpoint.ts'
 import { hashText } from '../formats/hash.ts'
 import { takeLock } from '../formats/lock.ts'
@@ -106,7 +106,7 @@ async function makeFolder(folder: string): Promise<string | undefined> {
     if (!taken) throw writeError(folder, cause as Error)
     throw new LowrankError('config', `outputDir: cannot make ${folder}: ${messageOf(cause)}`, {
       cause,
-      hint: 'There is a file in its place: choose another folder.',
+      hint: fileInPlaceHint,
     })
   }
 }
