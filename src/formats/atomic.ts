@@ -55,19 +55,21 @@ export async function syncFolder(folder: string): Promise<void> {
 
 export const fileInPlaceHint = 'There is a file where a folder is needed: choose another path.'
 
+const notAllowedHint = 'Choose a folder that you may write to.'
+
+const hints: Readonly<Record<string, string>> = {
+  ENOSPC: 'The disk is full: free some space, or write to another disk.',
+  EACCES: notAllowedHint,
+  EPERM: notAllowedHint,
+  EROFS: notAllowedHint,
+  EEXIST: fileInPlaceHint,
+  ENOTDIR: fileInPlaceHint,
+}
+
 /** A refusal of the system to write `path`, in words. */
 export function writeError(path: string, cause: Error): LowrankError {
-  const code = 'code' in cause ? cause.code : undefined
-  const hint =
-    code === 'ENOSPC'
-      ? 'The disk is full: free some space, or write to another disk.'
-      : code === 'ENOENT'
-        ? `Does the folder ${dirname(path)} exist?`
-        : code === 'EACCES' || code === 'EPERM' || code === 'EROFS'
-          ? 'Choose a folder that you may write to.'
-          : code === 'EEXIST' || code === 'ENOTDIR'
-            ? fileInPlaceHint
-            : undefined
+  const { code = '' } = cause as NodeJS.ErrnoException
+  const hint = code === 'ENOENT' ? `Does the folder ${dirname(path)} exist?` : hints[code]
   return new LowrankError('io', `cannot write ${path}: ${cause.message}`, { cause, hint })
 }
 
