@@ -1,5 +1,5 @@
 import { LowrankError } from '../util/errors.ts'
-import { absmaxBits, bitsOf, floatOf, infinityBits, notFinite } from './absmax.ts'
+import { notFinite } from './absmax.ts'
 import { type Blockwise, dequantizeBlockwise, dynamicMap, quantizeBlockwise } from './blockwise.ts'
 import { blockMaxima, type FourBitOrder, packFourBit, unpackFourBit } from './kernels/kernels.ts'
 import { mean } from './mean.ts'
@@ -91,26 +91,26 @@ export function quantizeFourBit(values: Float32Array, format: FourBitFormat, wha
   const count = values.length
   const codes = new Uint8Array(Math.ceil(count / 2))
   const absmax = new Float32Array(Math.ceil(count / blockSize))
-  const whole = count - (count % blockSize)
-  const [blocks, rest] = [values.subarray(0, whole), values.subarray(whole)]
+  const whole = Math.floor(count / blockSize)
+  const [blocks, rest] = [values.subarray(0, whole * blockSize), values.subarray(whole * blockSize)]
+  const last = new Float32Array(rest.length > 0 ? blockSize : 0)
+  last.set(rest)
   blockMaxima(blocks, blockSize, absmax)
-  const factors = absmax.subarray(0, whole / blockSize).map((max, block) => {
-    if (!(max < Infinity)) throw notFinite(what, values, block * blockSize)
-    return 1 / Math.max(max, smallestScale)
-  })
+  blockMaxima(last, blockSize, absmax.subarray(whole))
+  const broken = absmax.findIndex((max) => !(max < Infinity))
+  if (broken !== -1) throw notFinite(what, values, broken * blockSize)
+  const factors = absmax.subarray(0, whole).map((max) => 1 / Math.max(max, smallestScale))
   packFourBit(orders[quantType], blocks, { scales: factors, blockSize }, codes)
   if (rest.length > 0) {
     // The short block at the end is divided by its scale where the others are multiplied by the reciprocal, and its scale is never zero; an
     // odd count is completed with a zero.
-    const max = absmaxBits(bitsOf(rest), 0, rest.length)
-    if (max >= infinityBits) throw notFinite(what, values, whole)
-    const scale = Math.max(floatOf(max), smallestScale)
-    absmax[whole / blockSize] = scale
-    const scaled = new Float32Array(blockSize)
-    scaled.set(rest.map((value) => value / scale))
+    const scale = Math.max(absmax[whole] ?? 0, smallestScale)
+    absmax[whole] = scale
     const packed = new Uint8Array(blockSize / 2)
+    const scaled = last.map((value) => value / scale)
     packFourBit(orders[quantType], scaled, { scales: Float32Array.of(1), blockSize }, packed)
-    codes.set(packed.subarray(0, codes.length - whole / 2), whole / 2)
+    const at = (whole * blockSize) / 2
+    codes.set(packed.subarray(0, codes.length - at), at)
   }
   const scales = doubleQuant ? nestScales(absmax, what) : { absmax }
   return { quantType, blockSize, count, codes, scales }
@@ -135,15 +135,9 @@ export function blockScales({ scales }: FourBit, out?: Float32Array): Float32Arr
 
 /** The weights as f32, [count]: bit for bit what bitsandbytes multiplies with in f32. A training step does this to every weight. */
 export function dequantizeFourBit(w: FourBit, out: Float32Array = new Float32Array(w.count)): Float32Array {
-  const blocks = Math.ceil(w.count / w.blockSize)
-  if (scalesMemory.length < blocks) scalesMemory = new Float32Array(blocks)
-  const scales = blockScales(w, scalesMemory.subarray(0, blocks))
-  unpackFourBit(fourBitTables[w.quantType], w.codes, { scales, blockSize: w.blockSize }, out)
+  unpackFourBit(fourBitTables[w.quantType], w.codes, { scales: blockScales(w), blockSize: w.blockSize }, out)
   return out
 }
-
-/** Of the weight that is unpacked. New memory for each would take as long as all else of it. */
-let scalesMemory = new Float32Array(0)
 
 function checkBlockSize(blockSize: number): void {
   if (fourBitBlockSizes.includes(blockSize)) return

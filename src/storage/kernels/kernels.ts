@@ -1,3 +1,4 @@
+import type { GgmlType } from '../../util/ggml-types.ts'
 import { kernelBytes } from './bytes.ts'
 
 /*
@@ -72,16 +73,10 @@ function kernels(): Kernels {
   return (opened = { run, bytes: new Uint8Array(buffer), numbers: numbers!, scales: scales!, table: table! })
 }
 
-/** How blocks of llama.cpp are unpacked: by which function, and how much of them. */
-export interface BlockLayout {
-  readonly kernel: BlockKernel
-  readonly blockBytes: number
-  readonly blockElements: number
-}
-
-/** Whole blocks to f32. `out` has an element for each number. */
+/** Whole blocks of llama.cpp to f32, of so many bytes and numbers each. `out` has an element for each number. */
 export function unpackBlocks(
-  { kernel, blockBytes, blockElements }: BlockLayout,
+  kernel: BlockKernel,
+  { blockBytes, blockElements }: Pick<GgmlType, 'blockBytes' | 'blockElements'>,
   packed: Uint8Array,
   out: Float32Array,
 ): void {
