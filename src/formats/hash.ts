@@ -26,11 +26,18 @@ export const hashFile = (path: string): Promise<string> => here.file(path)
 /** SHA-256 of the files' names and contents, as hex. */
 export const hashFiles = (paths: readonly string[]): Promise<string> => here.files(paths)
 
+/**
+ * Bytes that are hashed by who asks even where threads may: a thread takes 600 MB of addresses, and longer to start (50 ms) than SHA-256 of
+ * so many bytes takes (12 ms; AMD EPYC).
+ */
+const fewBytes = 16e6
+
 /** Threads that hash while the one that asks computes. Those that are not done end with `stop`. */
 export function hashingInThreads(): FileHashing & { readonly stop: () => void } {
   const threads = new Set<Worker>()
-  const run = (hashed: Parameters<typeof hashContents>[0]): Promise<string> =>
-    new Promise((resolve, reject) => {
+  const run: HashContents = (hashed, bytes) => {
+    if (bytes <= fewBytes) return hashContents(hashed)
+    return new Promise((resolve, reject) => {
       const thread = new Worker(new URL('file-hash.js', import.meta.url), { workerData: { hashed } })
       threads.add(thread)
       thread.once('message', resolve)
@@ -40,6 +47,7 @@ export function hashingInThreads(): FileHashing & { readonly stop: () => void } 
         reject(internalError('the thread that hashes ended'))
       })
     })
+  }
   return {
     ...hashing(run),
     stop: () => {
@@ -48,10 +56,14 @@ export function hashingInThreads(): FileHashing & { readonly stop: () => void } 
   }
 }
 
-function hashing(run: typeof hashContents): FileHashing {
+/** Hashes contents of so many bytes in all. */
+type HashContents = (hashed: Parameters<typeof hashContents>[0], bytes: number) => Promise<string>
+
+function hashing(run: HashContents): FileHashing {
   const checked = async (paths: readonly string[], names: boolean): Promise<string> => {
-    for (const path of paths) await checkPlainFile(path, { code: 'io' })
-    return run({ paths, names })
+    let bytes = 0
+    for (const path of paths) bytes += await checkPlainFile(path, { code: 'io' })
+    return run({ paths, names }, bytes)
   }
   return { file: (path) => checked([path], false), files: (paths) => checked(paths, true) }
 }

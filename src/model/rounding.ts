@@ -38,30 +38,50 @@ export function stored(
   })
 }
 
+/** Elements of a change that are looked at in one piece, through memory that the next piece uses again. */
+const piece = 2 ** 14
+
 /** Adds what a change of some elements comes to, stored as `bytes`. */
 export function addChange(
   sums: ChangeSums,
   { before, after }: { readonly before: Float32Array; readonly after: Float32Array },
   { bytes, dtype }: { readonly bytes: Uint8Array; readonly dtype: FloatDtype },
 ): void {
-  const [now, unchanged] = [bytes, f32ToBytes(before, dtype)].map((own) => bytesToF32(own, dtype))
-  if (now === undefined || unchanged === undefined) return
+  const size = bytes.byteLength / after.length
+  const halves = new Uint16Array(piece)
+  const [one, other] = [new Float32Array(piece), new Float32Array(piece)]
+  for (let start = 0; start < after.length; start += piece) {
+    const end = Math.min(after.length, start + piece)
+    const count = end - start
+    const was = before.subarray(start, end)
+    const unchanged = f32ToBytes(was, dtype, halves.subarray(0, count))
+    addPiece(sums, {
+      was,
+      is: after.subarray(start, end),
+      kept: bytesToF32(bytes.subarray(size * start, size * end), dtype, one.subarray(0, count)),
+      unchanged: bytesToF32(unchanged, dtype, other.subarray(0, count)),
+    })
+  }
+  sums.elements += after.length
+}
+
+/** Elements before and after a change, as the changed ones are stored, and as unchanged ones would be. */
+type Piece = Readonly<Record<'was' | 'is' | 'kept' | 'unchanged', Float32Array>>
+
+function addPiece(sums: ChangeSums, { was, is, kept, unchanged }: Piece): void {
   let [wasSum, isSum, deltaSum, roundingSum, changed, lost] = [0, 0, 0, 0, 0, 0]
-  for (let i = 0; i < after.length; i++) {
-    const was = before[i]!
-    const is = after[i]!
-    const kept = now[i]!
-    const delta = is - was
-    const rounding = kept - is
-    wasSum += was * was
-    isSum += is * is
+  for (let i = 0; i < is.length; i++) {
+    const [a, b, c] = [was[i]!, is[i]!, kept[i]!]
+    const delta = b - a
+    const rounding = c - b
+    wasSum += a * a
+    isSum += b * b
     deltaSum += delta * delta
     roundingSum += rounding * rounding
     if (delta === 0) continue
     changed++
-    if (kept === unchanged[i]) lost++
+    if (c === unchanged[i]) lost++
   }
-  sums.elements += after.length
   sums.before += wasSum
   sums.after += isSum
   sums.delta += deltaSum

@@ -86,18 +86,18 @@ export function float8Bits(dtype: Float8Dtype): Uint16Array<ArrayBuffer> {
   return f32ToBf16(values) as Uint16Array<ArrayBuffer>
 }
 
-/** Values of a tensor's bytes as f32: a view where the bytes are f32 already (and aligned), a copy otherwise. */
-export function bytesToF32(bytes: Uint8Array, dtype: FloatDtype): Float32Array {
+/** Values of a tensor's bytes as f32: a view where the bytes are f32 already (and aligned), a copy otherwise, in `out` if it is given. */
+export function bytesToF32(bytes: Uint8Array, dtype: FloatDtype, out?: Float32Array): Float32Array {
   const size = dtype === 'F32' ? 4 : 2
   const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice()
   if (dtype === 'F32') return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4)
   const halves = new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 2)
-  return dtype === 'BF16' ? bf16ToF32(halves) : f16ToF32(halves)
+  return dtype === 'BF16' ? bf16ToF32(halves, out) : f16ToF32(halves, out)
 }
 
-/** The bytes of f32 values stored as `dtype`: a view where that is f32, a copy otherwise. */
-export function f32ToBytes(values: Float32Array, dtype: FloatDtype): Uint8Array {
-  return bytesOf(dtype === 'F32' ? values : dtype === 'BF16' ? f32ToBf16(values) : f32ToF16(values))
+/** The bytes of f32 values stored as `dtype`: a view where that is f32, a copy otherwise, in `out` if it is given. */
+export function f32ToBytes(values: Float32Array, dtype: FloatDtype, out?: Uint16Array): Uint8Array {
+  return bytesOf(dtype === 'F32' ? values : dtype === 'BF16' ? f32ToBf16(values, out) : f32ToF16(values, out))
 }
 
 /** The memory of an array as bytes. Arrays of weights are never shared between threads. */
