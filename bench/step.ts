@@ -14,15 +14,18 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { defaultThreads, peakMemory } from '../src/engine/machine.ts'
 import { integerProductsAreExact } from '../src/engine/product-probe.ts'
-import { productRate } from '../src/engine/product-rate.ts'
+import { openProductRate } from '../src/engine/product-rate.ts'
 import { linearSpecs } from '../src/model/weight-specs.ts'
 import type { OpenDecoder, OpenOptions } from '../src/session/decoder.ts'
+import { percent } from '../src/util/format.ts'
 import { findPython, modelFolder, runNode, runPythonFor } from './python.ts'
 import { countFlag, flagValue, length, median, openTrainingStep, rank, rows } from './training-step.ts'
 
 interface StepResult {
   readonly seconds: number
-  readonly limitSeconds: number
+  /** What its products take at the limit, as a share of it. */
+  readonly share: number
+  /** The limit. */
   readonly gigaflops: number
   readonly peakMemory: number
 }
@@ -106,16 +109,22 @@ async function measure(asked: Asked, variant: Variant, steps: number): Promise<S
   const { base, ...how } = variant
   const quantization = quantizations[base]
   const { decoder, run } = await openTrainingStep({ ...asked, ...how, expandWeights: base !== 'bf16', quantization })
-  const times: number[] = []
-  for (let step = 0; step < steps + 2; step++) {
-    const seconds = await run()
-    if (step >= 2) times.push(seconds)
-  }
+  for (let step = 0; step < 2; step++) await run()
   const peak = peakMemory()
   const { config, threads } = decoder
-  const rate = await productRate(linearSpecs(config), { rows: rows * length, threads })
+  const rate = openProductRate(linearSpecs(config), { rows: rows * length, threads })
+  const flops = neededFlops(decoder)
+  // Where a machine is shared its limit changes from one second to the next: a step is compared with those right before and after it.
+  const rates = [await rate.measure()]
+  const times: number[] = []
+  for (let step = 0; step < steps; step++) {
+    times.push(await run())
+    rates.push(await rate.measure())
+  }
+  await rate.close()
   await decoder.close()
-  return { seconds: median(times), limitSeconds: neededFlops(decoder) / rate, gigaflops: rate / 1e9, peakMemory: peak }
+  const shares = times.map((seconds, step) => (2 * flops) / (rates[step]! + rates[step + 1]!) / seconds)
+  return { seconds: median(times), share: median(shares), gigaflops: median(rates) / 1e9, peakMemory: peak }
 }
 
 /** Products in bfloat16 take minutes where a processor has no instructions for them. */
@@ -145,8 +154,7 @@ async function report(asked: Asked): Promise<void> {
   for (const [{ activations, base, matmulPrecision }, result] of found) {
     console.log(
       `${activations}, base ${base}, ${matmulPrecision}: ${result.seconds.toFixed(2)} s a step, ${(first.seconds / result.seconds).toFixed(2)} x as fast as the first, ` +
-        `${((100 * result.limitSeconds) / result.seconds).toFixed(0)} % of the limit in f32 (${result.limitSeconds.toFixed(2)} s at ` +
-        `${result.gigaflops.toFixed(0)} GFLOP/s), peak ${gigabytes(result.peakMemory)}`,
+        `${percent(result.share, 0)} of the limit in f32 (${result.gigaflops.toFixed(0)} GFLOP/s), peak ${gigabytes(result.peakMemory)}`,
     )
   }
   const python = args.includes('--no-python') ? undefined : await findPython()
