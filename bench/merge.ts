@@ -37,7 +37,7 @@ try {
   for (const method of option('method', 'lora,qlora').split(',')) {
     const output = join(work, method)
     const options = ['--model', model, '--adapter', adapter, '--output', output, '--method', method, '--json']
-    const command = [join(root, 'dist/cli/main.js'), 'merge', ...options]
+    const command = [join(root, 'dist/cli.js'), 'merge', ...options]
     const { stdout } = await promisify(execFile)(process.execPath, command, { maxBuffer: 1 << 26 })
     const { bytes, seconds, peakMemory } = JSON.parse(stdout) as MergeResult
     const rate = formatSize(bytes / seconds)

@@ -35,7 +35,7 @@ async function first(outputDir: string): Promise<Started> {
   let computes: number | undefined
   const child = spawn(
     process.execPath,
-    [here('dist/cli/main.js'), 'train', '--json', ...flags, '--max-steps', '1000', ...more],
+    [here('dist/cli.js'), 'train', '--json', ...flags, '--max-steps', '1000', ...more],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
     },

@@ -18,7 +18,7 @@ function run(command: string, args: readonly string[], cwd = folder): string {
 }
 
 beforeAll(() => {
-  expect(existsSync(join(root, 'dist/cli/main.js')), 'npm run build comes first').toBe(true)
+  expect(existsSync(join(root, 'dist/cli.js')), 'npm run build comes first').toBe(true)
   // Without scripts: `prepare` would build again under the feet of the other tests.
   const output = run('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', folder], root)
   const [tarball] = JSON.parse(output) as { filename: string; files: { path: string }[] }[]
@@ -31,10 +31,10 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 test('holds the build with the sources that its maps lead to, the documentation and the licence, but no tests', () => {
   expect(packed).toEqual(
-    expect.arrayContaining(['package.json', 'README.md', 'LICENSE', 'dist/cli/main.js', 'dist/index.js']),
+    expect.arrayContaining(['package.json', 'README.md', 'LICENSE', 'dist/cli.js', 'dist/index.js']),
   )
-  expect(packed).toEqual(expect.arrayContaining(['dist/index.d.ts', 'dist/report/browser/draw.js', 'docs/install.md']))
-  expect(packed).toEqual(expect.arrayContaining(['dist/index.d.ts.map', 'src/index.ts']))
+  expect(packed).toEqual(expect.arrayContaining(['dist/types/index.d.ts', 'dist/browser/draw.js', 'docs/install.md']))
+  expect(packed).toEqual(expect.arrayContaining(['dist/types/index.d.ts.map', 'src/index.ts']))
   expect(packed.filter((path) => /\.(test|fixture)\.|^test\//.test(path))).toEqual([])
 })
 
@@ -70,7 +70,7 @@ test('nothing is written outside the output folder, and nothing is collected', (
   const others = Object.entries(process.env).filter(([name]) => !/^(npm_|XDG_|ORT_|TMP|TEMP)/i.test(name))
   const env = { ...Object.fromEntries(others), HOME: home, USERPROFILE: home, TMPDIR: temporary, TEMP: temporary }
   const lowrank = (...args: string[]): void => {
-    const main = join(folder, 'node_modules/lowrank/dist/cli/main.js')
+    const main = join(folder, 'node_modules/lowrank/dist/cli.js')
     execFileSync(process.execPath, [main, ...args], { cwd: folder, env, stdio: 'ignore' })
   }
   const before = listed()

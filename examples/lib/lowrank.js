@@ -41,7 +41,7 @@ export function settings(name) {
 export async function lowrank(command, flags) {
   const args = [...command, ...Object.entries(flags).flatMap(([name, value]) => [`--${name}`, `${value}`])]
   console.error(`\n$ npx lowrank ${args.join(' ')}`)
-  const main = fileURLToPath(new URL('cli/main.js', import.meta.resolve('lowrank')))
+  const main = fileURLToPath(new URL('cli.js', import.meta.resolve('lowrank')))
   const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
   let text = ''
   child.stdout.setEncoding('utf8').on('data', (part) => (text += part))

@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs'
 import { inThread, type Compute } from '../commands/compute.ts'
 import { commands } from '../commands/table.ts'
 import { closest } from '../config/index.ts'
 import { safe, widthOf } from '../terminal/output.ts'
 import { isInputError, LowrankError } from '../util/errors.ts'
+import { versionOf } from '../util/version.ts'
 import { readArguments } from './flags.ts'
 import { commandHelp } from './help.ts'
 import type { Io, SafeIo } from './io.ts'
@@ -48,7 +48,7 @@ async function dispatch(
 ): Promise<void> {
   const [name, second] = args
   if (name === '--version' || name === '-v') {
-    io.stdout.write(`${version()}\n`)
+    io.stdout.write(`${versionOf('lowrank')}\n`)
     return
   }
   if (name === 'help' && second !== undefined) return dispatch([...args.slice(1), '--help'], io, { signal, compute })
@@ -118,12 +118,4 @@ function mainHelp(): string {
     'lowrank COMMAND --help lists the flags of a command; --version prints the version.',
     '',
   ].join('\n')
-}
-
-/** The version of this package; package.json lies two folders up in the sources and in the build. */
-function version(): string {
-  const { version: text } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    version: string
-  }
-  return text
 }

@@ -1,5 +1,4 @@
 import { readdir, stat } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { defaultOf, resumeRule, trainSchema, type TrainConfig } from '../config/index.ts'
@@ -16,6 +15,7 @@ import type { DataSource } from '../text/readers/index.ts'
 import { configName, weightsName } from '../model/peft/adapter.ts'
 import { templateHash } from '../text/template/choose.ts'
 import { companionFiles } from '../text/tokenizer.ts'
+import { versionOf } from '../util/version.ts'
 import { originsSchema, textsSchema } from './recorded.ts'
 
 /** What a run is made from. With the seed among the options, it decides every byte of the result. */
@@ -52,16 +52,13 @@ export async function describeInputs(
   { model: name = config.model, adapter: adapterName = config.adapter, origins = {}, files, data }: InputNames,
   modelHashes: ModelHashes | undefined,
 ): Promise<RunInputs> {
-  const load = createRequire(import.meta.url)
-  const own = load('lowrank/package.json') as { version: string }
-  const runtime = load('onnxruntime-node/package.json') as { version: string }
   const { adapter, chatTemplate } = config
   const template = chatTemplate === undefined ? undefined : await templateHash(chatTemplate)
   const recorded = { ...config, model: name, adapter: adapterName, webhookUrl: originOf(config.webhookUrl) }
   return {
     // As it is read back: without what is unset.
     config: JSON.parse(JSON.stringify(recorded)) as RunInputs['config'],
-    versions: { lowrank: own.version, node: process.version, onnxruntime: runtime.version },
+    versions: { lowrank: versionOf('lowrank'), node: process.version, onnxruntime: versionOf('onnxruntime-node') },
     hashes: {
       ...modelHashes,
       train: await hashSources(files.train, data?.train),

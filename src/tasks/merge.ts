@@ -1,4 +1,3 @@
-import { createRequire } from 'node:module'
 import { type Quantization, quantizationText } from '../config/index.ts'
 import { peakMemory } from '../engine/machine.ts'
 import { type FloatTensor, saveModel } from '../export/save.ts'
@@ -16,6 +15,7 @@ import { LowrankError } from '../util/errors.ts'
 import { formatSize, percent } from '../util/format.ts'
 import { elements } from '../util/shape.ts'
 import { status, type StatusEvent, type TaskContext, whileWaiting } from '../util/task.ts'
+import { versionOf } from '../util/version.ts'
 import {
   type AdapterInput,
   dtypes,
@@ -176,9 +176,8 @@ function recordOf(
   { model, adapters, sha256 }: MergeInputs,
   { held, dtype }: { readonly held: string; readonly dtype: string },
 ): string {
-  const { version } = createRequire(import.meta.url)('lowrank/package.json') as { version: string }
   return formatMergeRecord({
-    lowrank: version,
+    lowrank: versionOf('lowrank'),
     base: {
       name: model.name,
       ...(model.origin === undefined ? {} : { revision: model.origin.revision }),

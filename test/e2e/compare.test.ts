@@ -107,7 +107,7 @@ test.skipIf(process.platform !== 'linux')(
       const outputDir = join(folder, signal)
       const child = spawn(
         process.execPath,
-        [join(root, 'dist/cli/main.js'), ...compareArgs(outputDir), '--max-steps', '5000'],
+        [join(root, 'dist/cli.js'), ...compareArgs(outputDir), '--max-steps', '5000'],
         {
           cwd: root,
           stdio: 'ignore',
@@ -124,7 +124,7 @@ test.skipIf(process.platform !== 'linux')(
     }
     // One whose caller is gone before it has loaded hears nothing of that.
     const job = join(folder, 'SIGINT/compare/jobs/full-seed42-lr5e-5.json')
-    const early = fork(join(root, 'dist/commands/job-process.js'), [job], { execArgv: [], stdio: 'ignore' })
+    const early = fork(join(root, 'dist/job-process.js'), [job], { execArgv: [], stdio: 'ignore' })
     early.disconnect()
     await new Promise((resolve) => early.on('exit', resolve))
     expect(readJson(job)).toMatchObject({ state: { status: 'pending' } })

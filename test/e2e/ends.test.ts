@@ -107,7 +107,7 @@ test.each([
 })
 
 const command = (outputDir: string): string[] => [
-  join(root, 'dist/cli/main.js'),
+  join(root, 'dist/cli.js'),
   'train',
   '--json',
   ...flags({ ...endless, model: tiny, train: data.train, outputDir }),

@@ -306,7 +306,7 @@ describe('refused, with nothing written:', () => {
 describe('nothing half-written', () => {
   test.skipIf(process.platform === 'win32')('when a file cannot grow', () => {
     const output = at('full/disk.gguf')
-    const args = [join(root, 'dist/cli/main.js'), 'export', ...flags({ model: quickstart, to: 'gguf', output })]
+    const args = [join(root, 'dist/cli.js'), 'export', ...flags({ model: quickstart, to: 'gguf', output })]
     const command = 'ulimit -f 200; exec "$0" "$@"'
     const { status, stderr } = spawnSync('bash', ['-c', command, process.execPath, ...args], { encoding: 'utf8' })
     expect(stderr).toMatch(/error: cannot write .*EFBIG/)

@@ -37,7 +37,7 @@ export async function until(what: () => boolean): Promise<void> {
 
 /** Starts the real command line as the head of a group of processes, so that all of them can be killed at once. */
 export function startGroup(args: readonly string[]): ChildProcess {
-  return spawn(process.execPath, [join(root, 'dist/cli/main.js'), ...args], {
+  return spawn(process.execPath, [join(root, 'dist/cli.js'), ...args], {
     cwd: root,
     detached: true,
     stdio: 'ignore',

@@ -8,7 +8,7 @@ import { flags, quickstart, root, temporaryFolder, writeData, type Outcome } fro
 
 const folder = temporaryFolder()
 const { train, valid } = writeData(folder, { train: 8, valid: 4 })
-const main = join(root, 'dist/cli/main.js')
+const main = join(root, 'dist/cli.js')
 const run = { model: quickstart, train, maxSteps: 1, maxLength: 128, perDeviceTrainBatchSize: 2 }
 
 /** Runs a shell line in which `lowrank` is the command line; on Linux, with bash. */

@@ -187,7 +187,7 @@ describe('a merge that does not end', () => {
   })
 
   test.skipIf(process.platform === 'win32')('leaves nothing when a file cannot grow', () => {
-    const args = [join(root, 'dist/cli/main.js'), 'merge', ...flags({ model: large, adapter, output })]
+    const args = [join(root, 'dist/cli.js'), 'merge', ...flags({ model: large, adapter, output })]
     const command = 'ulimit -f 2000; exec "$0" "$@"'
     const { status, stderr } = spawnSync('bash', ['-c', command, process.execPath, ...args], { encoding: 'utf8' })
     expect(stderr).toMatch(/error: cannot write .*model\.safetensors: EFBIG/)

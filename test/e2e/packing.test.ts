@@ -135,7 +135,7 @@ test.skipIf(process.platform !== 'linux')(
     // One of three steps is 32 examples of 512 tokens, and not the first; with activations kept it needs about 3 GB.
     const options = { model: quickstart, train: long, outputDir, maxLength: 512, perDeviceTrainBatchSize: 32, seed: 3 }
     const args = flags({ ...options, groupByLength: true, numTrainEpochs: 1, activations: 'keep' })
-    const main = join(root, 'dist/cli/main.js')
+    const main = join(root, 'dist/cli.js')
     // Where less is left, it is the runtime's copy of a result that does not fit, for which Node.js ends the process.
     const limited = 'ulimit -v 3600000; exec "$0" "$@"'
     const child = spawn('bash', ['-c', limited, process.execPath, main, 'train', ...args])

@@ -164,7 +164,7 @@ describe('nothing is left behind', () => {
 
   test.skipIf(process.platform === 'win32')('when a file cannot grow', () => {
     const before = hashFolder(quickstart)
-    const args = [join(root, 'dist/cli/main.js'), 'quantize', ...flags({ model: quickstart, output })]
+    const args = [join(root, 'dist/cli.js'), 'quantize', ...flags({ model: quickstart, output })]
     const command = 'ulimit -f 200; exec "$0" "$@"'
     const { status, stderr } = spawnSync('bash', ['-c', command, process.execPath, ...args], { encoding: 'utf8' })
     expect(stderr).toMatch(/error: cannot write .*model\.safetensors: EFBIG/)

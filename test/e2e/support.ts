@@ -125,7 +125,7 @@ export interface Running {
 
 /** Starts Node.js with these arguments. */
 export function startNode(args: readonly string[], cwd = root): Running {
-  expect(existsSync(join(root, 'dist/cli/main.js')), 'npm run build comes first').toBe(true)
+  expect(existsSync(join(root, 'dist/cli.js')), 'npm run build comes first').toBe(true)
   const child = spawn(process.execPath, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] })
   let [stdout, stderr] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
@@ -148,7 +148,7 @@ export function flags(options: Flags): string[] {
 
 /** Starts the real command line. */
 export function startLowrank(args: readonly string[], cwd = root): Running {
-  return startNode([join(root, 'dist/cli/main.js'), ...args], cwd)
+  return startNode([join(root, 'dist/cli.js'), ...args], cwd)
 }
 
 /** Runs the real command line to its end. */

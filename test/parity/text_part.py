@@ -45,7 +45,7 @@ def make(folder):
 
 
 def lowrank(*args):
-    found = subprocess.run(["node", f"{ROOT}/dist/cli/main.js", *args], capture_output=True, text=True)
+    found = subprocess.run(["node", f"{ROOT}/dist/cli.js", *args], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     return found.stdout
 

@@ -2,13 +2,16 @@ import { execFileSync, spawn } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { writeBundle } from '../../util/bundle.fixture.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'lowrank-pipe-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-const built = fileURLToPath(new URL('../../../dist/text/readers/index.js', import.meta.url))
+let built: string
+beforeAll(async () => {
+  built = await writeBundle(new URL('./index.ts', import.meta.url), folder)
+})
 
 interface Outcome {
   readonly out: string
