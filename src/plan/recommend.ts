@@ -1,4 +1,4 @@
-import { formatSize, percent } from '../util/format.ts'
+import { count, formatSize, percent } from '../util/format.ts'
 import type { Place, PlanMethod } from './methods.ts'
 import type { PlannedVariant, PlanResult } from './result.ts'
 
@@ -72,7 +72,7 @@ export function recommend(
     const share =
       full === undefined ? '' : ` (${percent(trainableParameters / full.trainableParameters, 2)} of all weights)`
     reasons.push(
-      `${trainableParameters.toLocaleString('en-US')} weights are trained${share}; each adapter is ${formatSize(artifact.bytes)}` +
+      `${count(trainableParameters)} weights are trained${share}; each adapter is ${formatSize(artifact.bytes)}` +
         (full === undefined ? '' : `, a whole model ${formatSize(full.artifact.bytes)}`) +
         (deploy === 'adapters' ? ': many of them share one base in memory' : ''),
     )

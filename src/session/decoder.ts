@@ -133,8 +133,9 @@ export class PreparedDecoder {
   readonly #o: DecoderOptions
   readonly #source: WeightSource
   readonly #adapter: Adapter | undefined
-  /** Those for trees, which a plan asks for again and again. */
+  /** Those for trees, which a plan asks for again and again, and the last for rows, which a plan asks for before they are loaded. */
   readonly #treeStages = new Map<string, DecoderStages>()
+  #rowStages: { readonly key: string; readonly stages: DecoderStages } | undefined
   /** Read when the whole model is written. */
   readonly #beside: readonly TensorSource[] = []
   /** Names of the weights of linear layers in blocks. */
@@ -195,7 +196,8 @@ export class PreparedDecoder {
   stages(choice: ProgramChoice, { trees = false }: { readonly trees?: boolean } = {}): DecoderStages {
     const { training } = this.#o
     const key = programKey(choice)
-    const known = trees ? this.#treeStages.get(key) : undefined
+    const last = this.#rowStages?.key === key ? this.#rowStages.stages : undefined
+    const known = trees ? this.#treeStages.get(key) : last
     if (known !== undefined) return known
     const built = buildStages({
       config: this.config,
@@ -210,6 +212,7 @@ export class PreparedDecoder {
       labelSmoothing: training?.labelSmoothing,
     })
     if (trees) this.#treeStages.set(key, built)
+    else this.#rowStages = { key, stages: built }
     return built
   }
 

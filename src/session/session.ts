@@ -8,8 +8,9 @@ import { chooseTemplate } from '../text/template/choose.ts'
 import type { ChatTemplate } from '../text/template/template.ts'
 import { ExampleStore } from '../text/store.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
-import { LowrankError } from '../util/errors.ts'
+import { internalError, LowrankError } from '../util/errors.ts'
 import { type DecoderOptions, frugal, type OpenDecoder, PreparedDecoder } from './decoder.ts'
+import type { ProgramChoice } from './held.ts'
 import type { Workload } from './memory-items.ts'
 import { readTokens, type ReadOptions } from './read-tokens.ts'
 import { planMemory, type MemoryPlan, type PlanOptions } from './plan.ts'
@@ -20,6 +21,8 @@ export type OpenModel = OpenDecoder & { readonly tokenizer: Tokenizer }
 export type SessionOptions = DecoderOptions & {
   /** Asked ten times a second while texts are tokenized, which ends when it says so. */
   readonly cancelled?: (() => boolean) | undefined
+  /** What programs are probably wanted: they are written while the tokenizer starts. */
+  readonly likely?: ProgramChoice | undefined
 }
 
 /**
@@ -29,20 +32,21 @@ export type SessionOptions = DecoderOptions & {
  * @throws LowrankError `model`, `adapter`, `config`: what was refused, and why; `cancelled`.
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
-  const { model, cancelled = () => false } = options
-  const tokenizer = await loadTokenizer(model, { cancelled })
+  const { model, cancelled = () => false, likely } = options
+  let prepared: PreparedDecoder | undefined
+  let tokenizer: Tokenizer | undefined
   try {
-    const prepared = await PreparedDecoder.open(options)
-    const session = new Session({ ...options, tokenizer, decoder: prepared, cancelled })
-    try {
-      checkVocabulary(tokenizer, prepared, model)
-    } catch (error) {
-      await prepared.close()
-      throw error
+    const meanwhile = async (): Promise<void> => {
+      prepared = await PreparedDecoder.open(options)
+      if (likely !== undefined) prepared.stages(likely)
     }
-    return session
+    tokenizer = await loadTokenizer(model, { cancelled, meanwhile })
+    if (prepared === undefined) throw internalError('a tokenizer without its decoder')
+    checkVocabulary(tokenizer, prepared, model)
+    return new Session({ ...options, tokenizer, decoder: prepared, cancelled })
   } catch (error) {
-    tokenizer.close()
+    tokenizer?.close()
+    await prepared?.close()
     throw error
   }
 }
@@ -50,7 +54,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 /** What a run says of its model. */
 type ModelConfig = Pick<
   TrainConfig,
-  'model' | 'adapter' | 'threads' | 'method' | 'init' | 'seed' | 'labelSmoothingFactor'
+  'model' | 'adapter' | 'threads' | 'method' | 'init' | 'seed' | 'labelSmoothingFactor' | 'activations'
 > &
   LoraConfig &
   QuantizationOptions
@@ -59,7 +63,9 @@ type ModelConfig = Pick<
 export function sessionOf(config: ModelConfig, cancelled: () => boolean): Promise<Session> {
   const { model, adapter, threads, method, init, seed, labelSmoothingFactor: labelSmoothing } = config
   const training = { lora: method === 'full' ? undefined : config, init, seed, labelSmoothing }
-  return openSession({ model, adapter, threads, quantization: quantizationOf(config), training, cancelled })
+  const likely: ProgramChoice =
+    config.activations === 'recompute' ? frugal : { ...frugal, activations: 'keep', expandWeights: true }
+  return openSession({ model, adapter, threads, quantization: quantizationOf(config), training, cancelled, likely })
 }
 
 interface SessionParts {

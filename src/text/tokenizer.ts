@@ -49,6 +49,8 @@ export interface Tokenizer {
 export interface LoadTokenizerOptions {
   /** Asked ten times a second while something is computed, which ends when it says so. */
   readonly cancelled?: () => boolean
+  /** What may be done while the process starts, which takes a fifth of a second. */
+  readonly meanwhile?: () => Promise<void>
 }
 
 /**
@@ -58,7 +60,7 @@ export interface LoadTokenizerOptions {
  */
 export async function loadTokenizer(
   model: string,
-  { cancelled = () => false }: LoadTokenizerOptions = {},
+  { cancelled = () => false, meanwhile }: LoadTokenizerOptions = {},
 ): Promise<Tokenizer> {
   const files = await openModelFiles(model)
   const path = files.where('tokenizer.json')
@@ -88,7 +90,11 @@ export async function loadTokenizer(
   const engine = new Engine({ path, text: files.isGguf ? text : undefined, added: special.added, cuts, cancelled })
   if (!files.isGguf) given = undefined
   try {
-    await checkIds(engine, special.declared, path)
+    const checking = checkIds(engine, special.declared, path)
+    // Reported where it is awaited.
+    checking.catch(() => {})
+    await meanwhile?.()
+    await checking
     const eos =
       special.eos === undefined
         ? await eosFromIds(engine, files, {

@@ -3,7 +3,7 @@
 /** `512 bytes`, `412 MB`, `3.21 GB`; decimal units. */
 export function formatSize(bytes: number): string {
   if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(2)} GB`
-  return bytes >= 1e6 ? `${Math.round(bytes / 1e6)} MB` : `${bytes.toLocaleString('en-US')} bytes`
+  return bytes >= 1e6 ? `${Math.round(bytes / 1e6)} MB` : `${count(bytes)} bytes`
 }
 
 /** `4.2 s`, `3m 05s`, `2h 07m`. */
@@ -23,9 +23,9 @@ export function progressText(done: number, total: number, perByte: number | unde
   return `${formatSize(done)} of ${formatSize(total)}${left}`
 }
 
-/** `1,234,567`. */
+/** `1,234,567` of a whole number. By hand, since the first `toLocaleString` of a process takes 30 ms. */
 export function count(value: number): string {
-  return value.toLocaleString('en-US')
+  return String(value).replace(/\B(?=(\d{3})+$)/g, ',')
 }
 
 /** `0.68 %` of a share from 0 to 1. */
