@@ -33,7 +33,7 @@ export interface MemoryItem {
 }
 
 /** Node.js, the runtime's code, compiled programs, and buffers that are not collected yet. */
-const runtimeBytes = 250e6
+const runtimeBytes = 220e6
 
 /**
  * What reading a tokenizer has left, for each token: its file as objects, some ten times its size. Of a large one most is garbage, whose memory
