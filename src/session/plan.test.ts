@@ -1,9 +1,11 @@
+import { totalmem } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { MemoryChoice } from '../config/index.ts'
-import { PreparedDecoder } from './decoder.ts'
+import { addressesAreLimited } from '../util/limits.ts'
+import { frugal, PreparedDecoder } from './decoder.ts'
 import type { Workload } from './memory-items.ts'
-import { headRowsOf, planMemory } from './plan.ts'
+import { headRowsOf, mayFallShort, planMemory } from './plan.ts'
 
 const quickstart = join(import.meta.dirname, '../../examples/quickstart/model')
 const lora = {
@@ -57,4 +59,12 @@ test('logits of a chunk take no more than 268 MB', () => {
   expect(headRowsOf({ vocabSize: 49_152 })).toEqual([512, 128, 32])
   expect(headRowsOf({ vocabSize: 262_144 })).toEqual([256, 128, 32])
   expect(headRowsOf({ vocabSize: 4_000_000 })).toEqual([16, 16, 16])
+})
+
+test('a plan far below what is free needs no trial, unless there is a bound', () => {
+  const plan = { ...frugal, items: [], smaller: [], bound: undefined }
+  // Limits on addresses of whoever runs the tests are bounds, too.
+  if (!addressesAreLimited()) expect(mayFallShort({ ...plan, expected: 1e6 })).toBe(false)
+  expect(mayFallShort({ ...plan, expected: 1e6, bound: 64e9 })).toBe(true)
+  expect(mayFallShort({ ...plan, expected: 0.6 * totalmem() })).toBe(true)
 })

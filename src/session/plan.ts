@@ -2,6 +2,7 @@ import type { MatmulPrecision, MemoryChoice, TrainConfig } from '../config/index
 import { availableMemory } from '../engine/machine.ts'
 import { LowrankError } from '../util/errors.ts'
 import { formatSize } from '../util/format.ts'
+import { addressesAreLimited } from '../util/limits.ts'
 import type { PreparedDecoder } from './decoder.ts'
 import { type MemoryItem, memoryItems, type Workload } from './memory-items.ts'
 
@@ -13,6 +14,11 @@ export interface MemoryPlan extends MemoryChoice {
   readonly bound: number | undefined
   /** What would take less memory, in words. */
   readonly smaller: readonly string[]
+}
+
+/** Whether a run may yet take more than there is: its plan is not far below what is free, or there is a bound to it. */
+export function mayFallShort({ expected, bound }: MemoryPlan): boolean {
+  return bound !== undefined || addressesAreLimited() || 2 * expected > availableMemory()
 }
 
 /** The smallest plan of a run takes more than there is. */

@@ -13,7 +13,7 @@ import { findDataFiles } from './find-data.ts'
 import { complete } from './samples.ts'
 import { type Measure, openMeasure } from './measure.ts'
 import { planEvent, watchBound, workloadOf } from '../train/workload.ts'
-import type { MemoryPlan } from '../session/plan.ts'
+import { mayFallShort, type MemoryPlan } from '../session/plan.ts'
 import { checkResumed, dayOfRun, findStart } from '../runs/resume.ts'
 import { fileSinks } from '../report/sinks/index.ts'
 import { withSinks } from '../report/sinks/sink.ts'
@@ -130,7 +130,7 @@ export async function* runFinetune(
     yield noted({ type: 'status', message: `loading ${given.model}` })
     const model = await session.load(plan)
     const { largest } = workload
-    const trial = largest && { largest, smaller: plan.smaller }
+    const trial = largest && mayFallShort(plan) ? { largest, smaller: plan.smaller } : undefined
     const training = startTraining({
       ...model,
       config,

@@ -82,6 +82,11 @@ export function isOutOfMemory(error: unknown): boolean {
   )
 }
 
+/** Whether a limit on addresses (`ulimit -v`) may be met before memory is full. */
+export function addressesAreLimited(): boolean {
+  return processLimit('Max address space') !== undefined
+}
+
 /** Memory that could not be taken: where (`in block.forward`), the reason, and the limit of the process, if it has one. */
 export function memoryError(where: string, cause: unknown, hint: string): LowrankError {
   const most = processLimit('Max address space')
