@@ -1,6 +1,6 @@
 /*
- * How long a run takes until it computes: Node.js, the model and its tokenizer, data, plan, weights, programs. First it tries the largest micro-batch, then
- * it takes its first step. The SHA-256 of the model is computed beside the steps.
+ * How long a run takes until it computes: Node.js, the model and its tokenizer, data, plan, weights, programs. It takes its first step then, where memory
+ * may fall short after it has tried the largest micro-batch. The SHA-256 of the model is computed beside the steps.
  *
  *     npm run bench:start -- --model DIR [--train FILE] [--rounds 3] [-- more flags of train]
  */

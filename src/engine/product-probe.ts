@@ -6,7 +6,7 @@ import { f32Tensor, floats, type HostTensor, Runtime } from './onnxruntime/runti
 import { ProgramTimer } from './program-timer.ts'
 
 /** A linear layer: weight [outFeatures, inFeatures]. */
-interface LinearShape {
+export interface LinearShape {
   readonly inFeatures: number
   readonly outFeatures: number
 }

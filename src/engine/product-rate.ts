@@ -1,14 +1,10 @@
 import { b } from '../graph/build.ts'
 import { program } from '../graph/program.ts'
 import { f32Tensor, Runtime } from './onnxruntime/runtime.ts'
+import type { LinearShape } from './product-probe.ts'
 
 /** Runs that each shape is tried for. */
 const tries = 15
-
-interface LinearShape {
-  readonly inFeatures: number
-  readonly outFeatures: number
-}
 
 interface ProductRate {
   /** The best rate now, in floating point operations a second. */

@@ -53,11 +53,10 @@ export function addChange(
   for (let start = 0; start < after.length; start += piece) {
     const end = Math.min(after.length, start + piece)
     const count = end - start
-    const was = before.subarray(start, end)
-    const unchanged = f32ToBytes(was, dtype, halves.subarray(0, count))
+    const part = { before: before.subarray(start, end), after: after.subarray(start, end) }
+    const unchanged = f32ToBytes(part.before, dtype, halves.subarray(0, count))
     addPiece(sums, {
-      was,
-      is: after.subarray(start, end),
+      ...part,
       kept: bytesToF32(bytes.subarray(size * start, size * end), dtype, one.subarray(0, count)),
       unchanged: bytesToF32(unchanged, dtype, other.subarray(0, count)),
     })
@@ -65,22 +64,24 @@ export function addChange(
   sums.elements += after.length
 }
 
-/** Elements before and after a change, as the changed ones are stored, and as unchanged ones would be. */
-type Piece = Readonly<Record<'was' | 'is' | 'kept' | 'unchanged', Float32Array>>
+/** Elements before and after a change, and as what they are kept that were changed, and that would not have been. */
+type Piece = Readonly<Record<'before' | 'after' | 'kept' | 'unchanged', Float32Array>>
 
-function addPiece(sums: ChangeSums, { was, is, kept, unchanged }: Piece): void {
+function addPiece(sums: ChangeSums, { before, after, kept: held, unchanged }: Piece): void {
   let [wasSum, isSum, deltaSum, roundingSum, changed, lost] = [0, 0, 0, 0, 0, 0]
-  for (let i = 0; i < is.length; i++) {
-    const [a, b, c] = [was[i]!, is[i]!, kept[i]!]
-    const delta = b - a
-    const rounding = c - b
-    wasSum += a * a
-    isSum += b * b
+  for (let i = 0; i < after.length; i++) {
+    const was = before[i]!
+    const is = after[i]!
+    const kept = held[i]!
+    const delta = is - was
+    const rounding = kept - is
+    wasSum += was * was
+    isSum += is * is
     deltaSum += delta * delta
     roundingSum += rounding * rounding
     if (delta === 0) continue
     changed++
-    if (c === unchanged[i]) lost++
+    if (kept === unchanged[i]) lost++
   }
   sums.before += wasSum
   sums.after += isSum

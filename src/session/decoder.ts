@@ -133,9 +133,8 @@ export class PreparedDecoder {
   readonly #o: DecoderOptions
   readonly #source: WeightSource
   readonly #adapter: Adapter | undefined
-  /** Those for trees, which a plan asks for again and again, and the last for rows, which a plan asks for before they are loaded. */
-  readonly #treeStages = new Map<string, DecoderStages>()
-  #rowStages: { readonly key: string; readonly stages: DecoderStages } | undefined
+  /** Those that were asked for, which a plan does again and again, and who loads what was planned: some 2 MB for each choice. */
+  readonly #stages = new Map<string, DecoderStages>()
   /** Read when the whole model is written. */
   readonly #beside: readonly TensorSource[] = []
   /** Names of the weights of linear layers in blocks. */
@@ -195,9 +194,8 @@ export class PreparedDecoder {
   /** All programs; `trees`: those for micro-batches whose rows share what their examples begin with. */
   stages(choice: ProgramChoice, { trees = false }: { readonly trees?: boolean } = {}): DecoderStages {
     const { training } = this.#o
-    const key = programKey(choice)
-    const last = this.#rowStages?.key === key ? this.#rowStages.stages : undefined
-    const known = trees ? this.#treeStages.get(key) : last
+    const key = `${programKey(choice)} ${trees}`
+    const known = this.#stages.get(key)
     if (known !== undefined) return known
     const built = buildStages({
       config: this.config,
@@ -211,8 +209,7 @@ export class PreparedDecoder {
       trees,
       labelSmoothing: training?.labelSmoothing,
     })
-    if (trees) this.#treeStages.set(key, built)
-    else this.#rowStages = { key, stages: built }
+    this.#stages.set(key, built)
     return built
   }
 

@@ -61,10 +61,10 @@ type ModelConfig = Pick<
 
 /** The model that a training run asks for. */
 export function sessionOf(config: ModelConfig, cancelled: () => boolean): Promise<Session> {
-  const { model, adapter, threads, method, init, seed, labelSmoothingFactor: labelSmoothing } = config
+  const { model, adapter, threads, method, init, seed, activations, labelSmoothingFactor: labelSmoothing } = config
   const training = { lora: method === 'full' ? undefined : config, init, seed, labelSmoothing }
   const likely: ProgramChoice =
-    config.activations === 'recompute' ? frugal : { ...frugal, activations: 'keep', expandWeights: true }
+    activations === 'recompute' ? frugal : { ...frugal, activations: 'keep', expandWeights: true }
   return openSession({ model, adapter, threads, quantization: quantizationOf(config), training, cancelled, likely })
 }
 
