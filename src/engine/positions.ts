@@ -78,7 +78,8 @@ function attentionFeeds(
       }
     }
     feeds[`mask.${i}`] = f32Tensor(mask, [rows.length, 1, end - start, end])
-    if (i < parts - 1) feeds[`cut.${i}`] = idTensor(Int32Array.of(end, seq - end))
+    const next = ends[i + 1]
+    if (next !== undefined) feeds[`cut.${i}`] = idTensor(Int32Array.of(end, next - end))
   })
   return { ...feeds, sizes: sizesOf(ends) }
 }

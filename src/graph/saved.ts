@@ -46,7 +46,15 @@ export function chooseSaved(options: {
     if (i !== undefined) flow.connect(2 * i + 1, sink, Infinity)
   }
   const behind = flow.minimumCut(source, sink)
-  return values.filter((_, i) => !behind.has(2 * i) && behind.has(2 * i + 1))
+  const cut = values.filter((_, i) => !behind.has(2 * i) && behind.has(2 * i + 1))
+  return [...new Set(cut.map((value) => viewed(value, indexOf)))]
+}
+
+/** What a value is another shape of: handing that over instead takes no copy. */
+function viewed(value: Value, early: ReadonlyMap<Value, number>): Value {
+  const [operand] = value.node.inputs
+  const isView = ops[value.node.op].memory === 'view' && operand !== undefined && early.has(operand)
+  return isView ? viewed(operand, early) : value
 }
 
 /** Of the nodes that gradients take, those that depend on no gradient: a forward program can run them as well. */

@@ -3,27 +3,29 @@ import { type Dim, product } from '../graph/dims.ts'
 import type { Value } from '../graph/value.ts'
 import type { Attend, DecoderConfig } from './decoder.ts'
 
-/** The queries of one part and the keys they may see. */
-export interface AttentionPart {
-  /** How many queries. */
-  readonly queries: Dim
-  /** Of keys or values of all positions, axis 2, those that it may see. */
-  readonly seen: (all: Value) => Value
+/** The parts in which queries go through attention, and the keys that each may see. */
+export interface QueryParts {
+  /** How many queries each has. */
+  readonly queries: readonly Dim[]
+  /** The same as numbers, i64 [parts]. */
+  readonly sizes: Value
+  /** Of keys or values of all positions, axis 2, those that each part may see. */
+  readonly seen: (all: Value) => readonly Value[]
   /**
-   * Added to scores: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, group * queries, keys]: as
-   * scores are laid out, which need no reshapes then.
+   * Added to the scores of each: 0 where a query may look, very negative elsewhere. One for all rows or one for each, [1|batch, 1, group * queries,
+   * keys]: as scores are laid out, which need no reshapes then.
    */
-  readonly mask: Value
+  readonly masks: readonly Value[]
 }
 
-/** Attention whose queries go through it in parts, so that early ones skip the late keys. `sizes`: lengths of the parts, i64 [parts]. */
-export function attendInParts(config: DecoderConfig, sizes: Value, parts: readonly AttentionPart[]): Attend {
+/** Attention whose queries go through it in parts, so that early ones skip the late keys. */
+export function attendInParts(config: DecoderConfig, { queries: parts, sizes, seen, masks }: QueryParts): Attend {
   return (queries, keys, values) => {
-    const queryParts = b.split(queries, sizes, { axis: 3, parts: parts.map((part) => part.queries) })
-    const mixedParts = parts.map(({ seen, mask }, i) =>
-      attendAll(queryParts[i] ?? queries, seen(keys), seen(values), mask, config),
-    )
-    return b.concat(mixedParts, sizes, { axis: 3, whole: queries.type.shape[3] ?? 0 })
+    const [seenKeys, seenValues] = [seen(keys), seen(values)]
+    const mixed = b
+      .split(queries, sizes, { axis: 3, parts })
+      .map((part, i) => attendAll(part, seenKeys[i] ?? keys, seenValues[i] ?? values, masks[i]!, config))
+    return b.concat(mixed, sizes, { axis: 3, whole: queries.type.shape[3] ?? 0 })
   }
 }
 

@@ -2,7 +2,7 @@ import { b } from '../graph/build.ts'
 import type { Port } from '../graph/program.ts'
 import { only as firstOf, type Value } from '../graph/value.ts'
 import { attentionParts, treeParts } from '../util/attention.ts'
-import { type AttentionPart, attendInParts, groupSize } from './attention.ts'
+import { attendInParts, groupSize, type QueryParts } from './attention.ts'
 import type { BlockContext, DecoderConfig } from './decoder.ts'
 
 /**
@@ -31,27 +31,33 @@ export function blockContext(
   const count = trees ? treeParts : attentionParts
   const sizes = i64('sizes', [count])
   const rows = index === numHiddenLayers - 1 ? i64('rows', ['rows']) : undefined
+  const each = <T>(made: (part: number) => T): readonly T[] => Array.from({ length: count }, (_, i) => made(i))
   const maskOf = (i: number, keys: string): Value =>
     b.repeat(f32(`mask.${i}`, ['1|batch', 1, `part ${i}`, keys]), { axis: 2, times: groupSize(config) })
-  /** Sees all keys up to its last query. */
-  const rowPart = (i: number): AttentionPart => {
-    const final = i === count - 1
-    const keys = final ? 'seq' : `upto ${i}`
-    const cut = final ? undefined : i64(`cut.${i}`, [2])
-    const seen = (all: Value): Value =>
-      cut === undefined ? all : firstOf(b.split(all, cut, { axis: 2, parts: [keys, `after ${keys}`] }))
-    return { queries: `part ${i}`, seen, mask: maskOf(i, keys) }
+
+  /** A part sees all keys up to its last query. They are cut from those of the part behind it, which copies less than from all. */
+  const ofRows = (): Pick<QueryParts, 'seen' | 'masks'> => {
+    const cuts = each((i) => (i === count - 1 ? undefined : i64(`cut.${i}`, [2])))
+    const seen = (all: Value): readonly Value[] =>
+      cuts.reduceRight<readonly Value[]>((later, cut, i) => {
+        const [next = all] = later
+        const parts = [`upto ${i}`, `part ${i + 1}`]
+        return [cut === undefined ? all : firstOf(b.split(next, cut, { axis: 2, parts })), ...later]
+      }, [])
+    return { seen, masks: each((i) => maskOf(i, i === count - 1 ? 'seq' : `upto ${i}`)) }
   }
-  /** Sees the keys from the beginning of the row to a gap, and those from there to its last query. */
-  const treePart = (i: number): AttentionPart => {
-    const [cut, lengths] = [i64(`cut.${i}`, [4]), i64(`seen.${i}`, [2])]
-    const parts = [`before ${i}`, `gap ${i}`, `near ${i}`, `after ${i}`]
-    const seen = (all: Value): Value => {
-      const [before = all, , near = all] = b.split(all, cut, { axis: 2, parts })
-      return b.concat([before, near], lengths, { axis: 2, whole: `keys ${i}` })
-    }
-    return { queries: `part ${i}`, seen, mask: maskOf(i, `keys ${i}`) }
+  /** A part sees the keys from the beginning of the row to a gap, and those from there to its last query. */
+  const ofTrees = (): Pick<QueryParts, 'seen' | 'masks'> => {
+    const cuts = each((i) => ({ cut: i64(`cut.${i}`, [4]), lengths: i64(`seen.${i}`, [2]) }))
+    const seen = (all: Value): readonly Value[] =>
+      cuts.map(({ cut, lengths }, i) => {
+        const parts = [`before ${i}`, `gap ${i}`, `near ${i}`, `after ${i}`]
+        const [before = all, , near = all] = b.split(all, cut, { axis: 2, parts })
+        return b.concat([before, near], lengths, { axis: 2, whole: `keys ${i}` })
+      })
+    return { seen, masks: each((i) => maskOf(i, `keys ${i}`)) }
   }
-  const parts = Array.from({ length: count }, (_, i) => (trees ? treePart(i) : rowPart(i)))
-  return { context: { rope, attend: attendInParts(config, sizes, parts), rows }, ports }
+  const queries = each((i) => `part ${i}`)
+  const attend = attendInParts(config, { queries, sizes, ...(trees ? ofTrees() : ofRows()) })
+  return { context: { rope, attend, rows }, ports }
 }

@@ -100,7 +100,6 @@ export function stageSizes({
   const parts = Array.from({ length: attentionParts }, (_, i) => [
     [`part ${i}`, end(i) - end(i - 1)],
     [`upto ${i}`, end(i)],
-    [`after upto ${i}`, seq - end(i)],
   ])
   return { batch, seq, rows, '1|batch': masks, ...(Object.fromEntries(parts.flat()) as DimValues) }
 }

@@ -1,7 +1,7 @@
 import { b } from '../../graph/build.ts'
 import { lastDim, type Value } from '../../graph/value.ts'
-import type { Layers } from '../decoder.ts'
-import type { StageLayers } from '../layers.ts'
+import type { Layers, LinearPart } from '../decoder.ts'
+import { splitLast, type StageLayers } from '../layers.ts'
 
 /** What LoRA adds to one linear layer. */
 export interface LoraModule {
@@ -17,19 +17,44 @@ export interface LoraModule {
  * modules (named as in the stage) have one.
  */
 export function withLora(stage: StageLayers, adapterOf: (module: string) => LoraModule | undefined): Layers {
+  const matrices = (part: LinearPart, { r }: LoraModule, x: Value): { readonly a: Value; readonly up: Value } => ({
+    a: stage.parameter(`${part.module}.lora_A.weight`, [r, Number(lastDim(x.type))]),
+    up: stage.parameter(`${part.module}.lora_B.weight`, [part.outFeatures, r]),
+  })
+  const adapted = (y: Value, x: Value, part: LinearPart): Value => {
+    const adapter = adapterOf(part.module)
+    if (adapter === undefined) return y
+    const { scale, dropout } = adapter
+    const { a, up } = matrices(part, adapter, x)
+    const input = dropout > 0 ? stage.drop(part.module, x, dropout) : x
+    // Inverted dropout divides by 1 - p; here that is part of the scale, on the small tensor.
+    const low = b.scale(b.linear(input, a), scale / (1 - dropout))
+    return b.add(y, b.linear(low, up))
+  }
   return {
     parameter: (name, shape) => stage.parameter(name, shape),
-    linear: (module, x, options) => {
-      const y = stage.linear(module, x, options)
-      const adapter = adapterOf(module)
-      if (adapter === undefined) return y
-      const { r, scale, dropout } = adapter
-      const a = stage.parameter(`${module}.lora_A.weight`, [r, Number(lastDim(x.type))])
-      const up = stage.parameter(`${module}.lora_B.weight`, [options.outFeatures, r])
-      const input = dropout > 0 ? stage.drop(module, x, dropout) : x
-      // Inverted dropout divides by 1 - p; here that is part of the scale, on the small tensor.
-      const low = b.scale(b.linear(input, a), scale / (1 - dropout))
-      return b.add(y, b.linear(low, up))
+    linear: (module, x, options) => adapted(stage.linear(module, x, options), x, { module, ...options }),
+    linearsOf: (x, parts) => {
+      const results = stage.linearsOf(x, parts)
+      const joint = parts.flatMap((part, i) => {
+        const adapter = adapterOf(part.module)
+        return adapter === undefined || adapter.dropout > 0 ? [] : [{ i, adapter, ...matrices(part, adapter, x) }]
+      })
+      if (joint.length < 2) return results.map((y, i) => adapted(y, x, parts[i]!))
+      // Of x one product with the rows of all A: that reads x, and its gradient is added up, once instead of once for each.
+      const ranks = joint.map(({ adapter }) => adapter.r)
+      const whole = ranks.reduce((total, r) => total + r, 0)
+      const a = b.concat(joint.map((one) => one.a), b.integers(ranks), { axis: 0, whole })
+      const [scale = 1, ...scales] = joint.map((one) => one.adapter.scale)
+      const alike = scales.every((one) => one === scale)
+      const low = b.linear(x, a)
+      const lows = splitLast(alike ? b.scale(low, scale) : low, ranks)
+      return results.map((y, i) => {
+        const at = joint.findIndex((one) => one.i === i)
+        const [one, own] = [joint[at], lows[at]]
+        if (one === undefined || own === undefined) return adapted(y, x, parts[i]!)
+        return b.add(y, b.linear(alike ? own : b.scale(own, one.adapter.scale), one.up))
+      })
     },
   }
 }
