@@ -136,11 +136,9 @@ async function report(asked: Asked): Promise<void> {
   const self = fileURLToPath(import.meta.url)
   const only = flagValue(args, '--only')?.split(',')
   const exact = await integerProductsAreExact(defaultThreads())
-  if (!exact) console.log('products of 8-bit integers are not exact on this machine: nothing is measured at high')
+  if (!exact) console.log('this processor has no fast exact products of integers: at high, others take their place')
   const variants = args.includes('--all') ? all : plain
-  const wanted = variants.filter(({ base, matmulPrecision }) => {
-    return (exact || matmulPrecision === 'highest') && (only === undefined || only.includes(base))
-  })
+  const wanted = variants.filter(({ base }) => only === undefined || only.includes(base))
   const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`
   const found = new Map<Variant, StepResult>()
   for (let round = 0; round < countFlag(args, '--rounds', 1); round++) {

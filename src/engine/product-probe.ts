@@ -1,7 +1,7 @@
 import { b } from '../graph/build.ts'
 import { program, type Program } from '../graph/program.ts'
 import type { SliceAttributes, Value } from '../graph/value.ts'
-import { internalError, LowrankError } from '../util/errors.ts'
+import { internalError } from '../util/errors.ts'
 import { f32Tensor, floats, type HostTensor, Runtime } from './onnxruntime/runtime.ts'
 import { ProgramTimer } from './program-timer.ts'
 
@@ -61,23 +61,14 @@ function bothWays({ inFeatures: k, outFeatures: n }: LinearShape, rows: number, 
   })
 }
 
-/** @throws LowrankError `config`: a run computes with products of 8-bit integers, and they are not exact here. */
-export async function checkIntegerProducts(threads: number): Promise<void> {
-  if (await integerProductsAreExact(threads)) return
-  throw new LowrankError(
-    'config',
-    'matmulPrecision high: products of 8-bit integers are not exact on this machine, whose processor has no instructions for them',
-    {
-      hint: 'Set "matmulPrecision" to highest, or to auto, which finds out. A run that began with high goes on elsewhere.',
-    },
-  )
-}
-
 /**
- * Whether products of 8-bit integers are exact here. Where the processor has no instructions for them (x86 without VNNI), sums of two
- * products are cut off at 16 bits.
+ * Whether fast products of 8-bit integers are exact here, or those of `unsigned` ones. Where the processor has no instructions for them (x86
+ * without VNNI), sums of two products are cut off at 16 bits by the fast ones.
  */
-export async function integerProductsAreExact(threads: number): Promise<boolean> {
+export async function integerProductsAreExact(
+  threads: number,
+  { unsigned = false }: { readonly unsigned?: boolean } = {},
+): Promise<boolean> {
   const [rows, k, n] = [4, 256, 32]
   const x = b.input('x', { dtype: 'f32', shape: [rows, k] })
   const attributes: SliceAttributes = { rows: n, columns: k, low: false, orders: 1 }
@@ -90,7 +81,7 @@ export async function integerProductsAreExact(threads: number): Promise<boolean>
     inputs: Object.entries({ x, scales, high }).map(([name, value]) => ({ name, value })),
     outputs: [{ name: 'y', value: b.linear(x, b.slicedWeight(scales, [high], attributes)) }],
   })
-  const runtime = new Runtime({ threads })
+  const runtime = new Runtime({ threads, unsignedIntegers: unsigned })
   try {
     // All of the largest magnitude, with the sign that half of the columns have.
     const feeds: Record<string, HostTensor> = {

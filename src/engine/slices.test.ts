@@ -10,13 +10,19 @@ import { fillNormal, stream } from '../util/random.ts'
 import { f32Tensor, floats, type HostTensor, Runtime } from './onnxruntime/runtime.ts'
 import { integerProductsAreExact } from './product-probe.ts'
 
-const runtime = new Runtime({ threads: 2 })
-afterAll(() => runtime.close())
+const runtimes = {
+  'fast products': new Runtime({ threads: 2 }),
+  'products of unsigned integers': new Runtime({ threads: 2, unsignedIntegers: true }),
+}
+afterAll(async () => {
+  for (const runtime of Object.values(runtimes)) await runtime.close()
+})
 
 const [k, n] = [192, 160]
 
 /** x wT and dy w, of a weight in slices. */
 async function products(
+  runtime: Runtime,
   weight: StoredWeight,
   { x, dy, rows }: { readonly x: Float32Array; readonly dy: Float32Array; readonly rows: number },
 ): Promise<readonly [Float32Array, Float32Array]> {
@@ -114,50 +120,58 @@ function expectClose(
 
 /** Where they are not, nothing computes with them. */
 const exact = await integerProductsAreExact(2)
+const used = Object.entries(runtimes).filter(([name]) => exact || name !== 'fast products')
 
-describe.runIf(exact).each(Object.entries(kinds))('%s', (_, make) => {
-  test.each([1, 6])('%i rows: products in slices are those in f64 to 3e-4', async (rows) => {
-    const [x, dy, w] = [make(rows, k), make(rows, n), normal(n * k, 'weight')]
-    const [y, dx] = await products(sliced(float(w), 2), { x, dy, rows })
-    expectClose(y, { x, w, rows, outer: n, inner: k, wAt: (out, i) => out * k + i })
-    expectClose(dx, { x: dy, w, rows, outer: k, inner: n, wAt: (out, i) => i * k + out })
-    // What a program transposes is the same numbers.
-    expect(await products(sliced(float(w), 1), { x, dy, rows })).toEqual([y, dx])
+test('products of unsigned integers are exact on every machine', async () => {
+  expect(await integerProductsAreExact(2, { unsigned: true })).toBe(true)
+})
+
+describe.each(used)('%s', (_runtime, runtime) => {
+  test.each(Object.entries(kinds).flatMap(([kind, make]) => [1, 6].map((rows) => ({ kind, rows, make }))))(
+    '$kind, $rows rows: products in slices are those in f64 to 3e-4',
+    async ({ rows, make }) => {
+      const [x, dy, w] = [make(rows, k), make(rows, n), normal(n * k, 'weight')]
+      const [y, dx] = await products(runtime, sliced(float(w), 2), { x, dy, rows })
+      expectClose(y, { x, w, rows, outer: n, inner: k, wAt: (out, i) => out * k + i })
+      expectClose(dx, { x: dy, w, rows, outer: k, inner: n, wAt: (out, i) => i * k + out })
+      // What a program transposes is the same numbers.
+      expect(await products(runtime, sliced(float(w), 1), { x, dy, rows })).toEqual([y, dx])
+    },
+  )
+
+  test('weights of rows of zeros, and of one channel a thousand times the rest', async () => {
+    const w = normal(n * k, 'weight').map((value, i) =>
+      Math.floor(i / k) === 3 ? 0 : i % k === 9 ? 1000 * value : value,
+    )
+    const [x, dy, rows] = [normal(4 * k, 'x'), normal(4 * n, 'dy'), 4]
+    const [y, dx] = await products(runtime, sliced(float(w), 2), { x, dy, rows })
+    expect([...y, ...dx].every(Number.isFinite)).toBe(true)
+    for (let row = 0; row < rows; row++) expect(y[row * n + 3]).toBe(0)
+    const exact = Array.from({ length: n }, (_, out) =>
+      x.slice(0, k).reduce((sum, value, i) => sum + value * w[out * k + i]!, 0),
+    )
+    const size = Math.sqrt(exact.reduce((sum, value) => sum + value ** 2, 0))
+    const off = Math.sqrt(exact.reduce((sum, value, out) => sum + (y[out]! - value) ** 2, 0))
+    expect(off / size).toBeLessThan(3e-4)
   })
-})
 
-test.runIf(exact)('weights of rows of zeros, and of one channel a thousand times the rest', async () => {
-  const w = normal(n * k, 'weight').map((value, i) =>
-    Math.floor(i / k) === 3 ? 0 : i % k === 9 ? 1000 * value : value,
-  )
-  const [x, dy, rows] = [normal(4 * k, 'x'), normal(4 * n, 'dy'), 4]
-  const [y, dx] = await products(sliced(float(w), 2), { x, dy, rows })
-  expect([...y, ...dx].every(Number.isFinite)).toBe(true)
-  for (let row = 0; row < rows; row++) expect(y[row * n + 3]).toBe(0)
-  const exact = Array.from({ length: n }, (_, out) =>
-    x.slice(0, k).reduce((sum, value, i) => sum + value * w[out * k + i]!, 0),
-  )
-  const size = Math.sqrt(exact.reduce((sum, value) => sum + value ** 2, 0))
-  const off = Math.sqrt(exact.reduce((sum, value, out) => sum + (y[out]! - value) ** 2, 0))
-  expect(off / size).toBeLessThan(3e-4)
-})
-
-test.runIf(exact)('a base in rows of 8-bit integers loses nothing but the rounding of its input', async () => {
-  const { data, scale } = quantizeInt8(normal(n * k, 'weight'), n, k)
-  const weight: StoredWeight = { storage: { kind: 'int8' }, shape: [n, k], data, scale }
-  const [x, dy, rows] = [normal(4 * k, 'x'), normal(4 * n, 'dy'), 4]
-  const [y] = await products(sliced(weight, 2), { x, dy, rows })
-  for (let row = 0; row < rows; row++) {
-    const largest = x.subarray(row * k, (row + 1) * k).reduce((most, value) => Math.max(most, Math.abs(value)), 0)
-    for (let out = 0; out < n; out++) {
-      let [exact, size] = [0, 0]
-      for (let i = 0; i < k; i++) {
-        const w = (data[out * k + i]! * scale[out]!) / 127
-        exact += x[row * k + i]! * w
-        size += Math.abs(w)
+  test('a base in rows of 8-bit integers loses nothing but the rounding of its input', async () => {
+    const { data, scale } = quantizeInt8(normal(n * k, 'weight'), n, k)
+    const weight: StoredWeight = { storage: { kind: 'int8' }, shape: [n, k], data, scale }
+    const [x, dy, rows] = [normal(4 * k, 'x'), normal(4 * n, 'dy'), 4]
+    const [y] = await products(runtime, sliced(weight, 2), { x, dy, rows })
+    for (let row = 0; row < rows; row++) {
+      const largest = x.subarray(row * k, (row + 1) * k).reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+      for (let out = 0; out < n; out++) {
+        let [exact, size] = [0, 0]
+        for (let i = 0; i < k; i++) {
+          const w = (data[out * k + i]! * scale[out]!) / 127
+          exact += x[row * k + i]! * w
+          size += Math.abs(w)
+        }
+        // Half a step of the last slice of x for each term; and the rounding of the sum itself.
+        expect(Math.abs(y[row * n + out]! - exact)).toBeLessThan(unit * largest * size + 1e-6 * largest * size)
       }
-      // Half a step of the last slice of x for each term; and the rounding of the sum itself.
-      expect(Math.abs(y[row * n + out]! - exact)).toBeLessThan(unit * largest * size + 1e-6 * largest * size)
     }
-  }
+  })
 })

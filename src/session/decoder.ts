@@ -1,7 +1,7 @@
 import { type MemoryChoice, quantizationText, type Quantization } from '../config/index.ts'
 import { Pipeline } from '../engine/pipeline.ts'
 import { defaultThreads } from '../engine/machine.ts'
-import { checkIntegerProducts } from '../engine/product-probe.ts'
+import { integerProductsAreExact } from '../engine/product-probe.ts'
 import type { RuntimeProfile } from '../engine/onnxruntime/profile.ts'
 import { Runtime } from '../engine/onnxruntime/runtime.ts'
 import { positionKinds } from './positions.ts'
@@ -261,8 +261,6 @@ export class PreparedDecoder {
   async load(choice: MemoryChoice, { profile }: { readonly profile?: RuntimeProfile } = {}): Promise<OpenDecoder> {
     const { config, lora, adaptation } = this
     const { threads } = this
-    // A run that goes on, or a step that is computed again, may have begun on another machine.
-    if (choice.matmulPrecision === 'high') await checkIntegerProducts(threads)
     const stages = this.stages(choice)
     const wanted = this.wanted(stages)
     const onDisk = (weight: WantedWeight): boolean =>
@@ -287,6 +285,8 @@ export class PreparedDecoder {
       threads,
       // An arena keeps what its programs have ever taken, and more, since it doubles as it grows: 5 % faster, but not frugal.
       arenas: choice.activations === 'keep',
+      // A run that goes on, or a step that is computed again, may have begun on a machine with fast products of integers.
+      unsignedIntegers: choice.matmulPrecision === 'high' && !(await integerProductsAreExact(threads)),
       profile,
     })
     const pipeline = new Pipeline({

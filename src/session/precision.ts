@@ -25,12 +25,14 @@ const mostFlops = 5e9
 /** Most rows that are timed. */
 const mostRows = 512
 
+const slow = 'this processor has no fast exact products of integers'
+
 /** Different shapes of layers that are timed, those of most operations. */
 const shapesTimed = 2
 
 /**
- * Decides what products with the frozen weights of blocks are computed in. `auto` takes integers where they are exact and faster, which it
- * measures, in less than a second. Where they are not exact, a decoder refuses to load with `high`.
+ * Decides what products with the frozen weights of blocks are computed in. `auto` takes integers where fast ones are exact and faster, which it
+ * measures, in less than a second.
  */
 export async function pickPrecision(
   setting: TrainConfig['matmulPrecision'],
@@ -41,14 +43,16 @@ export async function pickPrecision(
   const stored = prepared.frozenStorage
   if (stored === undefined)
     return highest('integers are for frozen weights in floats or in rows of 8 bits, of which there are none')
-  if (setting === 'high') return { matmulPrecision: 'high', why: 'as asked for' }
+  if (setting === 'high') {
+    const fast = await integerProductsAreExact(threads)
+    return { matmulPrecision: 'high', why: fast ? 'as asked for' : `as asked for; ${slow}, slower than f32` }
+  }
   const linears = linearSpecs(prepared.config)
   const shapes = largest(linears)
   if (shapes.some(({ inFeatures, outFeatures }) => Math.min(inFeatures, outFeatures) < narrow)) {
     return highest('layers are too narrow for products of integers to be faster')
   }
-  if (!(await integerProductsAreExact(threads)))
-    return highest('products of 8-bit integers are not exact on this machine')
+  if (!(await integerProductsAreExact(threads))) return highest(slow)
   const [most] = shapes
   const flops = 2 * (most?.inFeatures ?? 1) * (most?.outFeatures ?? 1)
   const rows = Math.max(64, Math.min(mostRows, Math.floor(mostFlops / flops)))

@@ -2,7 +2,6 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { TrainConfigInput } from 'lowrank'
-import { integerProductsAreExact } from '../../src/engine/product-probe.ts'
 import { collect, hashFolder, makeTinyModel, runScript, temporaryFolder, writeData } from './support.ts'
 
 const folder = temporaryFolder()
@@ -40,9 +39,6 @@ async function weightsOf(options: Options): Promise<Record<string, string>> {
   return weightsIn(config)
 }
 
-/** Whether products of integers can be used here. */
-const exact = await integerProductsAreExact(2)
-
 const lora = { r: 4, targetModules: 'all-linear', perDeviceTrainBatchSize: 4 }
 const every = { method: 'full', perDeviceTrainBatchSize: 4 } as const
 const cases: Readonly<Record<string, () => Options>> = {
@@ -53,18 +49,14 @@ const cases: Readonly<Record<string, () => Options>> = {
   'NEFTune, dropout and packing': () => ({ ...lora, neftuneNoiseAlpha: 5, loraDropout: 0.2, packing: true }),
   'recomputed activations': () => ({ ...lora, loraDropout: 0.3, activations: 'recompute' }),
   'a base in 4 bits': () => ({ ...lora, method: 'qlora', loraDropout: 0.2 }),
-  ...(exact
-    ? {
-        'products in slices of 8 bits': () => ({ ...lora, matmulPrecision: 'high' }),
-        'slices that are transposed': () => ({
-          ...lora,
-          loraDropout: 0.1,
-          matmulPrecision: 'high',
-          activations: 'recompute',
-        }),
-        'slices of a base in 8 bits': () => ({ ...lora, method: 'qlora', loadIn8bit: true, matmulPrecision: 'high' }),
-      }
-    : {}),
+  'products in slices of 8 bits': () => ({ ...lora, matmulPrecision: 'high' }),
+  'slices that are transposed': () => ({
+    ...lora,
+    loraDropout: 0.1,
+    matmulPrecision: 'high',
+    activations: 'recompute',
+  }),
+  'slices of a base in 8 bits': () => ({ ...lora, method: 'qlora', loadIn8bit: true, matmulPrecision: 'high' }),
   'every weight': () => every,
   '8-bit AdamW': () => ({ ...every, optim: 'adamw-8bit', model: wider }),
 }
@@ -92,7 +84,7 @@ describe('the same seed, configuration and threads give the same bytes', () => {
 
   // Each option had an effect.
   test('which are those of no other case', () => {
-    expect(found.size).toBe(exact ? 12 : 9)
+    expect(found.size).toBe(12)
     expect(new Set([...found.values()].map((weights) => JSON.stringify(weights))).size).toBe(found.size)
   })
 })

@@ -8,6 +8,9 @@ import { collect, hashFolder, last, makeTinyModel, only, readJson, temporaryFold
 const folder = temporaryFolder()
 const data = writeData(folder, { train: 12, valid: 4 })
 const exact = await integerProductsAreExact(2)
+const whyAsked = exact
+  ? 'as asked for'
+  : 'as asked for; this processor has no fast exact products of integers, slower than f32'
 const adapterFile = 'adapter_model.safetensors'
 let common: Omit<TrainConfigInput, 'outputDir'>
 
@@ -17,12 +20,7 @@ beforeAll(async () => {
   common = { model, ...data, ...steps, maxLength: 64, learningRate: 1e-2, targetModules: 'all-linear', threads: 1 }
 })
 
-test.runIf(!exact)('integers that are not exact here are refused', async () => {
-  const refused = collect({ ...common, outputDir: join(folder, 'refused'), matmulPrecision: 'high' })
-  await expect(refused).rejects.toThrow('not exact on this machine')
-})
-
-describe.runIf(exact)('products in slices of 8 bits', () => {
+describe('products in slices of 8 bits', () => {
   test.each([{}, { activations: 'recompute' }, { method: 'qlora', loadIn8bit: true }] as const)(
     'lead where those in f32 lead: %o',
     async (options) => {
@@ -32,7 +30,7 @@ describe.runIf(exact)('products in slices of 8 bits', () => {
           collect({ ...common, ...options, matmulPrecision, outputDir: join(folder, `${matmulPrecision}${name}`) }),
         ),
       )
-      expect(last(only(high!, 'plan'))).toMatchObject({ matmulPrecision: 'high', products: 'as asked for' })
+      expect(last(only(high!, 'plan'))).toMatchObject({ matmulPrecision: 'high', products: whyAsked })
       const [one, other] = [last(only(highest!, 'eval')).loss, last(only(high!, 'eval')).loss]
       expect(other).not.toBe(one)
       expect(Math.abs(other - one)).toBeLessThan(1e-3)

@@ -3,6 +3,8 @@ import { isMainThread, workerData } from 'node:worker_threads'
 import * as ort from 'onnxruntime-node'
 import { dimValue, showShape, solveDim, symbolsOf, type DimValues } from '../../graph/dims.ts'
 import { toOnnx } from '../../graph/onnx/emit.ts'
+import type { Lowerings } from '../../graph/onnx/writer.ts'
+import { unsignedProducts } from '../../graph/ops/products.ts'
 import type { Program } from '../../graph/program.ts'
 import type { DType } from '../../graph/value.ts'
 import { bytesOf } from '../../util/dtype.ts'
@@ -63,6 +65,7 @@ export const dtypes: Readonly<Record<string, DType>> = {
 export class Runtime {
   readonly threads: number
   readonly #arenas: boolean
+  readonly #lowerings: Lowerings
   readonly #profile: RuntimeProfile | undefined
   /** Those used last come last. */
   readonly #sessions = new Map<Program, ort.InferenceSession>()
@@ -73,18 +76,20 @@ export class Runtime {
   >()
 
   /**
-   * `arenas`: whether programs keep the memory they have taken for their next run (by default), instead of giving it back. `profile`: what
-   * records how long they take.
+   * `arenas`: whether programs keep the memory they have taken for their next run (by default), instead of giving it back. `unsignedIntegers`:
+   * whether products of integers are made of unsigned ones, as where only these are exact. `profile`: what records how long programs take.
    *
    * @throws LowrankError `config`: the system does not allow so many threads.
    */
   constructor(options: {
     readonly threads: number
     readonly arenas?: boolean
+    readonly unsignedIntegers?: boolean
     readonly profile?: RuntimeProfile | undefined
   }) {
     this.threads = options.threads
     this.#arenas = options.arenas ?? true
+    this.#lowerings = options.unsignedIntegers === true ? unsignedProducts : {}
     this.#profile = options.profile
     this.#checkThreads()
   }
@@ -158,7 +163,11 @@ export class Runtime {
   async fix(program: Program, constants: Feeds): Promise<void> {
     const names = new Set(Object.keys(constants))
     const externalData = Object.entries(constants).map(([path, { data }]) => ({ path, data: bytesOf(data) }))
-    const session = await this.#create(toOnnx(program, { constants: names, mark }), program.name, { externalData })
+    const session = await this.#create(
+      toOnnx(program, { constants: names, mark, lowerings: this.#lowerings }),
+      program.name,
+      { externalData },
+    )
     this.#fixed.set(program, { session, constants: names })
   }
 
@@ -188,7 +197,7 @@ export class Runtime {
   async #recorded(program: Program): Promise<ort.InferenceSession> {
     const profile = this.#profile
     const options = profile?.options()
-    const session = await this.#create(toOnnx(program, { mark }), program.name, options)
+    const session = await this.#create(toOnnx(program, { mark, lowerings: this.#lowerings }), program.name, options)
     if (options !== undefined) profile?.opened(program, session, options)
     return session
   }

@@ -2,7 +2,14 @@ import { internalError } from '../../util/errors.ts'
 import { broadcast, type Shape } from '../dims.ts'
 import type { Emitter } from '../emitter.ts'
 import type { Builder } from '../builder.ts'
-import { lastDim, type FourBitAttributes, type NBitAttributes, type Node, type Value } from '../value.ts'
+import {
+  lastDim,
+  type FourBitAttributes,
+  type NBitAttributes,
+  type Node,
+  type OpAttributes,
+  type Value,
+} from '../value.ts'
 import { f32, need, pair, type OpDefinitions } from './definition.ts'
 import { emitSliced } from './slices.ts'
 
@@ -42,6 +49,21 @@ function emitNBits(
   if (!transposed) throw internalError('a product with a packed weight that is not transposed')
   const attributes = { K: columns, N: rows, bits, block_size: blockSize, accuracy_level: 4 }
   e.contrib('MatMulNBits', [e.inputs[0] ?? '', ...packed], e.outputs, attributes)
+}
+
+function emitLinear(e: Emitter, how: { readonly transposed: boolean; readonly unsigned: boolean }): void {
+  const { transposed } = how
+  const weight = e.maker(1)
+  if (weight?.op === 'fourBitWeight') emitFourBit(e, transposed, weight.attributes, weight.inputs)
+  else if (weight?.op === 'nBitWeight') emitNBits(e, transposed, weight.attributes, weight.inputs)
+  else if (weight?.op === 'slicedWeight') emitSliced(e, how, weight.attributes, weight.inputs)
+  else if (transposed) e.contrib('FusedMatMul', e.inputs, e.outputs, { transB: 1 })
+  else e.node('MatMul', e.inputs, e.outputs)
+}
+
+/** Products of integers by the kernel that is exact on every processor: for those on which the fast one is not. */
+export const unsignedProducts = {
+  linear: (e: Emitter, attributes: OpAttributes['linear']): void => emitLinear(e, { ...attributes, unsigned: true }),
 }
 
 /** A weight for the gradient of its product: made of what is stored a second time, where something in it asks for that. */
@@ -96,14 +118,7 @@ export const products = {
       const dw = transposed ? b.matmul(dyRows, xRows, { transA: true }) : b.matmul(xRows, dyRows, { transA: true })
       return [b.linear(dy, decodedAgain(b, w), { transposed: !transposed }), dw]
     },
-    emit: (e, { transposed }) => {
-      const weight = e.maker(1)
-      if (weight?.op === 'fourBitWeight') emitFourBit(e, transposed, weight.attributes, weight.inputs)
-      else if (weight?.op === 'nBitWeight') emitNBits(e, transposed, weight.attributes, weight.inputs)
-      else if (weight?.op === 'slicedWeight') emitSliced(e, transposed, weight.attributes, weight.inputs)
-      else if (transposed) e.contrib('FusedMatMul', e.inputs, e.outputs, { transB: 1 })
-      else e.node('MatMul', e.inputs, e.outputs)
-    },
+    emit: (e, attributes) => emitLinear(e, { ...attributes, unsigned: false }),
   },
   /** alpha a b, batched over the leading dimensions, either operand transposed in its last two. */
   matmul: {

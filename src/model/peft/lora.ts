@@ -44,7 +44,11 @@ export function withLora(stage: StageLayers, adapterOf: (module: string) => Lora
       // Of x one product with the rows of all A: that reads x, and its gradient is added up, once instead of once for each.
       const ranks = joint.map(({ adapter }) => adapter.r)
       const whole = ranks.reduce((total, r) => total + r, 0)
-      const a = b.concat(joint.map((one) => one.a), b.integers(ranks), { axis: 0, whole })
+      const a = b.concat(
+        joint.map((one) => one.a),
+        b.integers(ranks),
+        { axis: 0, whole },
+      )
       const [scale = 1, ...scales] = joint.map((one) => one.adapter.scale)
       const alike = scales.every((one) => one === scale)
       const low = b.linear(x, a)
