@@ -6,6 +6,7 @@ import { program, type Port, type Program } from '../graph/program.ts'
 import { chooseSaved } from '../graph/saved.ts'
 import type { Value } from '../graph/value.ts'
 import { attentionParts, treeParts } from '../util/attention.ts'
+import { writingOnce } from './alike.ts'
 import { blockContext } from './block-context.ts'
 import type { DecoderConfig, LayerKind } from './decoder.ts'
 import { families } from './families/index.ts'
@@ -113,11 +114,16 @@ const [typicalRows, typicalTrees] = [false, true].map((trees) =>
 export function buildStages(options: StagesOptions): DecoderStages {
   const { config, policy } = options
   const share = sharing()
+  const written = writingOnce(options)
   const trainsEmbedding = policy.trainable(embeddingName(config))
   let trainedBelow = trainsEmbedding
   const blocks: BlockStage[] = []
   for (const [index, kind] of config.layers.entries()) {
-    const block = buildBlock(options, { index, kind, wantsDx: trainedBelow }, share)
+    const place = { index, kind, wantsDx: trainedBelow }
+    const ends = JSON.stringify([index === 0, index === config.numHiddenLayers - 1, trainedBelow])
+    const block = written({ prefix: prefixOf(config, index), kind, ends }, (parts) =>
+      buildBlock({ ...options, ...parts }, place, share),
+    )
     trainedBelow ||= block.gradients.length > 0
     blocks.push(block)
   }
@@ -129,13 +135,17 @@ interface Written {
   readonly y: Value
 }
 
+function prefixOf({ trunk }: DecoderConfig, index: number): string {
+  return `${trunk}.layers.${index}.`
+}
+
 function buildBlock(
   { config, policy, activations, adapterOf, trees }: StagesOptions,
   { index, kind, wantsDx }: { readonly index: number; readonly kind: LayerKind; readonly wantsDx: boolean },
   share: (candidate: Program) => Program,
 ): BlockStage {
   const family = families[config.modelType]
-  const prefix = `${config.trunk}.layers.${index}.`
+  const prefix = prefixOf(config, index)
   const input = b.input('x', { dtype: 'f32', shape: ['batch', 'seq', config.hiddenSize] })
   const x = index === 0 ? b.scale(input, config.multipliers.input) : input
   const { context, ports: contextPorts } = blockContext(config, index, { trees })
