@@ -46,8 +46,7 @@ export default defineConfig({
           ...timeouts,
         },
       },
-      // What the C library keeps of memory that was given back differs by up to 100 MB from one run to the next (it has a heap for each thread).
-      { test: { name: 'memory', include: [alone], sequence: { groupOrder: 1 }, retry: 2, ...timeouts } },
+      { test: { name: 'memory', include: [alone], sequence: { groupOrder: 1 }, ...timeouts } },
     ],
   },
 })

@@ -1,7 +1,6 @@
 import type { LayerKind } from './decoder.ts'
 import type { ParameterPolicy } from './layers.ts'
 import type { LoraModule } from './peft/lora.ts'
-import type { BlockStage } from './stages.ts'
 
 /** What a block is made of: how its weights are stored, which are trained, which modules have an adapter. */
 export interface BlockParts {
@@ -17,9 +16,9 @@ interface Place {
   readonly ends: string
 }
 
-interface WrittenBlock {
+interface Written<Block> {
   readonly place: Place
-  readonly block: BlockStage
+  readonly block: Block
   readonly asked: readonly Asked[]
 }
 
@@ -32,10 +31,13 @@ interface Asked {
 
 /**
  * Writes a block only where there is no other that differs from it in nothing but the names of its weights: that one has its programs. It is the
- * other where whatever was asked while that was written has the same answers for this one.
+ * other where whatever was asked while that was written has the same answers for this one. `renamed`: a block with other names for its weights.
  */
-export function writingOnce(parts: BlockParts): (place: Place, write: (parts: BlockParts) => BlockStage) => BlockStage {
-  const written: WrittenBlock[] = []
+export function writingOnce<Block>(
+  parts: BlockParts,
+  renamed: (block: Block, nameOf: (name: string) => string) => Block,
+): (place: Place, write: (parts: BlockParts) => Block) => Block {
+  const written: Written<Block>[] = []
   const answerTo = (about: Asked['about'], path: string): string =>
     JSON.stringify(questions[about](parts, path) ?? null)
   return (place, write) => {
@@ -46,7 +48,7 @@ export function writingOnce(parts: BlockParts): (place: Place, write: (parts: Bl
         other.ends === ends &&
         asked.every(({ about, name, answer }) => answerTo(about, prefix + name) === answer),
     )
-    if (known !== undefined) return renamed(known.block, { from: known.place.prefix, to: prefix })
+    if (known !== undefined) return renamed(known.block, (name) => prefix + name.slice(known.place.prefix.length))
     const asked: Asked[] = []
     const block = write(
       recorded(parts, (about, path) => {
@@ -80,19 +82,5 @@ function recorded({ policy, adapterOf }: BlockParts, ask: (about: Asked['about']
       ask('adapter', path)
       return adapterOf(path)
     },
-  }
-}
-
-/** The same block with the weights of another layer. */
-function renamed(block: BlockStage, { from, to }: { readonly from: string; readonly to: string }): BlockStage {
-  const nameOf = (name: string): string => to + name.slice(from.length)
-  return {
-    ...block,
-    parameters: block.parameters.map((one) => ({
-      ...one,
-      name: nameOf(one.name),
-      ...(one.joined && { joined: one.joined.map(nameOf) }),
-    })),
-    gradients: block.gradients.map((one) => ({ ...one, name: nameOf(one.name) })),
   }
 }

@@ -114,7 +114,7 @@ const [typicalRows, typicalTrees] = [false, true].map((trees) =>
 export function buildStages(options: StagesOptions): DecoderStages {
   const { config, policy } = options
   const share = sharing()
-  const written = writingOnce(options)
+  const written = writingOnce(options, renamed)
   const trainsEmbedding = policy.trainable(embeddingName(config))
   let trainedBelow = trainsEmbedding
   const blocks: BlockStage[] = []
@@ -133,6 +133,19 @@ export function buildStages(options: StagesOptions): DecoderStages {
 interface Written {
   readonly stage: StageLayers
   readonly y: Value
+}
+
+/** The same block with the weights of another layer. */
+function renamed(block: BlockStage, nameOf: (name: string) => string): BlockStage {
+  return {
+    ...block,
+    parameters: block.parameters.map((one) => ({
+      ...one,
+      name: nameOf(one.name),
+      ...(one.joined && { joined: one.joined.map(nameOf) }),
+    })),
+    gradients: block.gradients.map((one) => ({ ...one, name: nameOf(one.name) })),
+  }
 }
 
 function prefixOf({ trunk }: DecoderConfig, index: number): string {
