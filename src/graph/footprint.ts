@@ -18,16 +18,44 @@ interface Allocator {
 }
 
 /**
- * Takes and gives memory as a program does between its inputs and its outputs, when its operations run in their order and each result is
- * freed after it was last read. Inputs belong to the caller; so does the memory of f32 results, which it hands in.
+ * The nodes in the order in which ONNX Runtime runs them: depth first from those that nobody reads, the last of these first, and of what a node
+ * reads the last first (`Graph::ReverseDFSFrom` in `core/graph/graph.cc`).
+ */
+function asTheyRun(nodes: readonly Node[]): readonly Node[] {
+  const places = new Map(nodes.map((node, i) => [node, i]))
+  const before = nodes.map(({ inputs }) =>
+    [...new Set(inputs.map(({ node }) => places.get(node)))].filter((i) => i !== undefined).toSorted((a, b) => a - b),
+  )
+  const read = new Set(before.flat())
+  const stack = [...places.values()].filter((i) => !read.has(i)).map((i) => ({ i, done: false }))
+  const visited = new Set<number>()
+  const order: Node[] = []
+  for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
+    const { i, done } = next
+    if (done) order.push(nodes[i]!)
+    if (done || visited.has(i)) continue
+    visited.add(i)
+    stack.push(
+      { i, done: true },
+      ...before[i]!.filter((one) => !visited.has(one)).map((one) => ({ i: one, done: false })),
+    )
+  }
+  return order
+}
+
+/**
+ * Takes and gives memory as a program does between its inputs and its outputs, when each result is freed after it was last read. No result takes
+ * the place of an operand: the runtime knows too few shapes to see that one fits. Inputs belong to the caller; so does the memory of f32
+ * results, which it hands in.
  */
 function walk(program: Program, sizes: DimValues, memory: Allocator): void {
+  const nodes = asTheyRun(program.nodes)
   const given = new Set(program.inputs.map((port) => port.value))
   const placed = new Set(program.outputs.map(({ value }) => value).filter(({ type }) => type.dtype === 'f32'))
   const owner = new Map<Value, Value>()
   const ownerOf = (value: Value): Value => owner.get(value) ?? value
   const lastRead = new Map<Value, number>()
-  program.nodes.forEach((node, i) => {
+  nodes.forEach((node, i) => {
     for (const output of node.outputs) {
       const [operand] = node.inputs
       if (ops[node.op].memory === 'view' && operand !== undefined) owner.set(output, ownerOf(operand))
@@ -37,9 +65,9 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   for (const { value } of program.outputs) lastRead.set(ownerOf(value), Infinity)
 
   const taken = new Map<Value, { readonly place: number; readonly bytes: number }>()
-  program.nodes.forEach((node, i) => {
+  nodes.forEach((node, i) => {
     const { memory: kind } = ops[node.op]
-    if (kind !== 'free' && kind !== 'packed' && kind !== 'sliced' && kind !== 'view') allocate(node, i, kind)
+    if (kind !== 'free' && kind !== 'packed' && kind !== 'sliced' && kind !== 'view') allocate(node, kind)
     for (const value of [...node.inputs.map(ownerOf), ...node.outputs]) {
       const held = taken.get(value)
       if ((lastRead.get(value) ?? -1) > i || held === undefined) continue
@@ -49,21 +77,17 @@ function walk(program: Program, sizes: DimValues, memory: Allocator): void {
   })
 
   /** Takes memory for the results of a node, and for what it needs only while it runs. */
-  function allocate(node: Node, i: number, kind: OpMemory): void {
-    const dying = node.inputs.map(ownerOf).filter((value) => taken.has(value) && lastRead.get(value) === i)
+  function allocate(node: Node, kind: OpMemory): void {
     for (const output of node.outputs) {
       if (given.has(output) || (ops[node.op].sparing && !lastRead.has(output))) continue
       const bytes = valueBytes(output, sizes)
       const scratch = typeof kind === 'object' ? kind.scratch * bytes : 0
       const temporary = [scratch, unpackedBytes(node), ...slicedBytes(node, bytes)].filter((size) => size > 0)
-      const replaced = kind === 'inPlace' ? dying.find((value) => taken.get(value)?.bytes === bytes) : undefined
       if (placed.has(output)) {
         for (const place of temporary.map((size) => memory.take(size))) memory.give(place)
         continue
       }
-      const held = replaced === undefined ? undefined : taken.get(replaced)
-      if (replaced !== undefined) taken.delete(replaced)
-      taken.set(output, held ?? { place: memory.take(bytes), bytes })
+      taken.set(output, { place: memory.take(bytes), bytes })
       for (const place of temporary.map((size) => memory.take(size))) memory.give(place)
     }
   }

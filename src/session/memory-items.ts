@@ -171,7 +171,9 @@ function computationBytes(
 ): number {
   const runs = new Map<Program, readonly DimValues[]>()
   const use = (program: Program | undefined, ...sizes: readonly DimValues[]): void => {
-    if (program !== undefined && !runs.has(program)) runs.set(program, sizes)
+    if (program === undefined) return
+    const known = runs.get(program) ?? []
+    runs.set(program, [...known, ...sizes.filter((one) => !known.includes(one))])
   }
   for (const { blocks, sizes } of computed.training) {
     for (const { forward, backward } of blocks) {

@@ -17,7 +17,7 @@ const lora = {
   useRslora: false,
 } as const
 const workload: Workload = {
-  training: { batch: 8, seq: 256, rows: 1024 },
+  training: { batch: 4, seq: 256, rows: 512 },
   evaluation: undefined,
   microBatches: 1,
   stateBytes: (_, count) => 8 * count,

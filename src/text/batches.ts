@@ -187,7 +187,7 @@ export interface BatchSize {
 
 /** The largest micro-batch of a run or an evaluation, with the most labels that any has. */
 export interface LargestSize extends BatchSize {
-  /** Where some micro-batches are trees and some are not: the largest of the other kind. */
+  /** Another that may take more memory: where some micro-batches are trees and some are not, the largest of the other kind; else the one with most scores of attention. */
   readonly other?: BatchSize | undefined
 }
 
@@ -241,22 +241,27 @@ interface Candidate<P> {
   readonly weight: number
 }
 
+const smallest: Required<BatchSize> = { batch: 1, seq: 1, masks: 1, rows: 1, trees: false }
+
+/** Scores of a head of attention. */
+function scoresOf({ batch, seq }: BatchSize): number {
+  return batch * seq ** 2
+}
+
 /**
  * Looks for the largest micro-batch: the one that costs most. Where rows share what they begin with, it is the one that takes most memory, since
  * such rows may be long and few.
  */
 class LargestSearch<P> {
-  #costliest: Candidate<P> = {
-    size: { batch: 1, seq: 1, masks: 1, rows: 1, trees: false },
-    place: undefined,
-    weight: 0,
-  }
+  #costliest: Candidate<P> = { size: smallest, place: undefined, weight: 0 }
+  #mostScores = smallest
   readonly #heaviest = new Map<boolean, Candidate<P>>()
   #rows = 1
 
   add(size: Required<BatchSize>, place: P): void {
     this.#rows = Math.max(this.#rows, size.rows)
     const [cost, weight] = [microBatchCost(size), microBatchCost(size, longRows)]
+    if (scoresOf(size) > scoresOf(this.#mostScores)) this.#mostScores = size
     if (cost > this.#costliest.weight) this.#costliest = { size, place, weight: cost }
     if (weight > (this.#heaviest.get(size.trees)?.weight ?? 0)) this.#heaviest.set(size.trees, { size, place, weight })
   }
@@ -264,7 +269,11 @@ class LargestSearch<P> {
   found(): { readonly size: LargestSize; readonly place: P | undefined } {
     const rows = this.#rows
     const [trees, others] = [this.#heaviest.get(true), this.#heaviest.get(false)]
-    if (trees === undefined) return { size: { ...this.#costliest.size, rows }, place: this.#costliest.place }
+    if (trees === undefined) {
+      const { size, place } = this.#costliest
+      const most = this.#mostScores
+      return { size: { ...size, rows, other: scoresOf(most) > scoresOf(size) ? { ...most, rows } : undefined }, place }
+    }
     const [largest, other] = others !== undefined && others.weight > trees.weight ? [others, trees] : [trees, others]
     return { size: { ...largest.size, rows, other: other && { ...other.size, rows } }, place: largest.place }
   }

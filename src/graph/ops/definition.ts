@@ -21,14 +21,13 @@ type Vjp<A> = (
 /**
  * What memory the results of an op take, which plans are made of (`footprint.ts`):
  * - `own`: memory of their own.
- * - `inPlace`: the same, or the place of an operand that is not read again.
  * - `scratch`: memory of their own and, while the op runs, this multiple of it: copies between the ONNX ops that it is made of.
  * - `view`: the memory of the first operand, under another shape.
  * - `free`: none.
  * - `packed`: none, but each op that reads them unpacks them while it runs.
  * - `sliced`: none, but each product with them cuts its other operand into integers, and adds up parts of its result, while it runs.
  */
-export type OpMemory = 'own' | 'inPlace' | { readonly scratch: number } | 'view' | 'free' | 'packed' | 'sliced'
+export type OpMemory = 'own' | { readonly scratch: number } | 'view' | 'free' | 'packed' | 'sliced'
 
 export interface OpDefinition<A> {
   /** Types of the outputs; throws when the inputs do not fit. */

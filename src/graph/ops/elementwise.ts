@@ -30,10 +30,10 @@ export const elementwise = {
     vjp: () => [],
     emit: (e, { values }) => e.passOn(e.ints(values)),
   },
-  add: { memory: 'inPlace', infer: binary('add'), vjp: (_b, _c, dy) => [dy, dy], emit: plain('Add') },
-  sub: { memory: 'inPlace', infer: binary('sub'), vjp: (b, _c, dy) => [dy, b.scale(dy, -1)], emit: plain('Sub') },
+  add: { memory: 'own', infer: binary('add'), vjp: (_b, _c, dy) => [dy, dy], emit: plain('Add') },
+  sub: { memory: 'own', infer: binary('sub'), vjp: (b, _c, dy) => [dy, b.scale(dy, -1)], emit: plain('Sub') },
   mul: {
-    memory: 'inPlace',
+    memory: 'own',
     infer: binary('mul'),
     vjp: (b, { inputs }, dy) => {
       const [x, y] = pair(inputs)
@@ -42,13 +42,13 @@ export const elementwise = {
     emit: plain('Mul'),
   },
   exp: {
-    memory: 'inPlace',
+    memory: 'own',
     infer: sameAsFirst,
     vjp: (b, { outputs }, dy) => [b.mul(dy, single(outputs))],
     emit: plain('Exp'),
   },
   sigmoid: {
-    memory: 'inPlace',
+    memory: 'own',
     infer: sameAsFirst,
     vjp: (b, { outputs }, dy) => {
       const y = single(outputs)
@@ -57,7 +57,7 @@ export const elementwise = {
     emit: plain('Sigmoid'),
   },
   tanh: {
-    memory: 'inPlace',
+    memory: 'own',
     infer: sameAsFirst,
     vjp: (b, { outputs }, dy) => {
       const y = single(outputs)
@@ -78,7 +78,7 @@ export const elementwise = {
   },
   /** Over the last axis. */
   softmax: {
-    memory: 'inPlace',
+    memory: 'own',
     infer: sameAsFirst,
     vjp: (b, { outputs }, dy) => {
       const y = single(outputs)
