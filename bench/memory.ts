@@ -61,7 +61,7 @@ const shapes: readonly Shape[] = [
   { name: 'deep, recompute', model: 'deep', data: 'plain', options: recompute },
   { name: 'vocab, keep', model: 'vocab', data: 'half', options: keep },
   { name: 'vocab, recompute', model: 'vocab', data: 'half', options: recompute },
-  { name: 'vocab, bound', model: 'vocab', data: 'half', options: { memory: '500MB' } },
+  { name: 'vocab, bound', model: 'vocab', data: 'half', options: { memory: '600MB' } },
   { name: 'vocab, full', model: 'vocab', data: 'half', options: full },
   { name: 'mixed, keep', model: 'small', data: 'mixed', options: { ...keep, maxSteps: 20 } },
   { name: 'mixed, recompute', model: 'small', data: 'mixed', options: { ...recompute, maxSteps: 20 } },

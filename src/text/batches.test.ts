@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { evalBatches, exampleLosses, makeBatch, stepBatches, stepsPerEpoch } from './batches.ts'
+import { evalBatches, exampleLosses, largestMicroBatch, makeBatch, stepBatches, stepsPerEpoch } from './batches.ts'
 import type { Example } from './example.ts'
 
 /** Ids line * 100 + position; labels from `firstLabel` on. */
@@ -33,6 +33,14 @@ it('exampleLosses sums the losses of rows for the example they belong to', () =>
     { line: 2, lossSum: 0, labelTokens: 0 },
     { line: 3, lossSum: 4, labelTokens: 1 },
   ])
+})
+
+it('the largest micro-batch is the one of most positions; that of most scores is known beside it', () => {
+  const order = { seed: 3, batchSize: 16, accumulation: 1 }
+  const short = Array.from({ length: 15 }, (_, i) => example(i + 1, 180))
+  const { size } = largestMicroBatch({ ...order, examples: [example(16, 1000), ...short] }, 1)
+  expect(size).toMatchObject({ batch: 15, seq: 180, other: { batch: 1, seq: 1000, rows: size.rows } })
+  expect(largestMicroBatch({ ...order, examples: short }, 1).size.other).toBeUndefined()
 })
 
 describe('stepBatches', () => {
