@@ -5,6 +5,7 @@ import type { LoraModule } from './peft/lora.ts'
 /** What a block is made of: how its weights are stored, which are trained, which modules have an adapter. */
 export interface BlockParts {
   readonly policy: ParameterPolicy
+  /** The adapter of a linear layer by its path in the model (`model.layers.0.self_attn.q_proj`), if it has one. */
   readonly adapterOf: (path: string) => LoraModule | undefined
 }
 

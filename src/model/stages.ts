@@ -6,11 +6,11 @@ import { program, type Port, type Program } from '../graph/program.ts'
 import { chooseSaved } from '../graph/saved.ts'
 import type { Value } from '../graph/value.ts'
 import { attentionParts, treeParts } from '../util/attention.ts'
-import { writingOnce } from './alike.ts'
+import { type BlockParts, writingOnce } from './alike.ts'
 import { blockContext } from './block-context.ts'
 import type { DecoderConfig, LayerKind } from './decoder.ts'
 import { families } from './families/index.ts'
-import { StageLayers, type ParameterPolicy, type StageDropout, type StageParameter } from './layers.ts'
+import { StageLayers, type StageDropout, type StageParameter } from './layers.ts'
 import { embeddingName, headName } from './names.ts'
 import { withLora, type LoraModule } from './peft/lora.ts'
 import { sharing } from './sharing.ts'
@@ -56,13 +56,10 @@ export interface DecoderStages {
   readonly trainsEmbedding: boolean
 }
 
-export interface StagesOptions {
+export interface StagesOptions extends BlockParts {
   readonly config: DecoderConfig
-  readonly policy: ParameterPolicy
   /** Whether a block returns what its backward pass needs, or computes it again. */
   readonly activations: MemoryChoice['activations']
-  /** The adapter of a linear layer by its path in the model (`model.layers.0.self_attn.q_proj`), if it has one. */
-  readonly adapterOf: (path: string) => LoraModule | undefined
   /** Whether the head has a weight of its own, although the checkpoint ties it to the embedding (a saved copy is trained). */
   readonly separateHead?: boolean
   /** Whether blocks are for micro-batches whose rows share what their examples begin with. */

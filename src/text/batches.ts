@@ -187,7 +187,10 @@ export interface BatchSize {
 
 /** The largest micro-batch of a run or an evaluation, with the most labels that any has. */
 export interface LargestSize extends BatchSize {
-  /** Another that may take more memory: where some micro-batches are trees and some are not, the largest of the other kind; else the one with most scores of attention. */
+  /**
+   * Another that may take more memory: where some micro-batches are trees and some are not, the largest of the other kind; else the one with
+   * most scores of attention.
+   */
   readonly other?: BatchSize | undefined
 }
 

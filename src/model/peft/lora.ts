@@ -21,44 +21,39 @@ export function withLora(stage: StageLayers, adapterOf: (module: string) => Lora
     a: stage.parameter(`${part.module}.lora_A.weight`, [r, Number(lastDim(x.type))]),
     up: stage.parameter(`${part.module}.lora_B.weight`, [part.outFeatures, r]),
   })
-  const adapted = (y: Value, x: Value, part: LinearPart): Value => {
+  /** `low`: scale A x, where it was made already. */
+  const adapted = (y: Value, x: Value, part: LinearPart, low?: Value): Value => {
     const adapter = adapterOf(part.module)
     if (adapter === undefined) return y
     const { scale, dropout } = adapter
     const { a, up } = matrices(part, adapter, x)
     const input = dropout > 0 ? stage.drop(part.module, x, dropout) : x
     // Inverted dropout divides by 1 - p; here that is part of the scale, on the small tensor.
-    const low = b.scale(b.linear(input, a), scale / (1 - dropout))
-    return b.add(y, b.linear(low, up))
+    return b.add(y, b.linear(low ?? b.scale(b.linear(input, a), scale / (1 - dropout)), up))
+  }
+  /** scale A x of all adapters that read x as it is, as one product with the rows of all A: that reads x, and its gradient is added up, once. */
+  const lowsOf = (x: Value, parts: readonly LinearPart[]): ReadonlyMap<LinearPart, Value> => {
+    const joint = parts.flatMap((part) => {
+      const adapter = adapterOf(part.module)
+      return adapter === undefined || adapter.dropout > 0 ? [] : [{ part, ...adapter, ...matrices(part, adapter, x) }]
+    })
+    const [first, ...others] = joint
+    if (first === undefined || others.length === 0) return new Map()
+    const ranks = joint.map(({ r }) => r)
+    const whole = ranks.reduce((total, r) => total + r, 0)
+    const all = joint.map(({ a }) => a)
+    const low = b.linear(x, b.concat(all, b.integers(ranks), { axis: 0, whole }))
+    const alike = others.every(({ scale }) => scale === first.scale)
+    const lows = splitLast(alike ? b.scale(low, first.scale) : low, ranks)
+    return new Map(joint.map(({ part, scale }, i) => [part, alike ? lows[i]! : b.scale(lows[i]!, scale)]))
   }
   return {
     parameter: (name, shape) => stage.parameter(name, shape),
     linear: (module, x, options) => adapted(stage.linear(module, x, options), x, { module, ...options }),
     linearsOf: (x, parts) => {
       const results = stage.linearsOf(x, parts)
-      const joint = parts.flatMap((part, i) => {
-        const adapter = adapterOf(part.module)
-        return adapter === undefined || adapter.dropout > 0 ? [] : [{ i, adapter, ...matrices(part, adapter, x) }]
-      })
-      if (joint.length < 2) return results.map((y, i) => adapted(y, x, parts[i]!))
-      // Of x one product with the rows of all A: that reads x, and its gradient is added up, once instead of once for each.
-      const ranks = joint.map(({ adapter }) => adapter.r)
-      const whole = ranks.reduce((total, r) => total + r, 0)
-      const a = b.concat(
-        joint.map((one) => one.a),
-        b.integers(ranks),
-        { axis: 0, whole },
-      )
-      const [scale = 1, ...scales] = joint.map((one) => one.adapter.scale)
-      const alike = scales.every((one) => one === scale)
-      const low = b.linear(x, a)
-      const lows = splitLast(alike ? b.scale(low, scale) : low, ranks)
-      return results.map((y, i) => {
-        const at = joint.findIndex((one) => one.i === i)
-        const [one, own] = [joint[at], lows[at]]
-        if (one === undefined || own === undefined) return adapted(y, x, parts[i]!)
-        return b.add(y, b.linear(alike ? own : b.scale(own, one.adapter.scale), one.up))
-      })
+      const lows = lowsOf(x, parts)
+      return parts.map((part, i) => adapted(results[i]!, x, part, lows.get(part)))
     },
   }
 }
